@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Bit-stable arithmetic: the only operations an update rule may use.
+///
+/// Each function is one correctly rounded operation (IEEE 754, to nearest even), on the host and on
+/// the device, whatever contraction or fast-math flags a CUDA compilation carries. A rule written in
+/// them gives the same bits everywhere. A bare `a * b + c` does not: compilers may fuse it.
+
+#include <limber/core/config.hpp>
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+namespace limber::math {
+
+namespace detail {
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_assoc_barrier) && !defined(__CUDACC__)
+#define LIMBER_DETAIL_SINGLE(x) __builtin_assoc_barrier(x)
+#endif
+#endif
+#ifndef LIMBER_DETAIL_SINGLE
+#define LIMBER_DETAIL_SINGLE(x) (x)
+#endif
+
+// The exponent field, as an integer with all other bits cleared, and the field of infinity.
+template <class T>
+struct bits;
+template <>
+struct bits<float> {
+  using type = std::uint32_t;
+  static constexpr type magnitude = 0x7fff'ffffu, infinity = 0x7f80'0000u;
+  static constexpr int mantissa = 23, bias = 127;
+};
+template <>
+struct bits<double> {
+  using type = std::uint64_t;
+  static constexpr type magnitude = 0x7fff'ffff'ffff'ffffull, infinity = 0x7ff0'0000'0000'0000ull;
+  static constexpr int mantissa = 52, bias = 1023;
+};
+}  // namespace detail
+
+/// The bits of x without its sign: ordered as |x| is, NaNs above infinity.
+template <class T>
+[[nodiscard]] LIMBER_HD inline typename detail::bits<T>::type magnitude_bits(T x) noexcept {
+  typename detail::bits<T>::type u;
+  std::memcpy(&u, &x, sizeof u);
+  return u & detail::bits<T>::magnitude;
+}
+
+/// True unless x is infinite or NaN; looks at exponent bits, so no compiler flag removes it.
+template <class T>
+[[nodiscard]] LIMBER_HD inline bool finite(T x) noexcept {
+  return magnitude_bits(x) < detail::bits<T>::infinity;
+}
+
+#if defined(__CUDA_ARCH__)
+// Inline PTX, because the _rn intrinsics turn into .ftz under --use_fast_math.
+[[nodiscard]] __device__ inline float mul(float a, float b) noexcept {
+  float r;
+  asm("mul.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+[[nodiscard]] __device__ inline float add(float a, float b) noexcept {
+  float r;
+  asm("add.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+[[nodiscard]] __device__ inline float sub(float a, float b) noexcept {
+  float r;
+  asm("sub.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+[[nodiscard]] __device__ inline float fma(float a, float b, float c) noexcept {
+  float r;
+  asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(r) : "f"(a), "f"(b), "f"(c));
+  return r;
+}
+[[nodiscard]] __device__ inline float div(float a, float b) noexcept {
+  float r;
+  asm("div.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+[[nodiscard]] __device__ inline float sqrt(float a) noexcept {
+  float r;
+  asm("sqrt.rn.f32 %0, %1;" : "=f"(r) : "f"(a));
+  return r;
+}
+[[nodiscard]] __device__ inline double mul(double a, double b) noexcept { return __dmul_rn(a, b); }
+[[nodiscard]] __device__ inline double add(double a, double b) noexcept { return __dadd_rn(a, b); }
+[[nodiscard]] __device__ inline double sub(double a, double b) noexcept { return __dsub_rn(a, b); }
+[[nodiscard]] __device__ inline double fma(double a, double b, double c) noexcept {
+  return __fma_rn(a, b, c);
+}
+[[nodiscard]] __device__ inline double div(double a, double b) noexcept { return __ddiv_rn(a, b); }
+[[nodiscard]] __device__ inline double sqrt(double a) noexcept { return __dsqrt_rn(a); }
+#else
+// The barrier keeps one operation one operation; the executor's loops are compiled without
+// contraction besides, because GCC 12's vectoriser looks through the barrier.
+template <class T>
+[[nodiscard]] LIMBER_HD inline T mul(T a, T b) noexcept {
+  return LIMBER_DETAIL_SINGLE(a* b);
+}
+template <class T>
+[[nodiscard]] LIMBER_HD inline T add(T a, T b) noexcept {
+  return LIMBER_DETAIL_SINGLE(a + b);
+}
+template <class T>
+[[nodiscard]] LIMBER_HD inline T sub(T a, T b) noexcept {
+  return LIMBER_DETAIL_SINGLE(a - b);
+}
+template <class T>
+[[nodiscard]] LIMBER_HD inline T fma(T a, T b, T c) noexcept {
+  return std::fma(a, b, c);
+}
+template <class T>
+[[nodiscard]] LIMBER_HD inline T div(T a, T b) noexcept {
+  return a / b;
+}
+template <class T>
+[[nodiscard]] LIMBER_HD inline T sqrt(T a) noexcept {
+  return std::sqrt(a);
+}
+#endif
+#undef LIMBER_DETAIL_SINGLE
+
+/// β a + (1 − β) b with one rounding less than it looks: fma(β, a − b, b).
+template <class T>
+[[nodiscard]] LIMBER_HD inline T lerp(T b, T a, T beta) noexcept {
+  return math::fma(beta, math::sub(a, b), b);
+}
+
+/// |a|, the bits without the sign.
+template <class T>
+[[nodiscard]] LIMBER_HD inline T abs(T a) noexcept {
+  auto const u = magnitude_bits(a);
+  std::memcpy(&a, &u, sizeof a);
+  return a;
+}
+
+/// a with the sign of b.
+template <class T>
+[[nodiscard]] LIMBER_HD inline T copysign(T a, T b) noexcept {
+  typename detail::bits<T>::type u = magnitude_bits(a), v;
+  std::memcpy(&v, &b, sizeof v);
+  u |= v & ~detail::bits<T>::magnitude;
+  std::memcpy(&a, &u, sizeof a);
+  return a;
+}
+
+/// The larger of a and b; a when they compare equal.
+template <class T>
+[[nodiscard]] LIMBER_HD constexpr T max(T a, T b) noexcept {
+  return a < b ? b : a;
+}
+
+/// The smaller of a and b; a when they compare equal.
+template <class T>
+[[nodiscard]] LIMBER_HD constexpr T min(T a, T b) noexcept {
+  return b < a ? b : a;
+}
+
+/// x limited to [low, high].
+template <class T>
+[[nodiscard]] LIMBER_HD constexpr T clamp(T x, T low, T high) noexcept {
+  return math::min(math::max(x, low), high);
+}
+
+/// 2^e exactly, for e in the range of normal numbers of T.
+template <class T>
+[[nodiscard]] LIMBER_HD inline T power_of_two(int e) noexcept {
+  using B = detail::bits<T>;
+  auto const u = static_cast<typename B::type>(e + B::bias) << B::mantissa;
+  T x;
+  std::memcpy(&x, &u, sizeof x);
+  return x;
+}
+
+}  // namespace limber::math

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// The contract of an update rule: what every rule in this room, and a user's own, must say.
+
+#include <limber/core/config.hpp>
+#include <limber/core/kinds.hpp>
+#include <limber/core/norm.hpp>
+#include <limber/core/random.hpp>
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <utility>
+
+namespace limber {
+
+/// What a rule may know of a step. Evaluated once per step and tensor, on the host, in double.
+struct update_facts {
+  i64 t = 1;                 ///< updates this tensor's state has seen, this one included: from 1
+  double rate = 0;           ///< η of this update
+  double previous_rate = 0;  ///< η of this state's update before; equal to `rate` at t = 1
+};
+
+/// An update rule: a small value with its hyper-parameters as members.
+///
+///     static constexpr std::array slots{slot::moment, …};          // at most; may be std::array<slot, 0>
+///     template <class T> auto at(update_facts) const;              // → coefficients of T, in double
+///     template <class T, class... S>
+///     static LIMBER_HD T update(coefficients<T> const&, T p, T g, S&... slot);   // → the new parameter
+///
+/// `update` is the only arithmetic, and uses only limber::math. Slots start at zero, except `weight`
+/// slots, which start as a copy of the parameter. Optional members:
+///
+///     int slot_count() const;          leading slots really used, ≤ slots.size() (μ = 0 needs none);
+///                                      `update` must accept that many
+///     void check() const;              throws std::invalid_argument for bad hyper-parameters
+///     refine(coefficients<T>, norms<T>)                 see `uses_norms`
+///     direction, refine_direction, apply                see `two_pass`
+///     static constexpr bool value_norm = true;          refine needs ‖w‖ of the tensor
+///     static constexpr int master_slot = 0;             that slot is the model in higher precision
+///     rounding rounding_at(i64 t) const;                how the parameter is rounded when stored
+template <class R>
+concept update_rule = std::copyable<R> && requires(R const r, update_facts f) {
+  { R::slots.size() } -> std::convertible_to<std::size_t>;
+  r.template at<float>(f);
+  r.template at<double>(f);
+};
+
+/// The per-step constants of rule R in arithmetic type T.
+template <update_rule R, class T>
+using coefficients_of = decltype(std::declval<R const&>().template at<T>(update_facts{}));
+
+/// A rule that adapts its coefficients to norms (clipping, LARS): `refine` is called once per tensor.
+template <class R>
+concept uses_norms = update_rule<R> && requires(coefficients_of<R, float> c, norms<float> n) {
+  { R::refine(c, n) } -> std::same_as<coefficients_of<R, float>>;
+};
+
+/// A rule whose step needs the norm of its own direction (LAMB): first `direction` for every element,
+/// then `refine_direction` with norms.gradient = ‖direction‖, then `apply`.
+///
+///     static T direction(c, T p, T g, S&... slot);    static T apply(c, T p, T direction, S&... slot);
+template <class R>
+concept two_pass = update_rule<R> && requires(coefficients_of<R, float> c, norms<float> n) {
+  { R::refine_direction(c, n) } -> std::same_as<coefficients_of<R, float>>;
+};
+
+/// A rule that needs ‖w‖ per tensor.
+template <class R>
+inline constexpr bool needs_value_norm = requires { requires R::value_norm; };
+
+/// A rule that keeps the model in higher precision in one of its slots.
+template <class R>
+concept has_master = update_rule<R> && requires { R::master_slot; };
+
+/// Slots that `r` really uses.
+template <update_rule R>
+[[nodiscard]] constexpr int slots_used(R const& r) noexcept {
+  if constexpr (requires { r.slot_count(); })
+    return static_cast<int>(r.slot_count());
+  else
+    return static_cast<int>(R::slots.size());
+}
+
+/// Throws std::invalid_argument if `r` has hyper-parameters out of range.
+template <update_rule R>
+void check(R const& r) {
+  if constexpr (requires { r.check(); }) r.check();
+}
+
+/// How `r` rounds the parameter when it stores update t.
+template <update_rule R>
+[[nodiscard]] constexpr rounding rounding_of(R const& r, i64 t) noexcept {
+  if constexpr (requires { r.rounding_at(t); })
+    return r.rounding_at(t);
+  else
+    return {};
+}
+
+}  // namespace limber
