@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// The host executor: serial, or with OpenMP where the compilation has it.
+
+#include <limber/fuse/executor.hpp>
+#include <limber/fuse/host_loop.hpp>
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <tuple>
+#include <vector>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace limber {
+
+/// Runs functors on the host, one leaf (4,096 elements) after the other.
+///
+/// Threads  `host{}` is serial; `host{n}` uses n OpenMP threads when compiled with -fopenmp and is an
+///          error otherwise. The bits do not depend on it.
+/// Cost     one pass over memory per call; 16-bit lists are converted through buffers in the L1 cache.
+/// Memory   `norm` keeps its partial sums; nothing is allocated once a list has been seen.
+class host {
+ public:
+  /// Work of a host executor is finished when the call returns.
+  struct event {};
+
+  explicit host(int threads = 1) : threads_(threads) {
+    expects(threads >= 1, "host: threads must be at least 1, got ", threads);
+#if !defined(_OPENMP)
+    expects(threads == 1, "host: ", threads, " threads need a build with OpenMP; this one has none");
+#endif
+  }
+
+  [[nodiscard]] slab make(layout const& where) const {
+    constexpr std::size_t line = 64;
+    auto const bytes = static_cast<std::size_t>(round_up(std::max<i64>(where.bytes, 1), line));
+    auto* const p = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{line}));
+    std::fill_n(p, bytes, std::byte{0});
+    return slab_over({p, [](std::byte* q) { ::operator delete(q, std::align_val_t{line}); }}, where);
+  }
+
+  template <class F, access... A>
+  void each(F const& f, operand<A>... lists) {
+    i64 const leaves = check_shapes(lists...);
+    for_leaves(std::get<0>(std::tie(lists...)).list, leaves, [&](i64 t, i64 first, i64 n, i64) {
+      if (wide(t, lists...))
+        detail::run_leaf<double>(functor_of<double>(f, t), t, first, n, lists...);
+      else
+        detail::run_leaf<float>(functor_of<float>(f, t), t, first, n, lists...);
+    });
+  }
+
+  template <class F, access... A>
+  norm_report const& norm(F const& f, operand<A>... lists) {
+    i64 const leaves = check_shapes(lists...);
+    tensor_list const& list = *std::get<0>(std::tie(lists...)).list;
+    narrow_.resize(static_cast<std::size_t>(leaves));
+    wide_.resize(static_cast<std::size_t>(leaves));
+    for_leaves(&list, leaves, [&](i64 t, i64 first, i64 n, i64 leaf) {
+      auto const k = static_cast<std::size_t>(leaf);
+      if (wide(t, lists...))
+        wide_[k] = detail::norm_leaf<double>(functor_of<double>(f, t), t, first, n, lists...);
+      else
+        narrow_[k] = detail::norm_leaf<float>(functor_of<float>(f, t), t, first, n, lists...);
+    });
+    return summarize(list, [&](i64 t) { return wide(t, lists...); });
+  }
+
+  [[nodiscard]] event record() const noexcept { return {}; }
+  void wait(event) const noexcept {}
+
+  [[nodiscard]] int threads() const noexcept { return threads_; }
+
+ private:
+  [[nodiscard]] static i64 leaves_of(tensor_view const& t) noexcept {
+    return (t.length + leaf_size - 1) / leaf_size;
+  }
+
+  template <access... A>
+  [[nodiscard]] static bool wide(i64 t, operand<A> const&... lists) noexcept {
+    return ((((*lists.list)[static_cast<std::size_t>(t)].type == dtype::f64)) || ...);
+  }
+
+  // Returns the number of leaves; lists that do not match are the caller's mistake.
+  template <access... A>
+  static i64 check_shapes(operand<A> const&... lists) {
+    tensor_list const& first = *std::get<0>(std::tie(lists...)).list;
+    i64 leaves = 0;
+    auto same = [&](tensor_list const& l) {
+      expects(l.size() == first.size(), "executor: lists of ", first.size(), " and ", l.size(), " tensors");
+      for (std::size_t t = 0; t < l.size(); ++t) {
+        expects(l[t].length == first[t].length, "executor: '", first[t].name, "' has ", first[t].length,
+                " elements in one list and ", l[t].length, " in another");
+        expects(is_floating(l[t].type), "executor: '", l[t].name, "' is ", name_of(l[t].type));
+      }
+    };
+    (same(*lists.list), ...);
+    for (auto const& t : first) leaves += leaves_of(t);
+    return leaves;
+  }
+
+  // Calls body(tensor, first element, elements, leaf) for every leaf; each thread takes a run of them.
+  template <class Body>
+  void for_leaves(tensor_list const* list, i64 leaves, Body const& body) const {
+    auto run = [&](i64 begin, i64 end) {
+      i64 leaf = 0;
+      for (i64 t = 0; t < static_cast<i64>(list->size()) && leaf < end; ++t) {
+        tensor_view const& x = (*list)[static_cast<std::size_t>(t)];
+        i64 const own = leaves_of(x);
+        for (i64 k = std::max<i64>(0, begin - leaf); k < own && leaf + k < end; ++k)
+          body(t, k * leaf_size, std::min(leaf_size, x.length - k * leaf_size), leaf + k);
+        leaf += own;
+      }
+    };
+#if defined(_OPENMP)
+    if (threads_ > 1 && leaves > 1) {
+#pragma omp parallel num_threads(threads_)
+      {
+        i64 const n = omp_get_num_threads(), i = omp_get_thread_num();
+        run(leaves * i / n, leaves * (i + 1) / n);
+      }
+      return;
+    }
+#endif
+    run(0, leaves);
+  }
+
+  template <class Wide>
+  norm_report const& summarize(tensor_list const& list, Wide const& is_wide) {
+    report_.tensors.resize(list.size());
+    sums_.resize(list.size());
+    report_.culprit = -1;
+    bool any_wide = false;
+    std::size_t leaf = 0;
+    for (std::size_t t = 0; t < list.size(); ++t) {
+      auto const n = static_cast<std::size_t>(leaves_of(list[t]));
+      auto entry = [&]<class T>(std::vector<square_sum<T>> const& part) {
+        auto const sum = tree_sum(std::span<square_sum<T> const>(part).subspan(leaf, n));
+        report_.tensors[t] = {value_of(sum), static_cast<double>(root_of(sum)), sum.finite()};
+        sums_[t] = {static_cast<double>(sum.s), sum.e};
+      };
+      if (is_wide(static_cast<i64>(t))) {
+        entry(wide_);
+        any_wide = any_wide || n > 0;
+      } else {
+        entry(narrow_);
+      }
+      if (!report_.tensors[t].finite && report_.culprit < 0) report_.culprit = static_cast<i64>(t);
+      leaf += n;
+    }
+    if (any_wide) {
+      set_total(tree_sum(std::span<square_sum<double> const>(sums_)));
+    } else {
+      narrow_.resize(list.size());
+      for (std::size_t t = 0; t < list.size(); ++t) narrow_[t] = {static_cast<float>(sums_[t].s), sums_[t].e};
+      set_total(tree_sum(std::span<square_sum<float> const>(narrow_)));
+    }
+    return report_;
+  }
+
+  template <class T>
+  void set_total(square_sum<T> sum) {
+    report_.total = {value_of(sum), static_cast<double>(root_of(sum)), sum.finite()};
+  }
+
+  int threads_;
+  std::vector<square_sum<float>> narrow_;
+  std::vector<square_sum<double>> wide_, sums_;
+  norm_report report_;
+};
+
+static_assert(executor<host>);
+
+}  // namespace limber

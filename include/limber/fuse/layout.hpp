@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Where the tensors of a list lie in one flat piece of memory, and the memory itself.
+
+#include <limber/core/tensor.hpp>
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace limber {
+
+/// Slots start on this many bytes, so that every tensor allows 16-byte accesses.
+inline constexpr i64 slot_alignment = 16;
+
+[[nodiscard]] constexpr i64 round_up(i64 bytes, i64 to) noexcept { return (bytes + to - 1) / to * to; }
+
+/// Offsets of a list's tensors in flat memory, in the order of the list.
+struct layout {
+  struct place {
+    i64 offset = 0;  ///< bytes from the start
+    i64 length = 0;  ///< elements
+    dtype type = dtype::f32;
+    std::string_view name{};  ///< not owned: the list's
+  };
+  std::vector<place> places;
+  i64 bytes = 0;  ///< size of the whole, slots padded to 16 bytes
+};
+
+/// The plain layout: one tensor after the other, each in its compute type.
+[[nodiscard]] inline layout layout_of(tensor_list const& like) {
+  layout out;
+  out.places.reserve(like.size());
+  for (auto const& t : like) {
+    dtype const type = compute_type(t.type);
+    out.places.push_back({out.bytes, t.length, type, t.name});
+    out.bytes += round_up(t.length * size_of(type), slot_alignment);
+  }
+  return out;
+}
+
+/// Flat memory with a view of each tensor in it. Owns the memory; moves, never copies.
+struct slab {
+  using memory = std::unique_ptr<std::byte, std::function<void(std::byte*)>>;
+  memory flat{};
+  i64 bytes = 0;
+  tensor_list parts{};
+
+  [[nodiscard]] std::byte* data() const noexcept { return flat.get(); }
+};
+
+/// Lays the views of `where` over `flat`.
+[[nodiscard]] inline slab slab_over(slab::memory flat, layout const& where) {
+  slab out{std::move(flat), where.bytes, {}};
+  out.parts.reserve(where.places.size());
+  for (auto const& p : where.places) out.parts.push_back({out.data() + p.offset, p.length, p.type, p.name});
+  return out;
+}
+
+}  // namespace limber

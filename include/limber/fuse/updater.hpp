@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// A rule with its state: what every update goes through, the trainer's and a strategy's outer one.
+
+#include <limber/core/tensor.hpp>
+#include <limber/fuse/executor.hpp>
+#include <limber/fuse/updater_part.hpp>
+
+#include <algorithm>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+namespace limber {
+
+namespace detail {
+
+// The rule types of a list of groups, each once.
+template <class Done, class... R>
+struct unique_rules;
+template <class... Done>
+struct unique_rules<std::tuple<Done...>> {
+  using type = std::tuple<Done...>;
+};
+template <class... Done, class First, class... Rest>
+struct unique_rules<std::tuple<Done...>, First, Rest...>
+    : std::conditional_t<(std::is_same_v<First, Done> || ...), unique_rules<std::tuple<Done...>, Rest...>,
+                         unique_rules<std::tuple<Done..., First>, Rest...>> {};
+
+}  // namespace detail
+
+/// What a step came to.
+struct verdict {
+  bool applied = false;
+  i64 culprit = -1;          ///< not applied: index of the first tensor with a non-finite gradient
+  double mean_square = 0;    ///< ‖ḡ‖² of the gradient that was, or would have been, applied
+};
+
+/// Rules with their slots and counters over one list of tensors: one norm, one finite test, one skip,
+/// one pass over memory per type of rule.
+///
+/// State    slots, updates per tensor (`t` of bias correction, per buffer) and the rate before: all
+///          shown by `visit`. Weight slots start as a copy of the parameter at the first step.
+/// Cost     a read of the gradient for its norm, then one read and one write of everything.
+/// Errors   a non-finite gradient changes nothing at all; the verdict names the tensor.
+template <update_rule... R>
+class updater {
+ public:
+  /// @param values  the parameters, sorted by name: the order fixes the bits of the global norm
+  explicit updater(tensor_list values) : values_(std::move(values)), frozen_(values_.size(), 0) {
+    for (std::size_t i = 1; i < values_.size(); ++i)
+      expects(values_[i - 1].name < values_[i].name, "updater: '", values_[i].name, "' follows '",
+              values_[i - 1].name, "'; the list must be sorted by name, without repetition");
+    for (auto const& v : values_) {
+      origin_.push_back(elements_);
+      elements_ += v.length;
+    }
+    gradients_ = values_;
+  }
+
+  /// Gives tensor `index` to a rule. @pre every tensor gets exactly one, before `allocate`
+  template <class Rule>
+  void assign(i64 index, Rule const& rule, double lr_scale = 1) {
+    auto const i = static_cast<std::size_t>(index);
+    part<Rule>().add(index, {rule, lr_scale}, values_[i], origin_[i]);
+  }
+
+  /// Allocates the slots. Called once, after the last `assign`.
+  template <executor E>
+  void allocate(E& e) {
+    std::size_t assigned = 0;
+    each_part([&](auto& p) { assigned += p.size(); });
+    expects(assigned == values_.size(), "updater: ", assigned, " rules for ", values_.size(), " tensors");
+    each_part([&](auto& p) { p.allocate(e); });
+  }
+
+  /// Copies parameters into weight slots that were never seeded.
+  template <executor E>
+  void seed(E& e) {
+    each_part([&](auto& p) { p.seed(e); });
+  }
+
+  /// Applies scale · gradients at `rate`, or nothing if an element is not finite.
+  ///
+  /// @tparam Zero  also zero the gradients, in the same pass; on a skip too
+  template <bool Zero, executor E>
+  verdict step(E& e, tensor_list const& gradients, double rate, double scale) {
+    expects(gradients.size() == values_.size(), "updater: ", gradients.size(), " gradients for ",
+            values_.size(), " parameters");
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+      gradients_[i] = gradients[i];
+      if (frozen_[i] != 0) gradients_[i].length = 0;
+    }
+    report_ = e.norm(identity{}, in(gradients_));
+    verdict out{report_.total.finite, report_.culprit, report_.total.square * scale * scale};
+    if (out.applied)
+      each_part([&](auto& p) {
+        if (p.size() > 0) p.template step<Zero>(e, gradients_, report_, rate, scale);
+      });
+    if constexpr (Zero)
+      if (!out.applied || any_frozen_) e.each(zero{}, limber::out(gradients));
+    return out;
+  }
+
+  /// Leaves tensor `index` out of norms and updates from now on, or takes it back in. Its state stays.
+  void freeze(i64 index, bool frozen) {
+    auto const i = static_cast<std::size_t>(index);
+    frozen_[i] = frozen ? 1 : 0;
+    any_frozen_ = std::ranges::find(frozen_, i64{1}) != frozen_.end();
+    each_part([&](auto& p) { p.freeze(index, frozen, values_[i]); });
+  }
+
+  /// The model that may cross the wire: masters where a rule keeps them, the parameters elsewhere.
+  [[nodiscard]] tensor_list model() const {
+    tensor_list out = values_;
+    std::apply([&](auto const&... p) { (p.masters(out), ...); }, parts_);
+    return out;
+  }
+
+  /// Writes masters back into the parameters, after a merge changed them.
+  template <executor E>
+  void publish(E& e) {
+    each_part([&](auto& p) { p.publish(e); });
+  }
+
+  /// Calls f(slot, list) for every slot that is not the model itself.
+  template <class F>
+  void slots(F const& f) {
+    each_part([&](auto& p) { p.slots(f); });
+  }
+
+  template <executor E>
+  void reset_moments(E& e) {
+    each_part([&](auto& p) { p.reset_moments(e); });
+  }
+
+  /// Calls f(name, view, is_weight) for every piece of state.
+  template <class F>
+  void visit(std::string const& prefix, F const& f) {
+    int k = 0;
+    each_part([&](auto& p) { p.visit(text(prefix, "rule", k++, "/"), f); });
+  }
+
+  [[nodiscard]] tensor_list const& values() const noexcept { return values_; }
+  [[nodiscard]] i64 elements() const noexcept { return elements_; }
+  [[nodiscard]] i64 slot_bytes() const noexcept {
+    return std::apply([](auto const&... p) { return (i64{0} + ... + p.slot_bytes()); }, parts_);
+  }
+  /// Updates that the state of the tensors of rule `Rule` has seen, in their order.
+  template <class Rule>
+  [[nodiscard]] std::vector<i64> const& seen() const {
+    return std::get<detail::updater_part<Rule>>(parts_).seen();
+  }
+
+ private:
+  template <class Rule>
+  detail::updater_part<Rule>& part() {
+    return std::get<detail::updater_part<Rule>>(parts_);
+  }
+  template <class F>
+  void each_part(F const& f) {
+    std::apply([&](auto&... p) { (f(p), ...); }, parts_);
+  }
+
+  tensor_list values_, gradients_;
+  std::vector<i64> origin_, frozen_;
+  i64 elements_ = 0;
+  bool any_frozen_ = false;
+  norm_report report_;
+  std::tuple<detail::updater_part<R>...> parts_;
+};
+
+/// The updater for a tuple of rule types: updater_of<std::tuple<sgd, adamw>> is updater<sgd, adamw>.
+template <class Rules>
+struct updater_for;
+template <class... R>
+struct updater_for<std::tuple<R...>> {
+  using type = updater<R...>;
+};
+template <class... R>
+using updater_of_groups = typename updater_for<typename detail::unique_rules<std::tuple<>, R...>::type>::type;
+
+}  // namespace limber

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// One handshake for start, resume, resize and join.
+
+#include <limber/comm/collective.hpp>
+#include <limber/core/error.hpp>
+#include <limber/core/kinds.hpp>
+#include <limber/fuse/executor.hpp>
+#include <limber/fuse/functors.hpp>
+
+#include <array>
+#include <string>
+#include <vector>
+
+namespace limber {
+
+/// A piece of state: its name, how it relates to the same piece elsewhere, and its memory.
+struct state_piece {
+  std::string name;
+  kept how = kept::alike;
+  tensor_view data;
+};
+
+/// Compares plans and finds out who is furthest; then hands state over, piece by piece.
+///
+/// The rank with the most calls gives, the lowest of several. `alike` pieces are sent to all. Of
+/// `apart` pieces a joiner gets the mean of those who are not joining (counters: the giver's); nobody
+/// else's change.
+/// Collectives  one all-gather; one broadcast per alike piece; per apart piece one reduction or
+///              broadcast, only if somebody joins.
+template <collective C>
+class handover {
+ public:
+  /// @throws limber::error on every rank if plans differ, naming the first rank that differs from 0
+  handover(C& comm, std::uint64_t plan_hash, i64 calls) : comm_(comm) {
+    auto const n = static_cast<std::size_t>(comm.size());
+    std::array<i64, 2> mine{static_cast<i64>(plan_hash), calls};
+    std::vector<i64> all(2 * n);
+    comm.all_gather(const_view(mine, "meet"), view(all, "meet")).wait();
+    i64 most = 0;
+    for (std::size_t r = 0; r < n; ++r) {
+      if (all[2 * r] != all[0])
+        throw error({"optimizer", "meet", 0, static_cast<int>(r), {},
+                     text("rank ", r, " and rank 0 do not train the same thing: tensor names, lengths, dtypes, bucket "
+                          "options, strategy or planned batch differ")});
+      if (all[2 * r + 1] > most) {
+        most = all[2 * r + 1];
+        giver_ = static_cast<int>(r);
+      }
+    }
+    for (std::size_t r = 0; r < n; ++r) givers_ += all[2 * r + 1] == most ? 1 : 0;
+    joins_ = calls < most;
+    anybody_ = givers_ < comm.size();
+  }
+
+  /// True if this rank takes what others give.
+  [[nodiscard]] bool joins() const noexcept { return joins_; }
+
+  /// Hands one piece over. Every rank calls it for the same pieces in the same order.
+  template <executor E>
+  void give(E& e, state_piece const& piece) {
+    tensor_view data = piece.data;
+    data.name = piece.name;
+    if (data.length == 0) return;
+    if (piece.how == kept::alike) return comm_.broadcast(data, giver_).wait();
+    if (!anybody_) return;
+    if (is_floating(data.type))
+      take_mean(e, data);
+    else
+      take_from_giver(data);
+  }
+
+ private:
+  template <executor E>
+  void take_mean(E& e, tensor_view data) {
+    tensor_list const list{data};
+    layout const where = layout_of(list);
+    slab share = e.make(where), mean = e.make(where);
+    e.norm(weighted{joins_ ? 0.0 : 1.0 / givers_}, out(share.parts), in(list));
+    e.wait(e.record());
+    comm_.all_reduce(share.parts[0], mean.parts[0]).wait();
+    if (joins_) e.each(copy{}, out(list), in(mean.parts));
+  }
+
+  void take_from_giver(tensor_view data) {
+    std::vector<std::byte> copy_of(data.data, data.data + data.bytes());
+    tensor_view const to = joins_ ? data : tensor_view{copy_of.data(), data.length, data.type, data.name};
+    comm_.broadcast(to, giver_).wait();
+  }
+
+  C& comm_;
+  int giver_ = 0;
+  int givers_ = 0;
+  bool joins_ = false;
+  bool anybody_ = false;
+};
+
+}  // namespace limber

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// The one object that a trainer steps.
+
+#include <limber/batch/per_worker.hpp>
+#include <limber/batch/plan.hpp>
+#include <limber/core/clock.hpp>
+#include <limber/core/progress.hpp>
+#include <limber/core/tensor.hpp>
+#include <limber/explain.hpp>
+#include <limber/fuse/host.hpp>
+#include <limber/fuse/updater.hpp>
+#include <limber/groups.hpp>
+#include <limber/handover.hpp>
+#include <limber/schedule/schedule.hpp>
+#include <limber/sync/exchange.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace limber {
+
+/// What an optimizer is told once.
+struct options {
+  /// Plans the global batch and each worker's share: per_worker, fixed, logical_shards, or your own.
+  std::function<batch_plan(batch_facts const&)> batch = per_worker{1};
+  i64 epoch_size = 1;                            ///< samples an epoch has, for schedules in epochs
+  ramp_rule ramp{};                              ///< how the rate follows a change of the planned batch
+  gradient_is gradient = gradient_is::mean;      ///< what the host's gradient is of its n samples
+  bucket_options buckets{};                      ///< how gradients are cut for the wire
+  i64 max_skipped = 100;                         ///< non-finite updates in a row that are put up with
+  clock_function clock = steady_seconds;         ///< where time comes from
+};
+
+/// What the last call of step() did.
+struct step_report {
+  double rate = 0;          ///< η of the call
+  bool applied = false;     ///< progress moved by one step
+  i64 samples = 0;          ///< samples it counted for
+  bool skipped = false;     ///< this rank's update was dropped: a gradient was not finite
+  std::string_view culprit; ///< the first tensor that was not finite
+  int culprit_rank = -1;    ///< the rank it came from, when it was one alone
+  i64 skipped_in_a_row = 0;
+  double host_seconds = 0;      ///< from the end of the call before to this one
+  double exchange_seconds = 0;  ///< inside the call
+};
+
+namespace detail {
+
+/// A plain number is a constant schedule.
+struct fixed_rate {
+  double value;
+  double operator()(progress const&) const noexcept { return value; }
+};
+template <class L>
+[[nodiscard]] auto as_schedule(L const& rate) {
+  if constexpr (std::is_arithmetic_v<L>)
+    return fixed_rate{static_cast<double>(rate)};
+  else
+    return rate;
+}
+template <class L>
+using schedule_type = decltype(as_schedule(std::declval<L const&>()));
+
+}  // namespace detail
+
+/// Update rule, schedule, batch policy and synchronisation strategy over the host's tensors.
+///
+///     limber::optimizer opt{parameters, rule, schedule, strategy, comm, options};
+///     for (auto batch : loader) { backward(model, batch); opt.step(batch.size()); }
+///     opt.finish();
+///
+/// Parameters   a std::vector<tensor>, a std::vector<group<R>>, or groups(…) of different rules.
+/// Schedule     any schedule, a lambda, or a number.
+/// Collectives  constructors communicate nothing; every rank of `comm` must call step, finish, resize
+///              and evaluate equally often.
+/// Bits         same inputs, plan and world: same bits on every run and rank.
+/// Memory       the tensors and `comm` are the caller's and must outlive the optimizer; everything else
+///              is allocated at construction, nothing in a step.
+/// Errors       std::invalid_argument for misuse, before anything is exchanged; limber::error when a
+///              peer or an engine fails.
+template <class Updater, sync::strategy Strategy, collective C, class Schedule, executor E>
+class optimizer {
+  using parts_type = decltype(std::declval<Strategy const&>().parts());
+  using site_type = sync::site<C, E, Updater>;
+  using state_type = typename parts_type::template state<site_type>;
+
+ public:
+  template <class... R, class L>
+  optimizer(parameter_groups<R...> parameters, L const& rate, Strategy strategy, C& comm, options o = {}, E e = E{})
+      : tensors_(sorted(parameters)),
+        options_(std::move(o)),
+        rate_(detail::as_schedule(rate)),
+        site_(std::make_unique<site_type>(site(parameters, comm, std::move(e)))),
+        planning_(plan(comm.size())),
+        sync_(strategy.parts(), *site_),
+        calls_per_update_(sync::period_of(strategy.parts().before.when)) {
+    expects(options_.epoch_size >= 1, "options: epoch_size must be at least 1, got ", options_.epoch_size);
+    expects(options_.max_skipped >= 0, "options: max_skipped must not be negative, got ", options_.max_skipped);
+    expects(options_.ramp.steps_per_growth >= 0 && math::finite(options_.ramp.steps_per_growth),
+            "options: ramp.steps_per_growth must be a number of at least 0, got ", options_.ramp.steps_per_growth);
+    expects(site_->shards == 0 || calls_per_update_ == 1,
+            "options: logical shards set the calls of an update themselves; the strategy's gradient period must be 1, got ",
+            calls_per_update_);
+    expects(site_->shards == 0 || state_type::agreed,
+            "options: logical shards need a strategy in which gradients cross all workers");
+    progress& now = site_->now;
+    now.epoch_size = options_.epoch_size;
+    now.batch = {planned_batch(), planned_batch(), 0, 0};
+    checked_rate();
+    mark_ = options_.clock();
+  }
+
+  template <update_rule R, class L>
+  optimizer(std::vector<group<R>> g, L const& rate, Strategy strategy, C& comm, options o = {}, E e = E{})
+      : optimizer(parameter_groups<R>{{std::move(g)}, {}}, rate, strategy, comm, std::move(o), std::move(e)) {}
+
+  template <update_rule R, class L>
+  optimizer(std::vector<tensor> p, R const& rule, L const& rate, Strategy strategy, C& comm, options o = {}, E e = E{})
+      : optimizer(groups(group<R>{std::move(p), rule}), rate, strategy, comm, std::move(o), std::move(e)) {}
+
+  /// Declares the samples of the coming backward; then step() takes no argument.
+  void begin(i64 n) {
+    expects(n >= 0, "begin: the number of samples must not be negative, got ", n);
+    expects(begun_ < 0, "begin: called twice without step(); ", begun_, " samples are open");
+    begun_ = n;
+  }
+  step_report const& step() {
+    expects(begun_ >= 0, "step: say how many samples the gradient is of, by step(n) or begin(n)");
+    return run(std::exchange(begun_, -1));
+  }
+
+  /// Folds in the gradient of n samples, 0 included; exchanges, updates and merges what is due. The
+  /// gradients are zero afterwards.
+  step_report const& step(i64 n) {
+    expects(n >= 0, "step: the number of samples must not be negative, got ", n);
+    expects(begun_ < 0, "step: begin(", begun_, ") was called; call step() without an argument");
+    return run(n);
+  }
+
+  /// Merges what is open and lands what is in flight. Training may go on afterwards.
+  void finish() {
+    if (!met_) return;
+    advance(sync_.finish(*site_));
+  }
+
+  /// Goes on with the workers of `comm`: closes the round on the old set, plans the new batch, re-arms
+  /// the ramp. The next step() meets the new set; workers that leave call finish() instead.
+  void resize(C& comm) {
+    finish();
+    site_->comm = &comm;
+    planning_ = plan(comm.size());
+    progress& now = site_->now;
+    now.batch = now.batch.rearmed(now.steps, planned_batch(), options_.ramp);
+    met_ = false;
+  }
+
+  /// Agrees with all ranks of the collective, as the next step() would: plans are compared, the rank
+  /// that is furthest gives parameters, state and progress to those behind.
+  void meet() {
+    if (met_) return;
+    handover<C> h(*site_->comm, sync_.hash() ^ static_cast<std::uint64_t>(planned_batch()), site_->now.calls);
+    site_->inner.seed(site_->exec);
+    sync_.attach(*site_);
+    visit([&](state_piece const& piece) { h.give(site_->exec, piece); });
+    sync_.pin(*site_);
+    met_ = true;
+  }
+
+  /// Calls f() with the averaged model in the parameters; training is untouched. A collective call.
+  template <class F>
+  decltype(auto) evaluate(F&& f) {
+    meet();
+    return sync_.evaluate(*site_, std::forward<F>(f));
+  }
+
+  /// Leaves the tensor out of norms and updates from now on (`frozen` true), or takes it back in; its
+  /// state is kept. All ranks must agree.
+  void freeze(std::string_view name, bool frozen = true) {
+    auto const t = std::ranges::find(tensors_.names, name);
+    expects(t != tensors_.names.end(), "freeze: there is no parameter named '", name, "'");
+    site_->inner.freeze(t - tensors_.names.begin(), frozen);
+  }
+
+  /// Calls f(state_piece) for every piece of state: what hand-over, merging and checkpoints need.
+  template <class F>
+  void visit(F const& f) {
+    site_type& at = *site_;
+    f(state_piece{"progress", kept::alike,
+                  {reinterpret_cast<std::byte*>(&at.now), static_cast<i64>(sizeof at.now), dtype::uint8, {}}});
+    sync_.visit([&](std::string const& name, kept how, tensor_view v) { f(state_piece{name, how, v}); });
+    kept const model = sync_.model_kept();
+    for (auto const& v : at.inner.values()) f(state_piece{text("parameter/", v.name), model, v});
+    for (auto const& v : at.buffers) f(state_piece{text("buffer/", v.name), model, v});
+    at.inner.visit("", [&](std::string const& name, tensor_view v, bool weight) {
+      f(state_piece{name, weight ? model : state_type::agreed ? kept::alike : kept::apart, v});
+    });
+  }
+
+  [[nodiscard]] double rate() const { return rate_(site_->now); }
+  [[nodiscard]] progress const& now() const noexcept { return site_->now; }
+  [[nodiscard]] step_report const& last() const noexcept { return report_; }
+  /// Planned samples of an update, and of each rank in it.
+  [[nodiscard]] batch_plan const& planned() const noexcept { return planning_; }
+  /// Planned samples of an update, gradient accumulation included: what the rate is scaled by.
+  [[nodiscard]] double planned_batch() const noexcept {
+    return static_cast<double>(planning_.total) * static_cast<double>(site_->shards > 0 ? 1 : calls_per_update_);
+  }
+  [[nodiscard]] Updater& rules() noexcept { return site_->inner; }
+
+  /// What will happen, before an hour of computing is spent: buckets, bytes, memory, passes, and the
+  /// rate over `horizon`.
+  [[nodiscard]] std::string explain(amount horizon = epochs(1)) {
+    expects(horizon.value > 0 && math::finite(horizon.value), "explain: the horizon must be positive, got ", horizon.value);
+    site_type const& at = *site_;
+    training_plan p;
+    p.rank = at.comm->rank();
+    p.world = at.comm->size();
+    p.tensors = static_cast<i64>(at.inner.values().size());
+    p.elements = at.inner.elements();
+    for (auto const& v : at.inner.values()) p.value_bytes += v.bytes();
+    for (auto const& g : at.gradients) p.gradient_bytes += g.bytes();
+    p.slot_bytes = at.inner.slot_bytes();
+    p.strategy_bytes = sync_.bytes();
+    p.planned_batch = planned_batch();
+    p.share = planning_.share[static_cast<std::size_t>(at.comm->rank())];
+    sync_.crossings([&](std::string what, i64 period, bucket_plan const& plan) {
+      p.crossings.push_back({std::move(what), period == 1 ? "every call" : text("every ", period, " calls"), &plan});
+    });
+    p.horizon = horizon;
+    p.rate = rate_;
+    p.now = at.now;
+    return limber::explain(p);
+  }
+
+ private:
+  // Tensors by name, with the order in which they were registered.
+  struct registry {
+    std::vector<std::string> names;
+    tensor_list values, gradients, buffers;
+    std::vector<std::string> buffer_names;
+    std::vector<i64> use_order;
+  };
+
+  template <class... R>
+  [[nodiscard]] static registry sorted(parameter_groups<R...> const& parameters) {
+    std::vector<tensor> all;
+    std::apply(
+        [&](auto const&... of) {
+          auto add = [&](auto const& list) {
+            for (auto const& g : list) all.insert(all.end(), g.tensors.begin(), g.tensors.end());
+          };
+          (add(of), ...);
+        },
+        parameters.of);
+    expects(!all.empty(), "optimizer: the list of parameters is empty");
+    check(all, true);
+    check(parameters.buffers, false);
+    std::vector<i64> order(all.size());
+    std::iota(order.begin(), order.end(), i64{0});
+    std::ranges::sort(order, {}, [&](i64 i) { return std::string_view(all[static_cast<std::size_t>(i)].name); });
+    registry r;
+    r.use_order.resize(all.size());
+    for (std::size_t k = 0; k < order.size(); ++k) {
+      r.names.push_back(all[static_cast<std::size_t>(order[k])].name);
+      r.use_order[static_cast<std::size_t>(order[k])] = static_cast<i64>(k);
+    }
+    for (auto const& b : parameters.buffers) {
+      expects(std::ranges::find(r.names, b.name) == r.names.end(), "'", b.name, "' is a parameter and a buffer");
+      r.buffer_names.push_back(b.name);
+    }
+    std::ranges::sort(r.buffer_names);
+    auto named = [](tensor_view v, std::string const& name) { return tensor_view{v.data, v.length, v.type, name}; };
+    for (std::size_t k = 0; k < order.size(); ++k) {
+      tensor const& t = all[static_cast<std::size_t>(order[k])];
+      r.values.push_back(named(t.value, r.names[k]));
+      r.gradients.push_back(named(t.gradient, r.names[k]));
+    }
+    for (auto const& name : r.buffer_names)
+      for (auto const& b : parameters.buffers)
+        if (b.name == name) r.buffers.push_back(named(b.value, name));
+    return r;
+  }
+
+  template <class... R>
+  [[nodiscard]] site_type site(parameter_groups<R...> const& parameters, C& comm, E e) {
+    site_type at{std::move(e), &comm, Updater(tensors_.values), tensors_.gradients, tensors_.buffers,
+                 tensors_.use_order, options_.buckets, options_.gradient};
+    std::size_t registered = 0;
+    std::apply(
+        [&](auto const&... of) {
+          auto add = [&](auto const& list) {
+            for (auto const& g : list)
+              for (std::size_t k = 0; k < g.tensors.size(); ++k)
+                at.inner.assign(tensors_.use_order[registered++], g.rule, g.lr_scale);
+          };
+          (add(of), ...);
+        },
+        parameters.of);
+    at.inner.allocate(at.exec);
+    return at;
+  }
+
+  [[nodiscard]] batch_plan plan(int world) {
+    expects(options_.batch != nullptr, "options: batch holds no policy");
+    batch_plan p = options_.batch(batch_facts{world, site_->now});
+    expects(p.total > 0, "batch policy: the planned batch must be positive, got ", p.total);
+    expects(static_cast<int>(p.share.size()) == world, "batch policy: ", p.share.size(), " shares for ", world, " workers");
+    site_->planned = static_cast<double>(p.total);
+    site_->planned_share = static_cast<double>(p.total) / world;
+    site_->shards = p.shards;
+    site_->calls_per_update = p.calls_per_update;
+    return p;
+  }
+
+  double checked_rate() {
+    double const r = rate_(site_->now);
+    expects(r >= 0 && math::finite(r), "schedule: the rate must be a number of at least 0, got ", r, " at step ",
+            site_->now.steps);
+    return r;
+  }
+
+  step_report const& run(i64 n) {
+    meet();
+    site_type& at = *site_;
+    at.rate = checked_rate();
+    double const begin = options_.clock();
+    ++at.now.calls;
+    sync::outcome const o = sync_.step(at, n);
+    advance(o);
+    double const end = options_.clock();
+    report_.host_seconds = begin - std::exchange(mark_, end);
+    report_.exchange_seconds = end - begin;
+    if (report_.skipped_in_a_row > options_.max_skipped)
+      throw error({"optimizer", "step", 0, o.culprit_rank, std::string(report_.culprit),
+                   text("gradients were not finite in ", report_.skipped_in_a_row,
+                        " updates in a row; parameters and state are those of the last good one")});
+    return report_;
+  }
+
+  // The only place that moves steps and samples.
+  void advance(sync::outcome const& o) {
+    progress& now = site_->now;
+    if (o.applied) ++now.steps;
+    now.samples += o.samples;
+    if (state_type::agreed && o.applied)
+      now.noise.update(o.contributions, static_cast<double>(o.samples), o.weighted_squares, o.mean_square);
+    report_.rate = site_->rate;
+    report_.applied = o.applied;
+    report_.samples = o.samples;
+    report_.skipped = o.skipped;
+    report_.culprit = o.culprit >= 0 ? std::string_view(tensors_.names[static_cast<std::size_t>(o.culprit)]) : "";
+    report_.culprit_rank = o.culprit_rank;
+    if (o.due) report_.skipped_in_a_row = o.skipped ? report_.skipped_in_a_row + 1 : 0;
+  }
+
+  registry tensors_;
+  options options_;
+  Schedule rate_;
+  std::unique_ptr<site_type> site_;
+  batch_plan planning_;
+  state_type sync_;
+  i64 calls_per_update_;
+  step_report report_;
+  i64 begun_ = -1;
+  bool met_ = false;
+  double mark_ = 0;
+};
+
+template <class... R, class L, class S, class C>
+optimizer(parameter_groups<R...>, L, S, C&, options = {})
+    -> optimizer<updater_of_groups<R...>, S, C, detail::schedule_type<L>, host>;
+template <class R, class L, class S, class C>
+optimizer(std::vector<group<R>>, L, S, C&, options = {}) -> optimizer<updater<R>, S, C, detail::schedule_type<L>, host>;
+template <class R, class L, class S, class C>
+optimizer(std::vector<tensor>, R, L, S, C&, options = {}) -> optimizer<updater<R>, S, C, detail::schedule_type<L>, host>;
+template <class... R, class L, class S, class C, executor E>
+optimizer(parameter_groups<R...>, L, S, C&, options, E)
+    -> optimizer<updater_of_groups<R...>, S, C, detail::schedule_type<L>, E>;
+template <class R, class L, class S, class C, executor E>
+optimizer(std::vector<group<R>>, L, S, C&, options, E) -> optimizer<updater<R>, S, C, detail::schedule_type<L>, E>;
+template <class R, class L, class S, class C, executor E>
+optimizer(std::vector<tensor>, R, L, S, C&, options, E) -> optimizer<updater<R>, S, C, detail::schedule_type<L>, E>;
+
+}  // namespace limber

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// A strategy: one path with two taps. Gradients may cross before the rule, models after it.
+
+#include <limber/sync/gradients.hpp>
+#include <limber/sync/merge.hpp>
+#include <limber/sync/site.hpp>
+
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace limber::sync {
+
+/// gradients → rule → merges, finest first. When several merges are due, only the coarsest is made: it
+/// subsumes the others.
+///
+///     exchange(gradients(every{1}, everyone{}))                                     all-reduce
+///     exchange(gradients(every{1}, alone{}), merge(every{16}, everyone{}))          local SGD
+template <class Gradients, class... Merges>
+struct exchange {
+  Gradients before;
+  std::tuple<Merges...> after;
+
+  explicit exchange(Gradients g, Merges... m) : before(g), after(m...) {}
+
+  template <class Site>
+  class state;
+};
+
+/// A preset: something with parts() that make an exchange.
+template <class S>
+concept strategy = requires(S const& s) { s.parts(); };
+
+/// A strategy at work on a site.
+template <class Gradients, class... Merges>
+template <class Site>
+class exchange<Gradients, Merges...>::state {
+  using tap = typename Gradients::template state<Site>;
+
+ public:
+  /// All ranks apply the same update; else each applies its own until models are merged.
+  static constexpr bool agreed = tap::agreed;
+  static constexpr std::size_t levels = sizeof...(Merges);
+
+  state(exchange parts, Site& at)
+      : gradients_(parts.before, at),
+        merges_(std::apply([&](auto const&... m) { return holder{typename Merges::template state<Site>(m, at)...}; },
+                           parts.after)) {}
+
+  /// Enters the groups of `at.comm`; called once control state is agreed on.
+  void attach(Site& at) {
+    gradients_.attach(at);
+    each_merge([&](auto& m) { m.attach(at); });
+  }
+
+  /// Starts a round from the model as it is, unless one is open.
+  void pin(Site& at) {
+    if (!open()) each_merge([&](auto& m) { m.pin(at); });
+  }
+
+  /// One call: folds in n samples' gradient, updates and merges what is due.
+  outcome step(Site& at, i64 n) {
+    outcome o = gradients_.step(at, n);
+    if (!o.due) return o;
+    if constexpr (!agreed) {
+      // Progress must not depend on one rank's luck: the planned count, corrected at the merge.
+      o.applied = true;
+      o.samples = static_cast<i64>(at.planned);
+      assumed_ += o.samples;
+    }
+    each_merge([&](auto& m) { m.count(o.own_samples); });
+    merge_if(at, o, [&](auto const& m) { return m.due(at); });
+    return o;
+  }
+
+  /// Closes what is open: exchanges accumulated gradients, merges models.
+  outcome finish(Site& at) {
+    outcome o = gradients_.finish(at);
+    if constexpr (!agreed)
+      if (o.due) {
+        o.applied = true;
+        o.samples = static_cast<i64>(at.planned);
+        assumed_ += o.samples;
+      }
+    if (o.due) each_merge([&](auto& m) { m.count(o.own_samples); });
+    merge_if(at, o, [&](auto& m) { return m.calls_open() > 0; });
+    return o;
+  }
+
+  /// Calls f() with the mean of the ranks' models in the parameters, then puts each rank's own back.
+  template <class F>
+  decltype(auto) evaluate(Site& at, F&& f) {
+    if constexpr (levels == 0) {
+      return std::forward<F>(f)();
+    } else {
+      auto const& values = at.inner.values();
+      struct guard {
+        Site& at;
+        slab own;
+        ~guard() { at.exec.each(copy{}, out(at.inner.values()), in(own.parts)); }
+      } back{at, at.exec.make(layout_of(values))};
+      at.exec.each(copy{}, out(back.own.parts), in(values));
+      std::get<levels - 1>(merges_).average_into(at, values);
+      return std::forward<F>(f)();
+    }
+  }
+
+  /// Calls f(name, how, view) for every piece of the strategy's state; control comes first.
+  template <class F>
+  void visit(F const& f) {
+    auto control = [&](std::string name, i64& x) {
+      f(name, kept::alike, tensor_view{reinterpret_cast<std::byte*>(&x), 1, dtype::int64, {}});
+    };
+    control("sync/calls", gradients_.calls_open());
+    control("sync/assumed", assumed_);
+    int k = 0;
+    each_merge([&](auto& m) { control(text("sync/merge", k++, "/calls"), m.calls_open()); });
+    gradients_.visit([&](std::string const& name, tensor_view v) { f("sync/" + name, kept::apart, v); });
+    k = 0;
+    each_merge([&](auto& m) {
+      std::string const prefix = text("sync/merge", k++, "/");
+      m.visit([&](std::string const& name, tensor_view v) { f(prefix + name, kept::alike, v); },
+              [&](std::string const& name, tensor_view v) { f(prefix + name, kept::apart, v); });
+    });
+  }
+
+  /// How parameters and other copies of the model relate between ranks right now.
+  [[nodiscard]] kept model_kept() { return agreed || !open() ? kept::alike : kept::apart; }
+
+  /// True between merges, when ranks may hold different models.
+  [[nodiscard]] bool open() {
+    bool any = false;
+    each_merge([&](auto& m) { any = any || m.calls_open() > 0; });
+    return any;
+  }
+
+  /// Calls f(what, period, plan) for everything that crosses the wire.
+  template <class F>
+  void crossings(F const& f) {
+    if constexpr (agreed) f("gradients", gradients_.period(), gradients_.plan());
+    each_merge([&](auto const& m) { f("models", m.period(), m.plan()); });
+  }
+
+ private:
+  template <class F>
+  void each_merge(F const& f) {
+    std::apply([&](auto&... m) { (f(m), ...); }, merges_);
+  }
+
+ public:
+  [[nodiscard]] i64 bytes() {
+    i64 sum = gradients_.bytes();
+    each_merge([&](auto& m) { sum += m.bytes(); });
+    return sum;
+  }
+  [[nodiscard]] std::uint64_t hash() {
+    std::uint64_t h = gradients_.hash() + levels;
+    each_merge([&](auto& m) { h = h * 0x9e37'79b9'7f4a'7c15ull + m.hash(); });
+    return h;
+  }
+
+ private:
+  using holder = std::tuple<typename Merges::template state<Site>...>;
+
+  template <class Due>
+  void merge_if(Site& at, outcome& o, Due const& is_due) {
+    bool done = false;
+    auto one = [&](auto& m) {
+      if (done) return m.pin(at);
+      if (!is_due(m)) return;
+      merged const r = m.run(at);
+      done = r.done;
+      if constexpr (!agreed && std::remove_reference_t<decltype(m)>::agreed) {
+        // Counted now, by all: what the calls since the last merge really applied.
+        o.samples += r.samples - assumed_;
+        assumed_ = 0;
+      }
+    };
+    [&]<std::size_t... K>(std::index_sequence<K...>) {
+      (one(std::get<levels - 1 - K>(merges_)), ...);
+    }(std::index_sequence_for<Merges...>{});
+  }
+
+  tap gradients_;
+  holder merges_;
+  i64 assumed_ = 0;  // samples that progress was moved by since the last merge
+};
+
+}  // namespace limber::sync

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// What a strategy works on, and what it reports back.
+
+#include <limber/comm/collective.hpp>
+#include <limber/core/kinds.hpp>
+#include <limber/core/progress.hpp>
+#include <limber/fuse/bucket_plan.hpp>
+#include <limber/fuse/executor.hpp>
+
+#include <vector>
+
+namespace limber::sync {
+
+/// The strategy's view of a training run. It sees a rate and a planned count, never a schedule or a
+/// batch policy.
+///
+/// @tparam U  the updater of the model's parameters
+template <collective C, executor E, class U>
+struct site {
+  using comm_type = C;
+  using executor_type = E;
+  using updater_type = U;
+
+  E exec;
+  C* comm;
+  U inner;                     ///< the trainer's rules and their state
+  tensor_list gradients;       ///< in the order of inner.values()
+  tensor_list buffers;         ///< averaged at synchronisations
+  std::vector<i64> use_order;  ///< indices into the lists, in the order of registration
+  bucket_options buckets;
+  gradient_is gradient = gradient_is::mean;
+
+  progress now{};
+  double rate = 0;            ///< η of this call
+  double planned = 1;         ///< planned samples of all workers in one call
+  double planned_share = 1;   ///< planned samples of one worker in one call
+  i64 shards = 0;             ///< logical shards of an update, reduced one by one; 0: none
+  i64 calls_per_update = 1;   ///< calls that the shards of one update take
+};
+
+/// What one call did. The optimizer alone moves progress, by these facts.
+struct outcome {
+  bool due = false;      ///< an update was to be made
+  bool applied = false;  ///< agreed: it counts as a step
+  i64 samples = 0;       ///< agreed: samples it counts for; a merge may correct it, also downwards
+
+  bool skipped = false;  ///< this rank's update was dropped: the gradient was not finite
+  i64 culprit = -1;      ///< first tensor that was not finite
+  int culprit_rank = -1; ///< the rank it came from, when it was one alone
+
+  i64 own_samples = 0;         ///< this rank's samples in what it applied
+  double contributions = 0;    ///< gradients that were averaged
+  double weighted_squares = 0; ///< Σ bᵢ‖gᵢ‖²
+  double mean_square = 0;      ///< ‖ḡ‖²
+};
+
+/// What happens to gradient history at a merge of models.
+enum class moments {
+  keep,     ///< each worker's own goes on (local SGD's default)
+  average,  ///< averaged with the same weights as the models
+  reset,    ///< starts again at zero
+};
+
+}  // namespace limber::sync

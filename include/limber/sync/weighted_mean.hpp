@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// The weighted mean of a list over the ranks of a group: buffers, moments, model averages.
+
+#include <limber/comm/collective.hpp>
+#include <limber/fuse/bucket_plan.hpp>
+#include <limber/fuse/executor.hpp>
+#include <limber/fuse/functors.hpp>
+
+#include <array>
+#include <utility>
+#include <vector>
+
+namespace limber::sync {
+
+/// Operations in flight, in memory that is kept from step to step.
+template <collective C>
+class flights {
+  using handle = decltype(std::declval<C&>().all_reduce(const_tensor_view{}, tensor_view{}));
+  using send_handle = decltype(std::declval<C&>().broadcast(tensor_view{}, 0));
+
+ public:
+  /// Sums every bucket and the control values over the group.
+  ///
+  /// All reductions are started before the first is waited for. The control block travels in fp64
+  /// after the last bucket, whatever type the buckets have.
+  void all_reduce(C& group, bucket_plan const& plan, slab const& from, slab const& to,
+                  const_tensor_view control_in, tensor_view control_out) {
+    reductions_.clear();
+    for (auto const& b : plan.buckets)
+      reductions_.push_back(group.all_reduce(bucket_view(from, b), bucket_view(to, b)));
+    reductions_.push_back(group.all_reduce(control_in, control_out));
+    for (auto& r : reductions_) r.wait();
+    reductions_.clear();
+  }
+
+  /// Sends every bucket and the control values from `root` to all.
+  void broadcast(C& group, bucket_plan const& plan, slab const& data, tensor_view control, int root) {
+    broadcasts_.clear();
+    for (auto const& b : plan.buckets) broadcasts_.push_back(group.broadcast(bucket_view(data, b), root));
+    broadcasts_.push_back(group.broadcast(control, root));
+    for (auto& r : broadcasts_) r.wait();
+    broadcasts_.clear();
+  }
+
+ private:
+  std::vector<handle> reductions_;
+  std::vector<send_handle> broadcasts_;
+};
+
+/// x ← Σ wᵢ xᵢ / Σ wᵢ over the group. A rank whose list is not finite takes part with weight 0.
+///
+/// Collectives  one per bucket and one of 8 bytes; all ranks must call it.
+/// State        none between calls; two buffers shaped like the list.
+template <executor E, collective C>
+class weighted_mean {
+ public:
+  weighted_mean(E& e, tensor_list list, bucket_options options)
+      : list_(std::move(list)), plan_(plan_buckets(list_, without_wire(options))) {
+    packed_ = e.make(plan_.where);
+    reduced_ = e.make(plan_.where);
+  }
+
+  /// Writes the mean to the list itself. @return false if all weights were 0 and nothing changed
+  bool run(E& e, C& group, double weight) {
+    return run_into(e, group, weight, list_);
+  }
+
+  /// Writes the mean to `to`.
+  bool run_into(E& e, C& group, double weight, tensor_list const& to) {
+    if (list_.empty()) return false;
+    std::array<double, 1> mine{weight}, all{};
+    if (!e.norm(weighted{weight}, out(packed_.parts), in(list_)).total.finite) {
+      e.each(zero{}, out(packed_.parts));
+      mine[0] = 0;
+    }
+    e.wait(e.record());
+    flights_.all_reduce(group, plan_, packed_, reduced_, const_view(mine, "mean: weights"), view(all, "mean: weights"));
+    if (!(all[0] > 0)) return false;
+    e.each(scaled_copy{1 / all[0]}, out(to), in(reduced_.parts));
+    return true;
+  }
+
+  [[nodiscard]] i64 bytes() const noexcept { return packed_.bytes + reduced_.bytes; }
+  [[nodiscard]] std::uint64_t hash() const noexcept { return plan_.hash; }
+
+ private:
+  [[nodiscard]] static bucket_options without_wire(bucket_options o) {
+    o.wire.reset();
+    return o;
+  }
+
+  tensor_list list_;
+  bucket_plan plan_;
+  slab packed_, reduced_;
+  flights<C> flights_;
+};
+
+}  // namespace limber::sync
