@@ -14,6 +14,7 @@
 #include <limber/fuse/updater.hpp>
 #include <limber/groups.hpp>
 #include <limber/handover.hpp>
+#include <limber/schedule/constant.hpp>
 #include <limber/schedule/schedule.hpp>
 #include <limber/sync/exchange.hpp>
 
@@ -55,18 +56,7 @@ struct step_report {
 
 namespace detail {
 
-/// A plain number is a constant schedule.
-struct fixed_rate {
-  double value;
-  double operator()(progress const&) const noexcept { return value; }
-};
-template <class L>
-[[nodiscard]] auto as_schedule(L const& rate) {
-  if constexpr (std::is_arithmetic_v<L>)
-    return fixed_rate{static_cast<double>(rate)};
-  else
-    return rate;
-}
+// A plain number is a constant schedule.
 template <class L>
 using schedule_type = decltype(as_schedule(std::declval<L const&>()));
 

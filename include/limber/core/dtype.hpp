@@ -100,7 +100,7 @@ struct bf16 {
 /// IEEE half storage. Converts to float exactly (subnormals included), from float to nearest even.
 ///
 /// `random` in [0, 65535]: stochastic rounding as for bf16, of subnormal results too. Overflow goes
-/// to infinity when rounding to nearest (at 65520) as the hardware does.
+/// to infinity: at 65520 when rounding to nearest, as the hardware does, at 65536 when stochastically.
 struct f16 {
   std::uint16_t bits = 0;
 

@@ -6,7 +6,8 @@
 ///
 /// Each function is one correctly rounded operation (IEEE 754, to nearest even), on the host and on
 /// the device, whatever contraction or fast-math flags a CUDA compilation carries. A rule written in
-/// them gives the same bits everywhere. A bare `a * b + c` does not: compilers may fuse it.
+/// them gives the same bits everywhere. A bare `a * b + c` does not: compilers may fuse it. (Clang has
+/// no barrier: it keeps the promise unless the user passes -ffp-contract=fast, which is not its default.)
 
 #include <limber/core/config.hpp>
 

@@ -44,13 +44,16 @@ struct ramp {
 
   /// The effective batch of update number `step` (counting from 0).
   [[nodiscard]] LIMBER_HD double at(i64 step) const noexcept {
-    i64 const j = step - begin + 1;
-    if (j >= length) return to;
-    if (j <= 0) return from;
-    return from + (to - from) * (static_cast<double>(j) / static_cast<double>(length));
+    if (step < begin) return from;
+    i64 const before = step - begin;  // j − 1, which cannot overflow
+    if (before >= length - 1) return to;
+    double const share = static_cast<double>(before + 1) / static_cast<double>(length);
+    return math::fma(math::sub(to, from), share, from);
   }
 
-  [[nodiscard]] LIMBER_HD bool running(i64 step) const noexcept { return step - begin + 1 < length; }
+  [[nodiscard]] LIMBER_HD bool running(i64 step) const noexcept {
+    return step >= begin && step - begin < length - 1;
+  }
 
   /// The ramp after the plan changed to `target` samples just before update `step`.
   ///

@@ -66,8 +66,9 @@ class merge<When, Who, How>::state {
 
   state(merge tap, Site& at)
       : tap_(tap),
-        plan_(plan_buckets(at.inner.model(), without_wire(at.buckets), at.use_order)),
-        anchor_(at.exec.make(layout_of(at.inner.model()))),
+        model_(at.inner.model()),
+        plan_(plan_buckets(model_, without_wire(at.buckets), at.use_order)),
+        anchor_(at.exec.make(layout_of(model_))),
         packed_(at.exec.make(plan_.where)),
         reduced_(at.exec.make(plan_.where)),
         outer_(anchor_.parts),
@@ -83,7 +84,7 @@ class merge<When, Who, How>::state {
 
   /// Takes the model as it is for the start of a round.
   void pin(Site& at) {
-    at.exec.each(copy{}, out(anchor_.parts), in(at.inner.model()));
+    at.exec.each(copy{}, out(anchor_.parts), in(model_));
     calls_ = 0;
     samples_ = 0;
   }
@@ -104,8 +105,7 @@ class merge<When, Who, How>::state {
         throw error({"sync", "merge", 0, -1, std::string(at.inner.values()[static_cast<std::size_t>(v.culprit)].name),
                      "the sum of the ranks' finite models overflows; nothing was merged"});
     }
-    tensor_list const model = at.inner.model();
-    at.exec.each(copy{}, out(model), in(anchor_.parts));
+    at.exec.each(copy{}, out(model_), in(anchor_.parts));
     at.inner.publish(at.exec);
     if (tap_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
     G& group = std::get<0>(*group_);
@@ -152,8 +152,7 @@ class merge<When, Who, How>::state {
   // reduced ← Σ wᵢ (x̃ − xᵢ); returns Σ nᵢ over the ranks that took part.
   double mean_difference(Site& at) {
     std::array<double, 1> mine{static_cast<double>(samples_)}, all{};
-    tensor_list const model = at.inner.model();
-    if (!at.exec.norm(difference{weight(at)}, out(packed_.parts), in(anchor_.parts), in(model)).total.finite) {
+    if (!at.exec.norm(difference{weight(at)}, out(packed_.parts), in(anchor_.parts), in(model_)).total.finite) {
       at.exec.each(zero{}, out(packed_.parts));
       mine[0] = 0;
     }
@@ -164,6 +163,7 @@ class merge<When, Who, How>::state {
   }
 
   merge tap_;
+  tensor_list model_;  // masters where there are any, the parameters elsewhere
   bucket_plan plan_;
   slab anchor_, packed_, reduced_;
   updater<How> outer_;

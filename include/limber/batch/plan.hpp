@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// What a batch policy is: facts in, planned sizes out.
+
+#include <limber/core/config.hpp>
+#include <limber/core/error.hpp>
+#include <limber/core/progress.hpp>
+
+#include <concepts>
+#include <limits>
+#include <string_view>
+#include <vector>
+
+namespace limber {
+
+/// What the optimizer gathered before it asks a policy. All ranks hold the same bits.
+struct batch_facts {
+  int world = 1;           ///< workers, ≥ 1
+  limber::progress now{};  ///< where training stands
+};
+
+/// Planned sizes of the updates to come, until the next plan.
+///
+/// Units    samples. What a step really counted may be less (the last step of an epoch); that only
+///          weighs gradients, it never changes the plan.
+struct batch_plan {
+  i64 total = 0;             ///< planned global batch, B
+  std::vector<i64> share{};  ///< planned samples of each rank per update, Σ = total
+  i64 shards = 0;            ///< logical shards that an update consists of, 0 = none
+  i64 calls_per_update = 1;  ///< calls of step() that one update takes
+
+  friend bool operator==(batch_plan const&, batch_plan const&) = default;
+};
+
+/// Decides the global batch and every rank's share of it.
+///
+/// A pure function: no clock, no communication, no state outside the policy. Every rank calls it with
+/// equal facts and so gets an equal plan.
+template <class P>
+concept batch_policy = std::copy_constructible<P> && requires(P const& policy, batch_facts const& facts) {
+  { policy(facts) } -> std::same_as<batch_plan>;
+};
+
+namespace detail {
+
+/// The number of workers, checked. @throws std::invalid_argument
+[[nodiscard]] inline i64 world_of(std::string_view policy, batch_facts const& facts) {
+  expects(facts.world >= 1, policy, ": world must be at least 1, got ", facts.world);
+  return facts.world;
+}
+
+/// a · b for positive a and b. @throws std::invalid_argument if it does not fit 64 bits
+[[nodiscard]] inline i64 checked_product(std::string_view policy, i64 a, i64 b) {
+  expects(a <= std::numeric_limits<i64>::max() / b, policy, ": ", a, " x ", b, " samples do not fit 64 bits");
+  return a * b;
+}
+
+}  // namespace detail
+
+}  // namespace limber

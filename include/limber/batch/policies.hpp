@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Every batch policy, and the sampler that deals what they plan.
+
+#include <limber/batch/apportion.hpp>
+#include <limber/batch/fixed.hpp>
+#include <limber/batch/logical_shards.hpp>
+#include <limber/batch/per_worker.hpp>
+#include <limber/batch/permutation.hpp>
+#include <limber/batch/plan.hpp>
+#include <limber/batch/sampler.hpp>

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Linear (gradual) warm-up.
+
+#include <limber/schedule/elapsed.hpp>
+
+namespace limber {
+
+/// Rises linearly from `from` to 1, then stays there.
+///
+///     η(t) = from + (1 − from) min(1, t / T)      t = 0, 1, …
+///
+/// Units    t is the progress before the update: the first update of a warm-up of T steps runs at
+///          `from`, the last at from + (1 − from)(T − 1)/T, and update number T, the first of the next
+///          piece, is the first at full rate. Update 0 at rate 0 changes no parameter but fills the
+///          momentum; pass `from` to let it move.
+/// Choices  measured in samples or epochs it ends after the same data whatever the number of workers.
+///          A constant warm-up is `lasting(length, value)`.
+/// Paper    Goyal et al., Accurate, Large Minibatch SGD, arXiv:1706.02677, §2.2; their warm-up from η to
+///          kη, whose target follows the batch, is `linear_scaling::warmup`.
+/// @throws std::invalid_argument unless length > 0 and from lies in [0, 1]
+struct warmup {
+  amount length;
+  double from;
+
+  explicit warmup(amount over, double start = 0) : length(over), from(start) {
+    detail::expects_length("warmup", "length", over);
+    detail::expects_0_to_1("warmup", "from", start);
+  }
+
+  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
+    return detail::between(from, 1, detail::fraction(p, length));
+  }
+};
+
+static_assert(finite_schedule<warmup>);
+
+}  // namespace limber

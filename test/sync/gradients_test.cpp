@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+// labels: unit property sanitize
+#define BOOST_TEST_MODULE limber.sync.gradients
+#include <limber/limber.hpp>
+
+#include <boost/test/unit_test.hpp>
+#include <support/checks.hpp>
+#include <support/toy_model.hpp>
+
+#include <limits>
+#include <numeric>
+#include <random>
+#include <tuple>
+
+using namespace limber;
+using namespace limber::testing;
+
+namespace {
+
+// Cuts n samples into random parts, some of them empty.
+std::vector<i64> random_parts(i64 n, std::size_t parts, std::mt19937& random) {
+  std::vector<i64> cut{0, n};
+  while (cut.size() <= parts) cut.push_back(random() % 4 == 0 ? n : static_cast<i64>(random() % static_cast<std::uint64_t>(n + 1)));
+  std::ranges::sort(cut);
+  std::vector<i64> out;
+  for (std::size_t k = 0; k < parts; ++k) out.push_back(cut[k + 1] - cut[k]);
+  return out;
+}
+
+struct setting {
+  gradient_is gradient = gradient_is::mean;
+  bucket_options buckets{};
+};
+
+// One update from N samples that are dealt to R workers in K calls each; returns every worker's model.
+template <class T, class R>
+std::vector<std::vector<T>> one_update(R const& rule, int workers, i64 calls, std::vector<i64> const& parts, int updates,
+                                       setting s = {}) {
+  std::vector<std::vector<T>> out(static_cast<std::size_t>(workers));
+  i64 const n = std::accumulate(parts.begin(), parts.end(), i64{0});
+  threads::run(workers, [&](threads::communicator& comm) {
+    toy_model<T> m;
+    options o;
+    o.batch = fixed{std::max<i64>(n, workers)};
+    o.gradient = s.gradient;
+    o.buckets = s.buckets;
+    optimizer opt{m.parameters(), rule, 0.05, sync::allreduce{.period = calls}, comm, o};
+    for (int u = 0; u < updates; ++u) {
+      i64 first = u * n;
+      std::size_t part = 0;
+      for (i64 k = 0; k < calls; ++k)
+        for (int r = 0; r < workers; ++r, first += parts[part++])
+          if (r == comm.rank()) {
+            m.backward(run_of(first, parts[part]), s.gradient == gradient_is::mean);
+            opt.step(parts[part]);
+          }
+    }
+    out[static_cast<std::size_t>(comm.rank())] = m.all();
+  });
+  return out;
+}
+
+template <class T>
+constexpr double unit_error = std::is_same_v<T, float> ? 0x1p-23 : 0x1p-52;
+
+}  // namespace
+
+using scalars = std::tuple<float, double>;
+
+// The aggregated gradient: with plain descent at rate η from w₀, (w₀ − w)/η is the gradient that was used.
+BOOST_AUTO_TEST_CASE_TEMPLATE(any_partition_of_samples_gives_the_gradient_of_one_worker, T, scalars) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 40; ++round) {
+    int const workers = 1 + static_cast<int>(random() % 7);
+    i64 const calls = 1 + static_cast<i64>(random() % 4), n = 1 + static_cast<i64>(random() % 300);
+    auto const parts = random_parts(n, static_cast<std::size_t>(workers * calls), random);
+    auto const one = one_update<T>(descent{}, 1, 1, {n}, 1)[0];
+    auto const many = one_update<T>(descent{}, workers, calls, parts, 1);
+    toy_model<T> start;
+    auto gradient_of = [&](std::vector<T> const& w) {
+      std::vector<T> g;
+      for (std::size_t k = 0; k < w.size(); ++k) g.push_back(static_cast<T>((static_cast<double>(start.all()[k]) - static_cast<double>(w[k])) / 0.05));
+      return g;
+    };
+    double const bound = unit_error<T> * std::sqrt(static_cast<double>(n));
+    // w itself is rounded to T, which the division by η makes visible in the gradient.
+    double const rounding_of_w = unit_error<T> * 0.5 / 0.05;
+    BOOST_TEST(distance(gradient_of(many[0]), gradient_of(one)) <= bound + rounding_of_w);
+    BOOST_TEST(distance(many[0], one) <= bound);
+    for (auto const& other : many) BOOST_TEST(same_bits(other, many[0]));
+    BOOST_TEST(same_bits(one_update<T>(descent{}, workers, calls, parts, 1)[0], many[0]));
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_sgd_update_is_that_of_one_worker_too, T, scalars) {
+  std::mt19937 random(5);
+  sgd const rule{.momentum = 0.9, .weight_decay = 1e-3, .nesterov = true};
+  for (int round = 0; round < 12; ++round) {
+    int const workers = 1 + static_cast<int>(random() % 6);
+    i64 const calls = 1 + static_cast<i64>(random() % 3), n = 8 + static_cast<i64>(random() % 60);
+    auto const parts = random_parts(n, static_cast<std::size_t>(workers * calls), random);
+    auto const one = one_update<T>(rule, 1, 1, {n}, 4)[0];
+    auto const many = one_update<T>(rule, workers, calls, parts, 4);
+    BOOST_TEST(distance(many[0], one) <= unit_error<T> * std::sqrt(static_cast<double>(n)));
+    for (auto const& other : many) BOOST_TEST(same_bits(other, many[0]));
+  }
+}
+
+// PyTorch averages the workers' means: wrong as soon as shares differ.
+BOOST_AUTO_TEST_CASE(it_is_not_the_mean_of_means) {
+  auto const one = one_update<double>(descent{}, 1, 1, {12}, 1)[0];
+  auto const uneven = one_update<double>(descent{}, 3, 1, {1, 2, 9}, 1)[0];
+  BOOST_TEST(distance(uneven, one) < 1e-15);
+  std::vector<double> wrong(one.size());
+  i64 const cut[] = {0, 1, 3, 12};
+  for (int r = 0; r < 3; ++r) {
+    toy_model<double> m;
+    m.backward(run_of(cut[r], cut[r + 1] - cut[r]));
+    std::vector<double> g = m.gw;
+    g.push_back(m.gb[0]);
+    for (std::size_t k = 0; k < g.size(); ++k) wrong[k] += m.all()[k] / 3 - 0.05 * g[k] / 3;
+  }
+  BOOST_TEST(distance(wrong, one) > 1e-3);
+}
+
+BOOST_AUTO_TEST_CASE(sums_and_means_are_the_same_update) {
+  auto const mean = one_update<double>(sgd{.momentum = 0.9}, 3, 2, {1, 0, 4, 2, 6, 3}, 3);
+  auto const sum = one_update<double>(sgd{.momentum = 0.9}, 3, 2, {1, 0, 4, 2, 6, 3}, 3, {gradient_is::sum});
+  BOOST_TEST(distance(sum[0], mean[0]) < 1e-14);
+}
+
+// Self and threads add in rank order: bits do not depend on how gradients are cut.
+BOOST_AUTO_TEST_CASE(bucket_caps_do_not_change_a_bit) {
+  auto const whole = one_update<float>(sgd{.momentum = 0.9}, 4, 1, {3, 1, 7, 2}, 3);
+  for (i64 bytes : {i64{4}, i64{40}, i64{64}, i64{1000}}) {
+    auto const cut = one_update<float>(sgd{.momentum = 0.9}, 4, 1, {3, 1, 7, 2}, 3, {gradient_is::mean, {bytes, bytes, {}}});
+    BOOST_TEST(same_bits(cut[0], whole[0]));
+  }
+}
+
+// Shares on 16-bit wires: bf16(257) is 256, so counts and weights of that size must not travel there.
+BOOST_AUTO_TEST_CASE(a_16_bit_wire_loses_its_own_precision_and_nothing_else) {
+  for (dtype wire : {dtype::bf16, dtype::f16}) {
+    double const eps = wire == dtype::bf16 ? 0x1p-8 : 0x1p-11;
+    std::vector<i64> const parts{257, 1031, 17, 0, 3, 999};
+    for (i64 calls : {i64{1}, i64{2}}) {
+      int const workers = calls == 1 ? 6 : 3;
+      auto const exact = one_update<float>(descent{}, workers, calls, parts, 1);
+      auto const cast = one_update<float>(descent{}, workers, calls, parts, 1, {gradient_is::mean, {1 << 20, 1 << 20, wire}});
+      std::vector<float> start = toy_model<float>{}.all(), a, b;
+      for (std::size_t k = 0; k < start.size(); ++k) {
+        a.push_back(cast[0][k] - start[k]);
+        b.push_back(exact[0][k] - start[k]);
+      }
+      BOOST_TEST(distance(a, b) < 2 * eps);
+      BOOST_TEST(distance(a, b) > 0);
+      BOOST_TEST(same_bits(cast[0], cast[1]));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_single_worker_is_the_plain_rule_bit_for_bit) {
+  sgd const rule{.momentum = 0.9, .weight_decay = 1e-3};
+  toy_model<float> m, n;
+  self comm;
+  options o;
+  o.batch = per_worker{12};
+  optimizer opt{m.parameters(), rule, 0.05, sync::allreduce{}, comm, o};
+  host h;
+  updater<sgd> plain(tensor_list{view(n.b, "b"), view(n.w, "w")});
+  plain.assign(0, rule);
+  plain.assign(1, rule);
+  plain.allocate(h);
+  for (int t = 0; t < 20; ++t) {
+    m.backward(run_of(12 * t, 12));
+    n.backward(run_of(12 * t, 12));
+    opt.step(12);
+    plain.step<true>(h, {view(n.gb, "b"), view(n.gw, "w")}, 0.05, 1.0);
+  }
+  BOOST_TEST(same_bits(m.all(), n.all()));
+}
+
+BOOST_AUTO_TEST_CASE(nobody_has_samples_and_nothing_happens_but_the_call) {
+  threads::run(3, [](threads::communicator& comm) {
+    toy_model<float> m;
+    m.gw[0] = std::numeric_limits<float>::quiet_NaN();
+    optimizer opt{m.parameters(), sgd{.momentum = 0.9, .weight_decay = 0.1}, 0.05, sync::allreduce{}, comm};
+    auto const before = m.all();
+    auto const& did = opt.step(0);
+    LIMBER_CHECK(!did.applied);
+    LIMBER_CHECK(!did.skipped);
+    LIMBER_CHECK(same_bits(m.all(), before));
+    LIMBER_CHECK(opt.now().calls == 1);
+    LIMBER_CHECK(opt.now().steps == 0);
+    LIMBER_CHECK(m.gw[0] == 0);
+  });
+}
+
+// A skip is everybody's: parameters, slots, counts and progress stay, calls do not; tensor and rank are named.
+BOOST_AUTO_TEST_CASE(a_bad_gradient_on_one_rank_is_skipped_by_all_and_named) {
+  for (int bad_call : {0, 2})
+    for (i64 period : {i64{1}, i64{2}})
+      threads::run(3, [&](threads::communicator& comm) {
+        toy_model<float> m, clean;
+        optimizer opt{m.parameters(), adamw{}, 0.05, sync::allreduce{period}, comm};
+        self alone;
+        int updates = 0;
+        for (int call = 0; call < 6; ++call) {
+          m.backward(run_of(call * 30 + comm.rank() * 10, 10));
+          if (call == bad_call && comm.rank() == 1) m.gb[0] = std::numeric_limits<float>::infinity();
+          auto const before = m.all();
+          auto const now = opt.now();
+          auto const& did = opt.step(10);
+          bool const due = (call + 1) % period == 0, bad = due && call / period == bad_call / period;
+          LIMBER_CHECK(did.applied == (due && !bad));
+          LIMBER_CHECK(did.skipped == bad);
+          LIMBER_CHECK(did.culprit == (bad ? "b" : ""));
+          LIMBER_CHECK(did.culprit_rank == (bad ? 1 : -1));
+          LIMBER_CHECK(opt.now().calls == now.calls + 1);
+          LIMBER_CHECK(opt.now().steps == now.steps + (did.applied ? 1 : 0));
+          LIMBER_CHECK(same_bits(m.all(), before) == !did.applied);
+          updates += did.applied ? 1 : 0;
+        }
+        LIMBER_CHECK(opt.rules().seen<adamw>()[0] == updates);
+      });
+}
+
+BOOST_AUTO_TEST_CASE(endless_skipping_is_an_error_on_every_rank) {
+  auto train = [](threads::communicator& comm) {
+    toy_model<float> m;
+    options o;
+    o.max_skipped = 3;
+    optimizer opt{m.parameters(), sgd{}, 0.05, sync::allreduce{}, comm, o};
+    for (int t = 0; t < 10; ++t) {
+      m.gw[2] = std::numeric_limits<float>::quiet_NaN();
+      if (t < 3) {
+        opt.step(1);
+        continue;
+      }
+      auto const message = message_of([&] { opt.step(1); });
+      LIMBER_CHECK(has(message, "not finite", "4 updates", "[w]"));
+      return;
+    }
+    LIMBER_CHECK(!"no error");
+  };
+  threads::run(2, train);
+}
+
+// The noise estimate of unequal contributions, from what packing already returned.
+BOOST_AUTO_TEST_CASE(norms_of_the_workers_gradients_are_gathered_on_the_way) {
+  std::vector<i64> const share{3, 5, 9, 0};
+  double squares = 0, batch = 17;
+  toy_model<double> mean;
+  mean.backward(run_of(0, 17));
+  auto square = [](toy_model<double> const& m) {
+    double s = m.gb[0] * m.gb[0];
+    for (double g : m.gw) s += g * g;
+    return s;
+  };
+  for (std::size_t r = 0, first = 0; r < 3; first += static_cast<std::size_t>(share[r++])) {
+    toy_model<double> m;
+    m.backward(run_of(static_cast<i64>(first), share[r]));
+    squares += static_cast<double>(share[r]) * square(m);
+  }
+  noise_statistics expected;
+  expected.update(3, batch, squares, square(mean));
+  for (auto kind : {gradient_is::mean, gradient_is::sum})
+    threads::run(4, [&](threads::communicator& comm) {
+      toy_model<double> m;
+      options o;
+      o.gradient = kind;
+      optimizer opt{m.parameters(), sgd{}, 0.05, sync::allreduce{}, comm, o};
+      i64 first = 0;
+      for (int r = 0; r < comm.rank(); ++r) first += share[static_cast<std::size_t>(r)];
+      i64 const n = share[static_cast<std::size_t>(comm.rank())];
+      m.backward(run_of(first, n), kind == gradient_is::mean);
+      opt.step(n);
+      LIMBER_CHECK(std::abs(opt.now().noise.variance - (expected.variance)) < 1e-12 * std::abs(expected.variance));
+      LIMBER_CHECK(std::abs(opt.now().noise.square - (expected.square)) < 1e-12 * std::abs(expected.square));
+    });
+}
+
+BOOST_AUTO_TEST_CASE(buffers_are_averaged_by_samples_and_a_bad_one_is_left_out) {
+  threads::run(3, [](threads::communicator& comm) {
+    toy_model<float> m;
+    std::vector<double> statistics{1.0 + comm.rank(), 10.0};
+    std::vector<tensor> const b{{"running_mean", statistics}};
+    optimizer opt{groups(group{m.parameters(), sgd{}}, buffers{b}), 0.05, sync::allreduce{}, comm};
+    m.backward(run_of(0, 4));
+    opt.step(comm.rank() == 0 ? 6 : 3);
+    // The handshake made all of them rank 0's; here they move apart, then meet by weight.
+    statistics[0] = 1.0 + comm.rank();
+    if (comm.rank() == 2) statistics[1] = std::numeric_limits<double>::infinity();
+    m.backward(run_of(0, 4));
+    opt.step(comm.rank() == 0 ? 6 : 3);
+    LIMBER_CHECK(std::abs(statistics[0] - 4.0 / 3) < 1e-12);
+    LIMBER_CHECK(std::abs(statistics[1] - (10.0)) < 1e-12 * std::abs(10.0));
+  });
+}
+
+// A constant global batch of shards: not one bit depends on how many workers share it.
+BOOST_AUTO_TEST_CASE(logical_shards_make_training_independent_of_the_number_of_workers) {
+  auto train = [](int workers, bucket_options buckets) {
+    std::vector<float> out;
+    noise_statistics noise;
+    threads::run(workers, [&](threads::communicator& comm) {
+      toy_model<float> m;
+      options o;
+      o.batch = logical_shards{.shards = 6, .per_shard = 5};
+      o.epoch_size = 100;
+      o.buckets = buckets;
+      optimizer opt{m.parameters(), clipped{adamw{}, 1.0}, 0.02, sync::allreduce{}, comm, o};
+      sampler deal(100, 9);
+      while (deal.epoch() < 2) {
+        for (i64 call = 0; call < opt.planned().calls_per_update; ++call) {
+          auto const mine = deal.deal_shard(opt.planned(), shard_of(opt.planned(), workers, comm.rank(), call));
+          m.backward(mine);
+          opt.step(static_cast<i64>(mine.size()));
+        }
+        deal.advance(opt.planned().total);
+      }
+      LIMBER_CHECK(opt.now().samples == 200);
+      LIMBER_CHECK(opt.now().steps == 8);
+      if (comm.rank() == 0) {
+        out = m.all();
+        noise = opt.now().noise;
+      }
+    });
+    return std::pair{out, noise.variance};
+  };
+  for (bucket_options buckets : {bucket_options{}, bucket_options{64, 64, {}}, bucket_options{1 << 20, 1 << 20, dtype::bf16}}) {
+    auto const one = train(1, buckets);
+    for (int workers : {2, 3, 4, 5, 6, 8}) {
+      auto const many = train(workers, buckets);
+      LIMBER_CHECK(same_bits(many.first, one.first));
+      LIMBER_CHECK(many.second == one.second);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(ranks_that_train_different_things_are_told_so_before_data_moves) {
+  auto train = [](threads::communicator& comm) {
+    toy_model<float> m;
+    auto p = m.parameters();
+    if (comm.rank() == 2) p[1].name = "bias";
+    optimizer opt{p, sgd{}, 0.05, sync::allreduce{}, comm};
+    auto const message = message_of([&] { opt.step(1); });
+    LIMBER_CHECK(has(message, "meet", "rank 2", "do not train the same thing"));
+  };
+  threads::run(3, train);
+}
