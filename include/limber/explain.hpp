@@ -23,8 +23,8 @@ struct training_plan {
   double planned_batch = 0;
   i64 share = 0;
   struct crossing {
-    std::string what;              ///< "gradients", "models"
-    std::string when;              ///< "every call", "every 16 calls"
+    std::string what;  ///< "gradients", "models"
+    std::string when;  ///< "every call", "every 16 calls"
     bucket_plan const* plan;
   };
   std::vector<crossing> crossings;
@@ -50,17 +50,21 @@ namespace detail {
 
 /// The text that optimizer::explain returns.
 [[nodiscard]] inline std::string explain(training_plan const& p) {
-  std::string out = text("limber: rank ", p.rank, " of ", p.world, ", ", p.tensors, " tensors, ", p.elements, " parameters\n");
+  std::string out = text("limber: rank ", p.rank, " of ", p.world, ", ", p.tensors, " tensors, ", p.elements,
+                         " parameters\n");
   out += text("  batch     ", p.planned_batch, " samples an update, ", p.share, " of them here\n");
-  out += text("  memory    parameters ", detail::bytes_text(p.value_bytes), ", gradients ", detail::bytes_text(p.gradient_bytes),
-              ", rule state ", detail::bytes_text(p.slot_bytes), ", strategy ", detail::bytes_text(p.strategy_bytes), "\n");
+  out += text("  memory    parameters ", detail::bytes_text(p.value_bytes), ", gradients ",
+              detail::bytes_text(p.gradient_bytes), ", rule state ", detail::bytes_text(p.slot_bytes),
+              ", strategy ", detail::bytes_text(p.strategy_bytes), "\n");
   // Read the gradient for its norm; then read and write parameters and slots, and read the gradient.
   i64 const pass = 2 * p.gradient_bytes + 2 * p.value_bytes + 2 * p.slot_bytes;
-  out += text("  an update moves ", detail::bytes_text(pass), " in 2 passes (norm and finite test; everything else)\n");
+  out += text("  an update moves ", detail::bytes_text(pass),
+              " in 2 passes (norm and finite test; everything else)\n");
   for (auto const& c : p.crossings) {
     i64 bytes = 0;
     for (auto const& b : c.plan->buckets) bytes += b.length * size_of(b.type);
-    out += text("  wire      ", c.what, " ", c.when, ": ", c.plan->buckets.size(), " buckets, ", detail::bytes_text(bytes), "\n");
+    out += text("  wire      ", c.what, " ", c.when, ": ", c.plan->buckets.size(), " buckets, ",
+                detail::bytes_text(bytes), "\n");
     for (auto const& b : c.plan->buckets)
       out += text("              ", b.name, ": ", b.length, " x ", name_of(b.type), ", ",
                   detail::bytes_text(b.length * size_of(b.type)), "\n");

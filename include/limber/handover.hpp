@@ -42,8 +42,13 @@ class handover {
     i64 most = 0;
     for (std::size_t r = 0; r < n; ++r) {
       if (all[2 * r] != all[0])
-        throw error({"optimizer", "meet", 0, static_cast<int>(r), {},
-                     text("rank ", r, " and rank 0 do not train the same thing: tensor names, lengths, dtypes, bucket "
+        throw error({"optimizer",
+                     "meet",
+                     0,
+                     static_cast<int>(r),
+                     {},
+                     text("rank ", r,
+                          " and rank 0 do not train the same thing: tensor names, lengths, dtypes, bucket "
                           "options, strategy or planned batch differ")});
       if (all[2 * r + 1] > most) {
         most = all[2 * r + 1];

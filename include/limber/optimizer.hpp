@@ -14,6 +14,7 @@
 #include <limber/fuse/updater.hpp>
 #include <limber/groups.hpp>
 #include <limber/handover.hpp>
+#include <limber/registry.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/schedule.hpp>
 #include <limber/sync/exchange.hpp>
@@ -22,7 +23,6 @@
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,22 +33,22 @@ namespace limber {
 struct options {
   /// Plans the global batch and each worker's share: per_worker, fixed, logical_shards, or your own.
   std::function<batch_plan(batch_facts const&)> batch = per_worker{1};
-  i64 epoch_size = 1;                            ///< samples an epoch has, for schedules in epochs
-  ramp_rule ramp{};                              ///< how the rate follows a change of the planned batch
-  gradient_is gradient = gradient_is::mean;      ///< what the host's gradient is of its n samples
-  bucket_options buckets{};                      ///< how gradients are cut for the wire
-  i64 max_skipped = 100;                         ///< non-finite updates in a row that are put up with
-  clock_function clock = steady_seconds;         ///< where time comes from
+  i64 epoch_size = 1;                        ///< samples an epoch has, for schedules in epochs
+  ramp_rule ramp{};                          ///< how the rate follows a change of the planned batch
+  gradient_is gradient = gradient_is::mean;  ///< what the host's gradient is of its n samples
+  bucket_options buckets{};                  ///< how gradients are cut for the wire
+  i64 max_skipped = 100;                     ///< non-finite updates in a row that are put up with
+  clock_function clock = steady_seconds;     ///< where time comes from
 };
 
 /// What the last call of step() did.
 struct step_report {
-  double rate = 0;          ///< η of the call
-  bool applied = false;     ///< progress moved by one step
-  i64 samples = 0;          ///< samples it counted for
-  bool skipped = false;     ///< this rank's update was dropped: a gradient was not finite
-  std::string_view culprit; ///< the first tensor that was not finite
-  int culprit_rank = -1;    ///< the rank it came from, when it was one alone
+  double rate = 0;           ///< η of the call
+  bool applied = false;      ///< progress moved by one step
+  i64 samples = 0;           ///< samples it counted for
+  bool skipped = false;      ///< this rank's update was dropped: a gradient was not finite
+  std::string_view culprit;  ///< the first tensor that was not finite
+  int culprit_rank = -1;     ///< the rank it came from, when it was one alone
   i64 skipped_in_a_row = 0;
   double host_seconds = 0;      ///< from the end of the call before to this one
   double exchange_seconds = 0;  ///< inside the call
@@ -85,8 +85,9 @@ class optimizer {
 
  public:
   template <class... R, class L>
-  optimizer(parameter_groups<R...> parameters, L const& rate, Strategy strategy, C& comm, options o = {}, E e = E{})
-      : tensors_(sorted(parameters)),
+  optimizer(parameter_groups<R...> parameters, L const& rate, Strategy strategy, C& comm, options o = {},
+            E e = E{})
+      : tensors_(parameters),
         options_(std::move(o)),
         rate_(detail::as_schedule(rate)),
         site_(std::make_unique<site_type>(site(parameters, comm, std::move(e)))),
@@ -94,11 +95,14 @@ class optimizer {
         sync_(strategy.parts(), *site_),
         calls_per_update_(sync::period_of(strategy.parts().before.when)) {
     expects(options_.epoch_size >= 1, "options: epoch_size must be at least 1, got ", options_.epoch_size);
-    expects(options_.max_skipped >= 0, "options: max_skipped must not be negative, got ", options_.max_skipped);
+    expects(options_.max_skipped >= 0, "options: max_skipped must not be negative, got ",
+            options_.max_skipped);
     expects(options_.ramp.steps_per_growth >= 0 && math::finite(options_.ramp.steps_per_growth),
-            "options: ramp.steps_per_growth must be a number of at least 0, got ", options_.ramp.steps_per_growth);
+            "options: ramp.steps_per_growth must be a number of at least 0, got ",
+            options_.ramp.steps_per_growth);
     expects(site_->shards == 0 || calls_per_update_ == 1,
-            "options: logical shards set the calls of an update themselves; the strategy's gradient period must be 1, got ",
+            "options: logical shards set the calls of an update themselves; the strategy's gradient period "
+            "must be 1, got ",
             calls_per_update_);
     expects(site_->shards == 0 || state_type::agreed,
             "options: logical shards need a strategy in which gradients cross all workers");
@@ -111,10 +115,12 @@ class optimizer {
 
   template <update_rule R, class L>
   optimizer(std::vector<group<R>> g, L const& rate, Strategy strategy, C& comm, options o = {}, E e = E{})
-      : optimizer(parameter_groups<R>{{std::move(g)}, {}}, rate, strategy, comm, std::move(o), std::move(e)) {}
+      : optimizer(parameter_groups<R>{{std::move(g)}, {}}, rate, strategy, comm, std::move(o), std::move(e)) {
+  }
 
   template <update_rule R, class L>
-  optimizer(std::vector<tensor> p, R const& rule, L const& rate, Strategy strategy, C& comm, options o = {}, E e = E{})
+  optimizer(std::vector<tensor> p, R const& rule, L const& rate, Strategy strategy, C& comm, options o = {},
+            E e = E{})
       : optimizer(groups(group<R>{std::move(p), rule}), rate, strategy, comm, std::move(o), std::move(e)) {}
 
   /// Declares the samples of the coming backward; then step() takes no argument.
@@ -184,8 +190,10 @@ class optimizer {
   template <class F>
   void visit(F const& f) {
     site_type& at = *site_;
-    f(state_piece{"progress", kept::alike,
-                  {reinterpret_cast<std::byte*>(&at.now), static_cast<i64>(sizeof at.now), dtype::uint8, {}}});
+    f(state_piece{
+        "progress",
+        kept::alike,
+        {reinterpret_cast<std::byte*>(&at.now), static_cast<i64>(sizeof at.now), dtype::uint8, {}}});
     sync_.visit([&](std::string const& name, kept how, tensor_view v) { f(state_piece{name, how, v}); });
     kept const model = sync_.model_kept();
     for (auto const& v : at.inner.values()) f(state_piece{text("parameter/", v.name), model, v});
@@ -202,14 +210,16 @@ class optimizer {
   [[nodiscard]] batch_plan const& planned() const noexcept { return planning_; }
   /// Planned samples of an update, gradient accumulation included: what the rate is scaled by.
   [[nodiscard]] double planned_batch() const noexcept {
-    return static_cast<double>(planning_.total) * static_cast<double>(site_->shards > 0 ? 1 : calls_per_update_);
+    return static_cast<double>(planning_.total) *
+           static_cast<double>(site_->shards > 0 ? 1 : calls_per_update_);
   }
   [[nodiscard]] Updater& rules() noexcept { return site_->inner; }
 
   /// What will happen, before an hour of computing is spent: buckets, bytes, memory, passes, and the
   /// rate over `horizon`.
   [[nodiscard]] std::string explain(amount horizon = epochs(1)) {
-    expects(horizon.value > 0 && math::finite(horizon.value), "explain: the horizon must be positive, got ", horizon.value);
+    expects(horizon.value > 0 && math::finite(horizon.value), "explain: the horizon must be positive, got ",
+            horizon.value);
     site_type const& at = *site_;
     training_plan p;
     p.rank = at.comm->rank();
@@ -223,7 +233,8 @@ class optimizer {
     p.planned_batch = planned_batch();
     p.share = planning_.share[static_cast<std::size_t>(at.comm->rank())];
     sync_.crossings([&](std::string what, i64 period, bucket_plan const& plan) {
-      p.crossings.push_back({std::move(what), period == 1 ? "every call" : text("every ", period, " calls"), &plan});
+      p.crossings.push_back(
+          {std::move(what), period == 1 ? "every call" : text("every ", period, " calls"), &plan});
     });
     p.horizon = horizon;
     p.rate = rate_;
@@ -232,58 +243,16 @@ class optimizer {
   }
 
  private:
-  // Tensors by name, with the order in which they were registered.
-  struct registry {
-    std::vector<std::string> names;
-    tensor_list values, gradients, buffers;
-    std::vector<std::string> buffer_names;
-    std::vector<i64> use_order;
-  };
-
-  template <class... R>
-  [[nodiscard]] static registry sorted(parameter_groups<R...> const& parameters) {
-    std::vector<tensor> all;
-    std::apply(
-        [&](auto const&... of) {
-          auto add = [&](auto const& list) {
-            for (auto const& g : list) all.insert(all.end(), g.tensors.begin(), g.tensors.end());
-          };
-          (add(of), ...);
-        },
-        parameters.of);
-    expects(!all.empty(), "optimizer: the list of parameters is empty");
-    check(all, true);
-    check(parameters.buffers, false);
-    std::vector<i64> order(all.size());
-    std::iota(order.begin(), order.end(), i64{0});
-    std::ranges::sort(order, {}, [&](i64 i) { return std::string_view(all[static_cast<std::size_t>(i)].name); });
-    registry r;
-    r.use_order.resize(all.size());
-    for (std::size_t k = 0; k < order.size(); ++k) {
-      r.names.push_back(all[static_cast<std::size_t>(order[k])].name);
-      r.use_order[static_cast<std::size_t>(order[k])] = static_cast<i64>(k);
-    }
-    for (auto const& b : parameters.buffers) {
-      expects(std::ranges::find(r.names, b.name) == r.names.end(), "'", b.name, "' is a parameter and a buffer");
-      r.buffer_names.push_back(b.name);
-    }
-    std::ranges::sort(r.buffer_names);
-    auto named = [](tensor_view v, std::string const& name) { return tensor_view{v.data, v.length, v.type, name}; };
-    for (std::size_t k = 0; k < order.size(); ++k) {
-      tensor const& t = all[static_cast<std::size_t>(order[k])];
-      r.values.push_back(named(t.value, r.names[k]));
-      r.gradients.push_back(named(t.gradient, r.names[k]));
-    }
-    for (auto const& name : r.buffer_names)
-      for (auto const& b : parameters.buffers)
-        if (b.name == name) r.buffers.push_back(named(b.value, name));
-    return r;
-  }
-
   template <class... R>
   [[nodiscard]] site_type site(parameter_groups<R...> const& parameters, C& comm, E e) {
-    site_type at{std::move(e), &comm, Updater(tensors_.values), tensors_.gradients, tensors_.buffers,
-                 tensors_.use_order, options_.buckets, options_.gradient};
+    site_type at{std::move(e),
+                 &comm,
+                 Updater(tensors_.values),
+                 tensors_.gradients,
+                 tensors_.buffers,
+                 tensors_.use_order,
+                 options_.buckets,
+                 options_.gradient};
     std::size_t registered = 0;
     std::apply(
         [&](auto const&... of) {
@@ -303,7 +272,8 @@ class optimizer {
     expects(options_.batch != nullptr, "options: batch holds no policy");
     batch_plan p = options_.batch(batch_facts{world, site_->now});
     expects(p.total > 0, "batch policy: the planned batch must be positive, got ", p.total);
-    expects(static_cast<int>(p.share.size()) == world, "batch policy: ", p.share.size(), " shares for ", world, " workers");
+    expects(static_cast<int>(p.share.size()) == world, "batch policy: ", p.share.size(), " shares for ",
+            world, " workers");
     site_->planned = static_cast<double>(p.total);
     site_->planned_share = static_cast<double>(p.total) / world;
     site_->shards = p.shards;
@@ -313,8 +283,8 @@ class optimizer {
 
   double checked_rate() {
     double const r = rate_(site_->now);
-    expects(r >= 0 && math::finite(r), "schedule: the rate must be a number of at least 0, got ", r, " at step ",
-            site_->now.steps);
+    expects(r >= 0 && math::finite(r), "schedule: the rate must be a number of at least 0, got ", r,
+            " at step ", site_->now.steps);
     return r;
   }
 
@@ -347,7 +317,8 @@ class optimizer {
     report_.applied = o.applied;
     report_.samples = o.samples;
     report_.skipped = o.skipped;
-    report_.culprit = o.culprit >= 0 ? std::string_view(tensors_.names[static_cast<std::size_t>(o.culprit)]) : "";
+    report_.culprit =
+        o.culprit >= 0 ? std::string_view(tensors_.names[static_cast<std::size_t>(o.culprit)]) : "";
     report_.culprit_rank = o.culprit_rank;
     if (o.due) report_.skipped_in_a_row = o.skipped ? report_.skipped_in_a_row + 1 : 0;
   }
@@ -369,15 +340,19 @@ template <class... R, class L, class S, class C>
 optimizer(parameter_groups<R...>, L, S, C&, options = {})
     -> optimizer<updater_of_groups<R...>, S, C, detail::schedule_type<L>, host>;
 template <class R, class L, class S, class C>
-optimizer(std::vector<group<R>>, L, S, C&, options = {}) -> optimizer<updater<R>, S, C, detail::schedule_type<L>, host>;
+optimizer(std::vector<group<R>>, L, S, C&, options = {})
+    -> optimizer<updater<R>, S, C, detail::schedule_type<L>, host>;
 template <class R, class L, class S, class C>
-optimizer(std::vector<tensor>, R, L, S, C&, options = {}) -> optimizer<updater<R>, S, C, detail::schedule_type<L>, host>;
+optimizer(std::vector<tensor>, R, L, S, C&, options = {})
+    -> optimizer<updater<R>, S, C, detail::schedule_type<L>, host>;
 template <class... R, class L, class S, class C, executor E>
 optimizer(parameter_groups<R...>, L, S, C&, options, E)
     -> optimizer<updater_of_groups<R...>, S, C, detail::schedule_type<L>, E>;
 template <class R, class L, class S, class C, executor E>
-optimizer(std::vector<group<R>>, L, S, C&, options, E) -> optimizer<updater<R>, S, C, detail::schedule_type<L>, E>;
+optimizer(std::vector<group<R>>, L, S, C&, options, E)
+    -> optimizer<updater<R>, S, C, detail::schedule_type<L>, E>;
 template <class R, class L, class S, class C, executor E>
-optimizer(std::vector<tensor>, R, L, S, C&, options, E) -> optimizer<updater<R>, S, C, detail::schedule_type<L>, E>;
+optimizer(std::vector<tensor>, R, L, S, C&, options, E)
+    -> optimizer<updater<R>, S, C, detail::schedule_type<L>, E>;
 
 }  // namespace limber

@@ -4,6 +4,7 @@
 #include <limber/fuse/bucket_plan.hpp>
 
 #include <boost/test/unit_test.hpp>
+
 #include <core/says.hpp>
 
 #include <deque>
@@ -68,7 +69,8 @@ BOOST_AUTO_TEST_CASE(random_lists_are_covered_exactly_once_whatever_the_caps) {
     names_and_shapes t;
     i64 const count = 1 + below(20);
     dtype const types[] = {dtype::f32, dtype::f64, dtype::bf16, dtype::f16};
-    for (i64 k = 0; k < count; ++k) t.add(below(4) == 0 ? 0 : below(3) == 0 ? below(20000) : below(300), types[below(4)]);
+    for (i64 k = 0; k < count; ++k)
+      t.add(below(4) == 0 ? 0 : below(3) == 0 ? below(20000) : below(300), types[below(4)]);
     bucket_options o{1 + below(4000), 1 + below(60000), {}};
     if (below(2) == 0) o.wire = dtype::bf16;
     std::vector<i64> order(static_cast<std::size_t>(count));
@@ -131,7 +133,9 @@ BOOST_AUTO_TEST_CASE(the_hash_sees_names_lengths_types_and_cuts) {
   a.add(100);
   b.add(101);
   c.add(100, dtype::f64);
-  auto const hash = [](names_and_shapes const& t, bucket_options o = {}) { return plan_buckets(t.list, o).hash; };
+  auto const hash = [](names_and_shapes const& t, bucket_options o = {}) {
+    return plan_buckets(t.list, o).hash;
+  };
   BOOST_TEST(hash(a) == hash(a));
   BOOST_TEST(hash(a) != hash(b));
   BOOST_TEST(hash(a) != hash(c));

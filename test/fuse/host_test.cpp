@@ -5,6 +5,7 @@
 #include <limber/fuse/host.hpp>
 
 #include <boost/test/unit_test.hpp>
+
 #include <core/says.hpp>
 
 #include <cstring>
@@ -44,9 +45,9 @@ bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
 
 }  // namespace
 
-using storage_types = std::tuple<std::tuple<float, float, float>, std::tuple<double, double, double>,
-                                 std::tuple<bf16, float, float>, std::tuple<f16, bf16, float>,
-                                 std::tuple<bf16, bf16, bf16>>;
+using storage_types =
+    std::tuple<std::tuple<float, float, float>, std::tuple<double, double, double>,
+               std::tuple<bf16, float, float>, std::tuple<f16, bf16, float>, std::tuple<bf16, bf16, bf16>>;
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(each_does_what_a_plain_loop_does, Types, storage_types) {
   using X = std::tuple_element_t<0, Types>;
@@ -92,7 +93,8 @@ BOOST_AUTO_TEST_CASE(norms_do_not_depend_on_threads_and_follow_the_leaves) {
     norm_report const one = serial.norm(identity{}, in(list));
     std::vector<square_sum<float>> leaves;
     for (std::size_t at = 0; at < n; at += leaf_size)
-      leaves.push_back(leaf_square_sum(x.data() + at, static_cast<i64>(std::min<std::size_t>(leaf_size, n - at))));
+      leaves.push_back(
+          leaf_square_sum(x.data() + at, static_cast<i64>(std::min<std::size_t>(leaf_size, n - at))));
     auto const expected = tree_sum(std::span<square_sum<float> const>(leaves));
     BOOST_TEST(one.tensors[0].square == value_of(expected));
     BOOST_TEST(one.tensors[0].root == static_cast<double>(root_of(expected)));
@@ -152,7 +154,8 @@ BOOST_AUTO_TEST_CASE(packing_weighs_adds_zeroes_and_returns_the_square_in_one_pa
   BOOST_TEST(std::ranges::all_of(g, [](float x) { return x == 0; }));
   g = before;
   h.norm(pack{0.5, true}, inout(s), inout(l));
-  for (std::size_t k = 0; k < g.size(); ++k) BOOST_REQUIRE(sum[k] == std::fma(0.5f, before[k], 3.f * before[k]));
+  for (std::size_t k = 0; k < g.size(); ++k)
+    BOOST_REQUIRE(sum[k] == std::fma(0.5f, before[k], 3.f * before[k]));
 }
 
 BOOST_AUTO_TEST_CASE(a_worker_without_samples_may_hold_anything) {
@@ -187,7 +190,8 @@ BOOST_AUTO_TEST_CASE(stochastic_rounding_depends_on_seed_step_and_index_alone) {
   BOOST_TEST(same_bits(one, round(777, how)));
   BOOST_TEST(!same_bits(one, round(0, {true, 42, 4})));
   BOOST_TEST(!same_bits(one, round(0, {true, 43, 3})));
-  for (std::size_t k = 0; k < x.size(); ++k) BOOST_REQUIRE(one[k].bits == bf16(x[k], how.bits(static_cast<i64>(k))).bits);
+  for (std::size_t k = 0; k < x.size(); ++k)
+    BOOST_REQUIRE(one[k].bits == bf16(x[k], how.bits(static_cast<i64>(k))).bits);
 }
 
 BOOST_AUTO_TEST_CASE(lists_that_do_not_match_are_named) {

@@ -6,6 +6,7 @@
 #include <limber/fuse/updater.hpp>
 
 #include <boost/test/unit_test.hpp>
+
 #include <core/says.hpp>
 #include <support/all_rules.hpp>
 

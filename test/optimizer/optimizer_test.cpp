@@ -4,6 +4,7 @@
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
+
 #include <core/says.hpp>
 #include <support/toy_model.hpp>
 
@@ -35,7 +36,9 @@ __attribute__((noinline)) void* operator new(std::size_t n, std::align_val_t a) 
 __attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
 __attribute__((noinline)) void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 __attribute__((noinline)) void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-__attribute__((noinline)) void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+  std::free(p);
+}
 
 BOOST_AUTO_TEST_CASE(bad_input_is_named_with_argument_and_value) {
   toy_model<float> m;
@@ -49,11 +52,14 @@ BOOST_AUTO_TEST_CASE(bad_input_is_named_with_argument_and_value) {
   BOOST_CHECK_EXCEPTION(make({p[0], p[0]}, sgd{}, 0.1), invalid, says("two parameters are named 'w'"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{.momentum = 1.0}, 0.1), invalid, says("sgd", "momentum", "1"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, -0.1), invalid, says("-0.1"));
-  BOOST_CHECK_EXCEPTION(make(p, sgd{}, [](progress const&) { return -0.5; }), invalid, says("schedule", "-0.5", "step 0"));
-  BOOST_CHECK_EXCEPTION(make(p, sgd{}, [](progress const&) { return std::numeric_limits<double>::quiet_NaN(); }), invalid,
-                        says("schedule", "nan"));
+  BOOST_CHECK_EXCEPTION(make(p, sgd{}, [](progress const&) { return -0.5; }), invalid,
+                        says("schedule", "-0.5", "step 0"));
+  BOOST_CHECK_EXCEPTION(
+      make(p, sgd{}, [](progress const&) { return std::numeric_limits<double>::quiet_NaN(); }), invalid,
+      says("schedule", "nan"));
   std::vector<float> shorter(3);
-  BOOST_CHECK_EXCEPTION(make({{"w", m.w, shorter}}, sgd{}, 0.1), invalid, says("'w'", "20 values", "3 gradients"));
+  BOOST_CHECK_EXCEPTION(make({{"w", m.w, shorter}}, sgd{}, 0.1), invalid,
+                        says("'w'", "20 values", "3 gradients"));
   std::vector<double> wide(20);
   BOOST_CHECK_EXCEPTION(make({{"w", m.w, wide}}, sgd{}, 0.1), invalid, says("'w'", "f32", "f64"));
   std::vector<i64> integers(20);
@@ -62,18 +68,23 @@ BOOST_AUTO_TEST_CASE(bad_input_is_named_with_argument_and_value) {
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = fixed{0}}), invalid, says("fixed", "0"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = per_worker{-2}}), invalid, says("per_worker", "-2"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.max_skipped = -1}), invalid, says("max_skipped", "-1"));
-  BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.ramp = {.steps_per_growth = -8}}), invalid, says("steps_per_growth", "-8"));
+  BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.ramp = {.steps_per_growth = -8}}), invalid,
+                        says("steps_per_growth", "-8"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.buckets = {.bytes = 0}}), invalid, says("bytes", "0"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = nullptr}), invalid, says("batch", "no policy"));
-  BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::allreduce{0}, comm}), invalid, says("every", "period", "0"));
-  BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::local{-3}, comm}), invalid, says("every", "period", "-3"));
+  BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::allreduce{0}, comm}), invalid,
+                        says("every", "period", "0"));
+  BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::local{-3}, comm}), invalid,
+                        says("every", "period", "-3"));
   options shards;
   shards.batch = logical_shards{4, 2};
-  BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::allreduce{2}, comm, shards}), invalid, says("period must be 1", "2"));
-  BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::local{2}, comm, shards}), invalid, says("gradients cross all"));
+  BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::allreduce{2}, comm, shards}), invalid,
+                        says("period must be 1", "2"));
+  BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::local{2}, comm, shards}), invalid,
+                        says("gradients cross all"));
   std::vector<tensor> const same{{"w", wide}};
-  BOOST_CHECK_EXCEPTION((optimizer{groups(group{p, sgd{}}, buffers{same}), 0.1, sync::allreduce{}, comm}), invalid,
-                        says("'w' is a parameter and a buffer"));
+  BOOST_CHECK_EXCEPTION((optimizer{groups(group{p, sgd{}}, buffers{same}), 0.1, sync::allreduce{}, comm}),
+                        invalid, says("'w' is a parameter and a buffer"));
 }
 
 BOOST_AUTO_TEST_CASE(misuse_of_the_loop_is_named) {
@@ -143,13 +154,15 @@ BOOST_AUTO_TEST_CASE(groups_have_their_own_rule_and_rate) {
   toy_model<double> m;
   self comm;
   auto const p = m.parameters();
-  optimizer opt{groups(group{std::vector{p[0]}, sgd{.weight_decay = 0.1}}, group{std::vector{p[1]}, sgd{}, 2.0}), 0.01,
-                sync::allreduce{}, comm};
+  optimizer opt{
+      groups(group{std::vector{p[0]}, sgd{.weight_decay = 0.1}}, group{std::vector{p[1]}, sgd{}, 2.0}), 0.01,
+      sync::allreduce{}, comm};
   m.backward(run_of(0, 4));
   auto const before = m;
   opt.step(4);
   BOOST_TEST(m.b[0] == before.b[0] - 0.02 * before.gb[0], boost::test_tools::tolerance(1e-14));
-  BOOST_TEST(m.w[3] == before.w[3] - 0.01 * (before.gw[3] + 0.1 * before.w[3]), boost::test_tools::tolerance(1e-14));
+  BOOST_TEST(m.w[3] == before.w[3] - 0.01 * (before.gw[3] + 0.1 * before.w[3]),
+             boost::test_tools::tolerance(1e-14));
 }
 
 BOOST_AUTO_TEST_CASE(a_lambda_a_number_and_a_schedule_are_rates) {
@@ -170,7 +183,8 @@ BOOST_AUTO_TEST_CASE(a_lambda_a_number_and_a_schedule_are_rates) {
 BOOST_AUTO_TEST_CASE(a_schedule_that_turns_negative_stops_before_anything_changes) {
   toy_model<float> m;
   self comm;
-  optimizer opt{m.parameters(), sgd{}, [](progress const& p) { return p.steps < 2 ? 0.1 : -0.1; }, sync::allreduce{}, comm};
+  optimizer opt{m.parameters(), sgd{}, [](progress const& p) { return p.steps < 2 ? 0.1 : -0.1; },
+                sync::allreduce{}, comm};
   for (int t = 0; t < 2; ++t) {
     m.backward(run_of(t, 3));
     opt.step(3);
@@ -196,7 +210,8 @@ BOOST_AUTO_TEST_CASE(a_step_allocates_nothing) {
   auto count = [](auto const& rule, auto strategy, options o) {
     toy_model<float> m;
     self comm;
-    optimizer opt{m.parameters(), rule, linear_scaling{.base_lr = 0.1, .base_batch = 8} * cosine(1000_steps), strategy, comm, o};
+    optimizer opt{m.parameters(), rule, linear_scaling{.base_lr = 0.1, .base_batch = 8} * cosine(1000_steps),
+                  strategy,       comm, o};
     for (int t = 0; t < 6; ++t) opt.step(4);
     long const before = allocations;
     for (int t = 0; t < 12; ++t) opt.step(4);
@@ -224,7 +239,8 @@ BOOST_AUTO_TEST_CASE(every_piece_of_state_has_a_name_of_its_own) {
     apart += p.how == kept::apart ? 1 : 0;
   });
   BOOST_TEST(static_cast<i64>(names.size()) == pieces);
-  for (auto const* name : {"progress", "parameter/w", "rule0/slot0/w", "rule0/slot1/b", "rule0/seen", "sync/merge0/anchor/w"})
+  for (auto const* name :
+       {"progress", "parameter/w", "rule0/slot0/w", "rule0/slot1/b", "rule0/seen", "sync/merge0/anchor/w"})
     BOOST_TEST(names.contains(name), name);
   BOOST_TEST(apart > 0);  // inside a round every worker has its own model
 }
@@ -232,11 +248,15 @@ BOOST_AUTO_TEST_CASE(every_piece_of_state_has_a_name_of_its_own) {
 BOOST_AUTO_TEST_CASE(explain_says_what_will_happen) {
   toy_model<float> m;
   self comm;
-  optimizer opt{m.parameters(), sgd{.momentum = 0.9}, linear_scaling{.base_lr = 0.1, .base_batch = 32} * cosine(10_epochs),
-                sync::local{.period = 16}, comm, {.batch = per_worker{32}, .epoch_size = 320}};
+  optimizer opt{m.parameters(),
+                sgd{.momentum = 0.9},
+                linear_scaling{.base_lr = 0.1, .base_batch = 32} * cosine(10_epochs),
+                sync::local{.period = 16},
+                comm,
+                {.batch = per_worker{32}, .epoch_size = 320}};
   auto const said = opt.explain(10_epochs);
   for (auto const* part : {"rank 0 of 1, 2 tensors, 21 parameters", "32 samples an update, 32 of them here",
-                           "models every 16 calls: 1 buckets, 96 B", "step 0, epoch 0: 0.1", "step 50, epoch 5: 0.05",
-                           "step 100, epoch 10: 0\n"})
+                           "models every 16 calls: 1 buckets, 96 B", "step 0, epoch 0: 0.1",
+                           "step 50, epoch 5: 0.05", "step 100, epoch 10: 0\n"})
     BOOST_TEST(said.find(part) != std::string::npos, "no '" << part << "' in\n" << said);
 }

@@ -4,6 +4,7 @@
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
+
 #include <support/checks.hpp>
 #include <support/toy_model.hpp>
 
@@ -108,7 +109,8 @@ BOOST_AUTO_TEST_CASE(a_resize_re_arms_the_ramp_and_only_the_plan_does) {
   BOOST_TEST(rates[39] == before);
   // k = 4, T = 8k = 32, j from 1.
   for (int j = 1; j <= 32; ++j)
-    BOOST_TEST(rates[static_cast<std::size_t>(39 + j)] == before + (after - before) * j / 32.0, boost::test_tools::tolerance(1e-12));
+    BOOST_TEST(rates[static_cast<std::size_t>(39 + j)] == before + (after - before) * j / 32.0,
+               boost::test_tools::tolerance(1e-12));
   BOOST_TEST(rates[39 + 33] == after);
   BOOST_TEST(rates[120] == before);  // a decrease is applied at once
   // Joiners see the ramp too.
@@ -150,7 +152,11 @@ BOOST_AUTO_TEST_CASE(a_short_step_at_the_end_of_an_epoch_leaves_the_rate_untouch
     threads::run(4, [&](threads::communicator& comm) {
       toy_model<float> m;
       i64 const size = 64 * 3 + tail;
-      optimizer opt{m.parameters(), sgd{.momentum = 0.9}, dynamic_sgd(0.01, 64), sync::allreduce{}, comm,
+      optimizer opt{m.parameters(),
+                    sgd{.momentum = 0.9},
+                    dynamic_sgd(0.01, 64),
+                    sync::allreduce{},
+                    comm,
                     {.batch = fixed{64}, .epoch_size = size}};
       sampler deal(size, 3);
       while (deal.epoch() < 3) {
@@ -172,7 +178,8 @@ BOOST_AUTO_TEST_CASE(state_copied_piece_by_piece_continues_bit_for_bit) {
       using map = std::map<std::string, std::vector<std::byte>>;
       auto train = [&](map const* load, map* save, int from, int to) {
         toy_model<float> m;
-        optimizer opt{m.parameters(), rule, dynamic_sgd(0.01, 24) * warmup(5_steps), strategy, comm, {.batch = per_worker{8}}};
+        optimizer opt{m.parameters(), rule, dynamic_sgd(0.01, 24) * warmup(5_steps),
+                      strategy,       comm, {.batch = per_worker{8}}};
         if (load != nullptr)
           // Control comes first and says which pieces there are.
           opt.visit([&](state_piece const& p) {
@@ -185,7 +192,9 @@ BOOST_AUTO_TEST_CASE(state_copied_piece_by_piece_continues_bit_for_bit) {
           opt.step(8);
         }
         if (save != nullptr)
-          opt.visit([&](state_piece const& p) { (*save)[p.name] = {p.data.data, p.data.data + p.data.bytes()}; });
+          opt.visit([&](state_piece const& p) {
+            (*save)[p.name] = {p.data.data, p.data.data + p.data.bytes()};
+          });
         return m.all();
       };
       map saved;

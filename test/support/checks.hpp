@@ -22,9 +22,7 @@ template <class F>
 [[nodiscard]] std::string message_of(F const& f) {
   try {
     f();
-  } catch (std::exception const& e) {
-    return e.what();
-  }
+  } catch (std::exception const& e) { return e.what(); }
   return {};
 }
 
@@ -37,9 +35,9 @@ template <class... Parts>
 }  // namespace limber::testing
 
 /// BOOST_TEST for code that runs on several threads. The expression must not block.
-#define LIMBER_CHECK(...)                                                     \
-  do {                                                                        \
-    bool const limber_ok = static_cast<bool>(__VA_ARGS__);                    \
-    std::scoped_lock const limber_lock(::limber::testing::check_mutex());     \
-    BOOST_TEST(limber_ok, #__VA_ARGS__);                                      \
+#define LIMBER_CHECK(...)                                                 \
+  do {                                                                    \
+    bool const limber_ok = static_cast<bool>(__VA_ARGS__);                \
+    std::scoped_lock const limber_lock(::limber::testing::check_mutex()); \
+    BOOST_TEST(limber_ok, #__VA_ARGS__);                                  \
   } while (false)

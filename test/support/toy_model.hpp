@@ -31,8 +31,10 @@ struct toy_model {
   }
 
   [[nodiscard]] static double uniform(i64 sample, i64 k) {
-    return static_cast<double>(random_bits(11, static_cast<std::uint64_t>(k), static_cast<std::uint64_t>(sample)) >> 11) *
-               0x1p-53 - 0.5;
+    return static_cast<double>(
+               random_bits(11, static_cast<std::uint64_t>(k), static_cast<std::uint64_t>(sample)) >> 11) *
+               0x1p-53 -
+           0.5;
   }
 
   /// Adds the mean (or the sum) of the samples' gradients to the gradient buffers.
@@ -53,7 +55,8 @@ struct toy_model {
     double const n = mean ? static_cast<double>(std::size(samples)) : 1.0;
     if (std::size(samples) == 0) return;
     for (i64 k = 0; k < features; ++k)
-      gw[static_cast<std::size_t>(k)] = static_cast<T>(static_cast<double>(gw[static_cast<std::size_t>(k)]) + g[static_cast<std::size_t>(k)] / n);
+      gw[static_cast<std::size_t>(k)] = static_cast<T>(static_cast<double>(gw[static_cast<std::size_t>(k)]) +
+                                                       g[static_cast<std::size_t>(k)] / n);
     gb[0] = static_cast<T>(static_cast<double>(gb[0]) + g[features] / n);
   }
 };
@@ -70,7 +73,8 @@ template <class T>
 [[nodiscard]] double distance(std::vector<T> const& a, std::vector<T> const& b) {
   double d = 0, n = 0;
   for (std::size_t k = 0; k < a.size(); ++k) {
-    d += (static_cast<double>(a[k]) - static_cast<double>(b[k])) * (static_cast<double>(a[k]) - static_cast<double>(b[k]));
+    d += (static_cast<double>(a[k]) - static_cast<double>(b[k])) *
+         (static_cast<double>(a[k]) - static_cast<double>(b[k]));
     n += static_cast<double>(b[k]) * static_cast<double>(b[k]);
   }
   return std::sqrt(d) / std::sqrt(n);

@@ -4,6 +4,7 @@
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
+
 #include <support/checks.hpp>
 #include <support/toy_model.hpp>
 
@@ -20,7 +21,8 @@ namespace {
 // Cuts n samples into random parts, some of them empty.
 std::vector<i64> random_parts(i64 n, std::size_t parts, std::mt19937& random) {
   std::vector<i64> cut{0, n};
-  while (cut.size() <= parts) cut.push_back(random() % 4 == 0 ? n : static_cast<i64>(random() % static_cast<std::uint64_t>(n + 1)));
+  while (cut.size() <= parts)
+    cut.push_back(random() % 4 == 0 ? n : static_cast<i64>(random() % static_cast<std::uint64_t>(n + 1)));
   std::ranges::sort(cut);
   std::vector<i64> out;
   for (std::size_t k = 0; k < parts; ++k) out.push_back(cut[k + 1] - cut[k]);
@@ -34,8 +36,8 @@ struct setting {
 
 // One update from N samples that are dealt to R workers in K calls each; returns every worker's model.
 template <class T, class R>
-std::vector<std::vector<T>> one_update(R const& rule, int workers, i64 calls, std::vector<i64> const& parts, int updates,
-                                       setting s = {}) {
+std::vector<std::vector<T>> one_update(R const& rule, int workers, i64 calls, std::vector<i64> const& parts,
+                                       int updates, setting s = {}) {
   std::vector<std::vector<T>> out(static_cast<std::size_t>(workers));
   i64 const n = std::accumulate(parts.begin(), parts.end(), i64{0});
   threads::run(workers, [&](threads::communicator& comm) {
@@ -79,7 +81,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(any_partition_of_samples_gives_the_gradient_of_one
     toy_model<T> start;
     auto gradient_of = [&](std::vector<T> const& w) {
       std::vector<T> g;
-      for (std::size_t k = 0; k < w.size(); ++k) g.push_back(static_cast<T>((static_cast<double>(start.all()[k]) - static_cast<double>(w[k])) / 0.05));
+      for (std::size_t k = 0; k < w.size(); ++k)
+        g.push_back(static_cast<T>((static_cast<double>(start.all()[k]) - static_cast<double>(w[k])) / 0.05));
       return g;
     };
     double const bound = unit_error<T> * std::sqrt(static_cast<double>(n));
@@ -133,7 +136,8 @@ BOOST_AUTO_TEST_CASE(sums_and_means_are_the_same_update) {
 BOOST_AUTO_TEST_CASE(bucket_caps_do_not_change_a_bit) {
   auto const whole = one_update<float>(sgd{.momentum = 0.9}, 4, 1, {3, 1, 7, 2}, 3);
   for (i64 bytes : {i64{4}, i64{40}, i64{64}, i64{1000}}) {
-    auto const cut = one_update<float>(sgd{.momentum = 0.9}, 4, 1, {3, 1, 7, 2}, 3, {gradient_is::mean, {bytes, bytes, {}}});
+    auto const cut = one_update<float>(sgd{.momentum = 0.9}, 4, 1, {3, 1, 7, 2}, 3,
+                                       {gradient_is::mean, {bytes, bytes, {}}});
     BOOST_TEST(same_bits(cut[0], whole[0]));
   }
 }
@@ -146,7 +150,8 @@ BOOST_AUTO_TEST_CASE(a_16_bit_wire_loses_its_own_precision_and_nothing_else) {
     for (i64 calls : {i64{1}, i64{2}}) {
       int const workers = calls == 1 ? 6 : 3;
       auto const exact = one_update<float>(descent{}, workers, calls, parts, 1);
-      auto const cast = one_update<float>(descent{}, workers, calls, parts, 1, {gradient_is::mean, {1 << 20, 1 << 20, wire}});
+      auto const cast = one_update<float>(descent{}, workers, calls, parts, 1,
+                                          {gradient_is::mean, {1 << 20, 1 << 20, wire}});
       std::vector<float> start = toy_model<float>{}.all(), a, b;
       for (std::size_t k = 0; k < start.size(); ++k) {
         a.push_back(cast[0][k] - start[k]);
@@ -196,7 +201,8 @@ BOOST_AUTO_TEST_CASE(nobody_has_samples_and_nothing_happens_but_the_call) {
   });
 }
 
-// A skip is everybody's: parameters, slots, counts and progress stay, calls do not; tensor and rank are named.
+// A skip is everybody's: parameters, slots, counts and progress stay, calls do not; tensor and rank are
+// named.
 BOOST_AUTO_TEST_CASE(a_bad_gradient_on_one_rank_is_skipped_by_all_and_named) {
   for (int bad_call : {0, 2})
     for (i64 period : {i64{1}, i64{2}})
@@ -275,7 +281,8 @@ BOOST_AUTO_TEST_CASE(norms_of_the_workers_gradients_are_gathered_on_the_way) {
       i64 const n = share[static_cast<std::size_t>(comm.rank())];
       m.backward(run_of(first, n), kind == gradient_is::mean);
       opt.step(n);
-      LIMBER_CHECK(std::abs(opt.now().noise.variance - (expected.variance)) < 1e-12 * std::abs(expected.variance));
+      LIMBER_CHECK(std::abs(opt.now().noise.variance - (expected.variance)) <
+                   1e-12 * std::abs(expected.variance));
       LIMBER_CHECK(std::abs(opt.now().noise.square - (expected.square)) < 1e-12 * std::abs(expected.square));
     });
 }
@@ -313,7 +320,8 @@ BOOST_AUTO_TEST_CASE(logical_shards_make_training_independent_of_the_number_of_w
       sampler deal(100, 9);
       while (deal.epoch() < 2) {
         for (i64 call = 0; call < opt.planned().calls_per_update; ++call) {
-          auto const mine = deal.deal_shard(opt.planned(), shard_of(opt.planned(), workers, comm.rank(), call));
+          auto const mine =
+              deal.deal_shard(opt.planned(), shard_of(opt.planned(), workers, comm.rank(), call));
           m.backward(mine);
           opt.step(static_cast<i64>(mine.size()));
         }
@@ -328,7 +336,8 @@ BOOST_AUTO_TEST_CASE(logical_shards_make_training_independent_of_the_number_of_w
     });
     return std::pair{out, noise.variance};
   };
-  for (bucket_options buckets : {bucket_options{}, bucket_options{64, 64, {}}, bucket_options{1 << 20, 1 << 20, dtype::bf16}}) {
+  for (bucket_options buckets :
+       {bucket_options{}, bucket_options{64, 64, {}}, bucket_options{1 << 20, 1 << 20, dtype::bf16}}) {
     auto const one = train(1, buckets);
     for (int workers : {2, 3, 4, 5, 6, 8}) {
       auto const many = train(workers, buckets);

@@ -4,6 +4,7 @@
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
+
 #include <support/checks.hpp>
 #include <support/toy_model.hpp>
 
@@ -20,14 +21,16 @@ using dealing = std::vector<std::vector<i64>>;
 
 // Trains `calls` calls; rank r gets deal[t % size][r] samples. Returns every rank's model.
 template <class T, class R, class S>
-std::vector<std::vector<T>> train(int workers, S strategy, R const& rule, dealing const& deal, int calls = 24, bool finish = true) {
+std::vector<std::vector<T>> train(int workers, S strategy, R const& rule, dealing const& deal, int calls = 24,
+                                  bool finish = true) {
   std::vector<std::vector<T>> out(static_cast<std::size_t>(workers));
   threads::run(workers, [&](threads::communicator& comm) {
     toy_model<T> m;
     options o;
     o.batch = per_worker{8};
     o.epoch_size = 1000;
-    optimizer opt{m.parameters(), rule, linear_scaling{.base_lr = 0.02, .base_batch = 24} * warmup(4_steps), strategy, comm, o};
+    optimizer opt{m.parameters(), rule, linear_scaling{.base_lr = 0.02, .base_batch = 24} * warmup(4_steps),
+                  strategy,       comm, o};
     i64 first = 0;
     for (int t = 0; t < calls; ++t) {
       auto const& now = deal[static_cast<std::size_t>(t) % deal.size()];
@@ -54,7 +57,8 @@ constexpr double bound = std::is_same_v<T, float> ? 1e-6 : 1e-12;
 
 using scalars = std::tuple<float, double>;
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(averaging_after_every_step_is_all_reduce_for_rules_linear_in_the_gradient, T, scalars) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(averaging_after_every_step_is_all_reduce_for_rules_linear_in_the_gradient, T,
+                              scalars) {
   for (auto const& deal : {even, constant_shares}) {
     auto const local = train<T>(3, sync::local{.period = 1}, nesterov, deal);
     auto const all = train<T>(3, sync::allreduce{}, nesterov, deal);
@@ -68,7 +72,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(averaging_after_every_step_is_all_reduce_for_rules
 
 BOOST_AUTO_TEST_CASE(it_is_not_for_rules_that_are_not_linear_or_shares_that_change) {
   auto differs = [](auto const& rule, dealing const& deal) {
-    return distance(train<double>(3, sync::local{.period = 1}, rule, deal)[0], train<double>(3, sync::allreduce{}, rule, deal)[0]);
+    return distance(train<double>(3, sync::local{.period = 1}, rule, deal)[0],
+                    train<double>(3, sync::allreduce{}, rule, deal)[0]);
   };
   BOOST_TEST(differs(adamw{}, even) > 1e-6);
   BOOST_TEST(differs(clipped{sgd{.momentum = 0.9}, 0.5}, even) > 1e-6);
@@ -119,7 +124,8 @@ BOOST_AUTO_TEST_CASE(it_follows_the_paper) {
     }
     for (double& x : n) x = 0;
   }
-  auto const library = train<double>(workers, sync::local{.period = period}, sgd{.momentum = 0.9}, changing, calls);
+  auto const library =
+      train<double>(workers, sync::local{.period = period}, sgd{.momentum = 0.9}, changing, calls);
   BOOST_TEST(distance(library[0], m[0].all()) < 1e-12);
 }
 
@@ -155,7 +161,8 @@ BOOST_AUTO_TEST_CASE(masters_are_merged_and_stay_merged) {
       opt.step(1);
       // 1 - 2e-4 t in fp32, the same on both ranks after a merge.
       if ((t + 1) % 3 == 0) {
-        LIMBER_CHECK(static_cast<float>(w[0]) == static_cast<float>(bf16(1 - 2e-4f * static_cast<float>(t + 1))));
+        LIMBER_CHECK(static_cast<float>(w[0]) ==
+                     static_cast<float>(bf16(1 - 2e-4f * static_cast<float>(t + 1))));
         opt.visit([&](state_piece const& p) {
           if (p.name.find("slot0") != std::string::npos)
             LIMBER_CHECK(std::abs(p.data.as<float>()[0] - (1 - 2e-4f * static_cast<float>(t + 1))) < 1e-6f);
@@ -225,7 +232,8 @@ BOOST_AUTO_TEST_CASE(a_rank_whose_model_broke_sends_nothing_and_takes_the_others
 BOOST_AUTO_TEST_CASE(a_rank_without_samples_makes_no_local_update) {
   threads::run(2, [](threads::communicator& comm) {
     toy_model<float> m;
-    optimizer opt{m.parameters(), sgd{.momentum = 0.9, .weight_decay = 0.5}, 0.1, sync::local{.period = 100}, comm};
+    optimizer opt{m.parameters(), sgd{.momentum = 0.9, .weight_decay = 0.5}, 0.1, sync::local{.period = 100},
+                  comm};
     m.backward(run_of(0, 4));
     opt.step(4);
     auto const before = m.all();
@@ -252,7 +260,9 @@ BOOST_AUTO_TEST_CASE(evaluation_sees_the_mean_model_and_changes_nothing) {
           double worst = 0;
           auto const seen = m.all();
           for (std::size_t k = 0; k < seen.size(); ++k) {
-            double const mean = (static_cast<double>(all[k]) + static_cast<double>(all[k + own.size()]) + static_cast<double>(all[k + 2 * own.size()])) / 3;
+            double const mean = (static_cast<double>(all[k]) + static_cast<double>(all[k + own.size()]) +
+                                 static_cast<double>(all[k + 2 * own.size()])) /
+                                3;
             worst = std::max(worst, std::abs(static_cast<double>(seen[k]) - mean));
           }
           return worst;
@@ -276,7 +286,9 @@ struct counting {
   i64 calls = 0;
   [[nodiscard]] int rank() const { return under.rank(); }
   [[nodiscard]] int size() const { return under.size(); }
-  auto all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) { return ++calls, under.all_reduce(in, out, how); }
+  auto all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
+    return ++calls, under.all_reduce(in, out, how);
+  }
   auto reduce_scatter(const_tensor_view in, tensor_view out) { return under.reduce_scatter(in, out); }
   auto all_gather(const_tensor_view in, tensor_view out) { return under.all_gather(in, out); }
   auto broadcast(tensor_view data, int root) { return under.broadcast(data, root); }

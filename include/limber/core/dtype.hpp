@@ -131,12 +131,11 @@ struct f16 {
     std::uint64_t const odd = (significand >> cut) & 1u;
     std::uint64_t const half = (std::uint64_t{1} << (cut - 1)) - 1 + odd;
     // 16 random bits scaled to the width that is cut off.
-    std::uint64_t const noise =
-        cut >= 16 ? static_cast<std::uint64_t>(random & 0xffffu) << (cut - 16) : (random & 0xffffu) >> (16 - cut);
+    std::uint64_t const noise = cut >= 16 ? static_cast<std::uint64_t>(random & 0xffffu) << (cut - 16)
+                                          : (random & 0xffffu) >> (16 - cut);
     std::uint64_t const rounded = (significand + (stochastic ? noise : half)) >> cut;
     // The carry out of the significand moves into the exponent by itself.
-    std::uint64_t const base =
-        exponent < -14 ? 0 : static_cast<std::uint64_t>(exponent + 14) << 10;
+    std::uint64_t const base = exponent < -14 ? 0 : static_cast<std::uint64_t>(exponent + 14) << 10;
     std::uint64_t const magnitude = base + rounded;
     return static_cast<std::uint16_t>(sign | (magnitude > 0x7c00u ? 0x7c00u : magnitude));
   }

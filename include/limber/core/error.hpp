@@ -34,12 +34,12 @@ void expects(bool ok, Parts const&... parts) {
 
 /// Where an engine failed. Fields that do not apply keep their defaults.
 struct failure {
-  std::string engine{};   ///< "threads", "mpi", "nccl", …
-  std::string call{};     ///< the operation: "all_reduce", "broadcast", …
-  int code = 0;         ///< the engine's own code, 0 when it has none
-  int rank = -1;        ///< the rank at fault, −1 when unknown
-  std::string bucket{};   ///< the tensor or bucket in flight, empty when none
-  std::string reason{};   ///< what happened, and what to do next
+  std::string engine{};  ///< "threads", "mpi", "nccl", …
+  std::string call{};    ///< the operation: "all_reduce", "broadcast", …
+  int code = 0;          ///< the engine's own code, 0 when it has none
+  int rank = -1;         ///< the rank at fault, −1 when unknown
+  std::string bucket{};  ///< the tensor or bucket in flight, empty when none
+  std::string reason{};  ///< what happened, and what to do next
 };
 
 /// An engine failed, a peer died or a deadline passed. `where()` is for programs, `what()` for people.

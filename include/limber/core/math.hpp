@@ -103,7 +103,7 @@ template <class T>
 // contraction besides, because GCC 12's vectoriser looks through the barrier.
 template <class T>
 [[nodiscard]] LIMBER_HD inline T mul(T a, T b) noexcept {
-  return LIMBER_DETAIL_SINGLE(a* b);
+  return LIMBER_DETAIL_SINGLE(a * b);
 }
 template <class T>
 [[nodiscard]] LIMBER_HD inline T add(T a, T b) noexcept {

@@ -25,8 +25,8 @@ struct noise_statistics {
   i64 count = 0;        ///< estimates folded in
 
   /// Folds in one step. @param theta smoothing, in [0, 1)
-  LIMBER_HD void update(double contributions, double batch, double sum_weighted_squares,
-                        double mean_square, double theta = 0.999) noexcept {
+  LIMBER_HD void update(double contributions, double batch, double sum_weighted_squares, double mean_square,
+                        double theta = 0.999) noexcept {
     if (!(contributions > 1) || !(batch > 0)) return;
     double const v = (sum_weighted_squares - batch * mean_square) / (contributions - 1);
     double const g = mean_square - v / batch;

@@ -25,8 +25,8 @@ inline constexpr int leaf_columns = 256;
 /// A sum of squares as s · 4^e: no square of a finite element overflows or vanishes.
 template <class T>
 struct square_sum {
-  T s = 0;     ///< in [0, 2^34) when finite, NaN when an element is not finite
-  int e = 0;   ///< scale exponent; meaningless when s is 0
+  T s = 0;    ///< in [0, 2^34) when finite, NaN when an element is not finite
+  int e = 0;  ///< scale exponent; meaningless when s is 0
 
   [[nodiscard]] LIMBER_HD bool finite() const noexcept { return math::finite(s); }
 };

@@ -73,11 +73,11 @@ struct ramp {
 /// Three counters that look alike and are not: `calls` of `step()` always advance and alone decide
 /// collectives; `steps` and `samples` are what was applied and what schedules see.
 struct progress {
-  i64 calls = 0;       ///< calls of optimizer.step(), skipped ones included
-  i64 steps = 0;       ///< updates applied
-  i64 samples = 0;     ///< samples in the applied updates
-  i64 epoch_size = 1;  ///< samples an epoch has
-  ramp batch{};        ///< the batch the rate believes in
+  i64 calls = 0;             ///< calls of optimizer.step(), skipped ones included
+  i64 steps = 0;             ///< updates applied
+  i64 samples = 0;           ///< samples in the applied updates
+  i64 epoch_size = 1;        ///< samples an epoch has
+  ramp batch{};              ///< the batch the rate believes in
   noise_statistics noise{};  ///< gradient noise, for AdaScale and noise-scale policies
 
   /// The planned batch, ramped. Never the batch that happened to be counted in a step.

@@ -76,11 +76,11 @@ using element_t = std::remove_reference_t<decltype(*std::data(std::declval<Range
 
 /// A contiguous, writable range of a storage type: vector, array, span, an engine's buffer.
 template <class Range>
-concept tensor_memory =
-    requires(Range& r) {
-      std::data(r);
-      std::size(r);
-    } && has_dtype<std::remove_cv_t<detail::element_t<Range>>> && !std::is_const_v<detail::element_t<Range>>;
+concept tensor_memory = requires(Range& r) {
+  std::data(r);
+  std::size(r);
+}
+&&has_dtype<std::remove_cv_t<detail::element_t<Range>>> && !std::is_const_v<detail::element_t<Range>>;
 
 /// Views a contiguous range.
 template <tensor_memory Range>
@@ -145,7 +145,8 @@ inline void check(std::vector<tensor> const& tensors, bool with_gradient) {
     if (with_gradient) {
       expects(t.gradient.length == t.value.length, "'", t.name, "': ", t.value.length, " values but ",
               t.gradient.length, " gradients");
-      expects(t.value.length == 0 || t.gradient.data != nullptr, "'", t.name, "': gradient is a null pointer");
+      expects(t.value.length == 0 || t.gradient.data != nullptr, "'", t.name,
+              "': gradient is a null pointer");
       expects(is_floating(t.gradient.type), "'", t.name, "': gradients of type ", name_of(t.gradient.type),
               " cannot be used");
       expects((t.value.type == dtype::f64) == (t.gradient.type == dtype::f64) || t.value.length == 0, "'",

@@ -99,7 +99,8 @@ inline constexpr i64 bucket_alignment = 256;
     auto const& a = tensors[static_cast<std::size_t>(last)].name;
     auto const& b = tensors[static_cast<std::size_t>(first)].name;
     plan.buckets.push_back(
-        {offset, length, type, last == first ? text("bucket ", n, ": ", a) : text("bucket ", n, ": ", a, " … ", b), first});
+        {offset, length, type,
+         last == first ? text("bucket ", n, ": ", a) : text("bucket ", n, ": ", a, " … ", b), first});
   };
   auto close = [&](open_bucket& b) {
     if (b.members.empty()) return;

@@ -40,9 +40,9 @@ class host {
   [[nodiscard]] slab make(layout const& where) const {
     constexpr std::size_t line = 64;
     auto const bytes = static_cast<std::size_t>(round_up(std::max<i64>(where.bytes, 1), line));
-    auto* const p = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{line}));
+    auto* const p = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{line}));
     std::fill_n(p, bytes, std::byte{0});
-    return slab_over({p, [](std::byte* q) { ::operator delete(q, std::align_val_t{line}); }}, where);
+    return slab_over({p, [](std::byte* q) { ::operator delete (q, std::align_val_t{line}); }}, where);
   }
 
   template <class F, access... A>

@@ -56,7 +56,7 @@ template <update_rule R>
 struct step_facts {
   coefficients_of<R, float> const* narrow = nullptr;
   coefficients_of<R, double> const* wide = nullptr;
-  double const* value_root = nullptr;     ///< ‖w‖ per tensor; null unless the rule asks for it
+  double const* value_root = nullptr;  ///< ‖w‖ per tensor; null unless the rule asks for it
   double const* gradient_root = nullptr;  ///< ‖g‖ per tensor before `scale`; ‖direction‖ in the second pass
   double total_root = 0;                  ///< ‖g‖ of all, before `scale`
   double scale = 1;
@@ -123,9 +123,11 @@ template <class R, std::size_t K>
 inline constexpr bool takes_slots = []<std::size_t... J>(std::index_sequence<J...>) {
   return requires(coefficients_of<R, float> c, float p, float g, float s) {
     R::update(c, p, g, (static_cast<void>(J), s)...);
-  } || requires(coefficients_of<R, float> c, float p, float g, float s) {
+  }
+  || requires(coefficients_of<R, float> c, float p, float g, float s) {
     R::direction(c, p, g, (static_cast<void>(J), s)...);
   };
-}(std::make_index_sequence<K>{});
+}
+(std::make_index_sequence<K>{});
 
 }  // namespace limber::detail

@@ -35,8 +35,8 @@ struct unique_rules<std::tuple<Done...>, First, Rest...>
 /// What a step came to.
 struct verdict {
   bool applied = false;
-  i64 culprit = -1;          ///< not applied: index of the first tensor with a non-finite gradient
-  double mean_square = 0;    ///< ‖ḡ‖² of the gradient that was, or would have been, applied
+  i64 culprit = -1;        ///< not applied: index of the first tensor with a non-finite gradient
+  double mean_square = 0;  ///< ‖ḡ‖² of the gradient that was, or would have been, applied
 };
 
 /// Rules with their slots and counters over one list of tensors: one norm, one finite test, one skip,

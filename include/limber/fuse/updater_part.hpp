@@ -85,12 +85,9 @@ class updater_part {
   template <bool Zero, executor E>
   void step(E& e, tensor_list const& gradients, norm_report const& report, double rate, double scale) {
     prepare(e, gradients, report, rate);
-    auto const facts = step_facts<R>{narrow_.data(),
-                                     wide_.data(),
-                                     needs_value_norm<R> ? value_root_.data() : nullptr,
-                                     gradient_root_.data(),
-                                     report.total.root,
-                                     scale};
+    auto const facts = step_facts<R>{
+        narrow_.data(),        wide_.data(),      needs_value_norm<R> ? value_root_.data() : nullptr,
+        gradient_root_.data(), report.total.root, scale};
     dispatch<0>([&](auto const&... slots) {
       if constexpr (two_pass<R>) {
         auto const& directions = e.norm(direct_source<R>{facts}, inout(gradients_), in(values_), slots...);
@@ -99,9 +96,11 @@ class updater_part {
         e.each(apply_source<R>{facts, direction_root_.data()}, inout(values_, round_.data(), origin_.data()),
                inout(gradients_), slots...);
       } else if constexpr (Zero) {
-        e.each(update_source<R>{facts}, inout(values_, round_.data(), origin_.data()), inout(gradients_), slots...);
+        e.each(update_source<R>{facts}, inout(values_, round_.data(), origin_.data()), inout(gradients_),
+               slots...);
       } else {
-        e.each(update_source<R>{facts}, inout(values_, round_.data(), origin_.data()), in(gradients_), slots...);
+        e.each(update_source<R>{facts}, inout(values_, round_.data(), origin_.data()), in(gradients_),
+               slots...);
       }
     });
     for (std::size_t t = 0; t < index_.size(); ++t) seen_[t] += active(t) ? 1 : 0;
@@ -154,7 +153,8 @@ class updater_part {
   void visit(std::string const& prefix, F const& f) {
     f(prefix + "seen", view(seen_), false);
     f(prefix + "seeded", view(seeded_), false);
-    f(prefix + "previous_rate", tensor_view{reinterpret_cast<std::byte*>(&previous_rate_), 1, dtype::f64, {}}, false);
+    f(prefix + "previous_rate", tensor_view{reinterpret_cast<std::byte*>(&previous_rate_), 1, dtype::f64, {}},
+      false);
     for (std::size_t k = 0; k < slots_.size(); ++k)
       for (std::size_t t = 0; t < index_.size(); ++t)
         f(text(prefix, "slot", k, "/", names_[t]), slots_[k].parts[t], R::slots[k] == slot::weight);
@@ -210,12 +210,12 @@ class updater_part {
   void dispatch(Body const& body) {
     if constexpr (K <= R::slots.size()) {
       if (K != slots_.size()) return dispatch<K + 1>(body);
-      if constexpr (takes_slots<R, K>)
-        [&]<std::size_t... J>(std::index_sequence<J...>) {
+      if constexpr (takes_slots<R, K>) [&]<std::size_t... J>(std::index_sequence<J...>) {
           body(inout(working_[J])...);
-        }(std::make_index_sequence<K>{});
-      else
-        throw std::logic_error(text("limber: the rule's update does not take ", K, " slots, as its slot_count says"));
+        }
+      (std::make_index_sequence<K>{});
+      else throw std::logic_error(
+          text("limber: the rule's update does not take ", K, " slots, as its slot_count says"));
     }
   }
 

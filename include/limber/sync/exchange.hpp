@@ -32,7 +32,9 @@ struct exchange {
 
 /// A preset: something with parts() that make an exchange.
 template <class S>
-concept strategy = requires(S const& s) { s.parts(); };
+concept strategy = requires(S const& s) {
+  s.parts();
+};
 
 /// A strategy at work on a site.
 template <class Gradients, class... Merges>
@@ -47,8 +49,9 @@ class exchange<Gradients, Merges...>::state {
 
   state(exchange parts, Site& at)
       : gradients_(parts.before, at),
-        merges_(std::apply([&](auto const&... m) { return holder{typename Merges::template state<Site>(m, at)...}; },
-                           parts.after)) {}
+        merges_(std::apply(
+            [&](auto const&... m) { return holder{typename Merges::template state<Site>(m, at)...}; },
+            parts.after)) {}
 
   /// Enters the groups of `at.comm`; called once control state is agreed on.
   void attach(Site& at) {
@@ -179,9 +182,8 @@ class exchange<Gradients, Merges...>::state {
         assumed_ = 0;
       }
     };
-    [&]<std::size_t... K>(std::index_sequence<K...>) {
-      (one(std::get<levels - 1 - K>(merges_)), ...);
-    }(std::index_sequence_for<Merges...>{});
+    [&]<std::size_t... K>(std::index_sequence<K...>) { (one(std::get<levels - 1 - K>(merges_)), ...); }
+    (std::index_sequence_for<Merges...>{});
   }
 
   tap gradients_;

@@ -72,8 +72,8 @@ class gradients<When, Who>::state {
 
   /// Folds in the gradient of n samples; exchanges and updates if it is due.
   outcome step(Site& at, i64 n) {
-    bool const due = at.shards > 0 ? calls_ + 1 >= at.calls_per_update
-                                   : static_cast<bool>(tap_.when(calls_ + 1, at.now));
+    bool const due =
+        at.shards > 0 ? calls_ + 1 >= at.calls_per_update : static_cast<bool>(tap_.when(calls_ + 1, at.now));
     if constexpr (!crosses)
       if (due && calls_ == 0) return direct(at, n);
     fold(at, n, due);
@@ -101,7 +101,9 @@ class gradients<When, Who>::state {
   [[nodiscard]] i64& calls_open() noexcept { return calls_; }
   [[nodiscard]] bucket_plan const& plan() const noexcept { return plan_; }
   [[nodiscard]] i64 period() const { return period_of(tap_.when); }
-  [[nodiscard]] i64 bytes() const noexcept { return sum_.bytes + sent_.bytes + reduced_.bytes + buffers_.bytes(); }
+  [[nodiscard]] i64 bytes() const noexcept {
+    return sum_.bytes + sent_.bytes + reduced_.bytes + buffers_.bytes();
+  }
   [[nodiscard]] std::uint64_t hash() const noexcept { return plan_.hash ^ (buffers_.hash() << 1); }
 
  private:
@@ -112,7 +114,9 @@ class gradients<When, Who>::state {
     return o;
   }
   [[nodiscard]] bool has_wire() const noexcept { return !sent_.parts.empty(); }
-  [[nodiscard]] static double nominal(Site const& at) noexcept { return crosses ? at.planned : at.planned_share; }
+  [[nodiscard]] static double nominal(Site const& at) noexcept {
+    return crosses ? at.planned : at.planned_share;
+  }
 
   // Nothing to wait for: the rule reads the host's gradient itself.
   outcome direct(Site& at, i64 n) {
@@ -162,7 +166,8 @@ class gradients<When, Who>::state {
 
   // Returns Σ g² of this call's gradient.
   double pack_into(Site& at, pack f, bool due) {
-    if (at.shards > 0) return at.exec.norm(pack{f.weight}, inout(sent_.parts), inout(at.gradients)).total.square;
+    if (at.shards > 0)
+      return at.exec.norm(pack{f.weight}, inout(sent_.parts), inout(at.gradients)).total.square;
     if (!due || !has_wire()) return at.exec.norm(f, inout(sum_.parts), inout(at.gradients)).total.square;
     if (!f.carry) return at.exec.norm(f, inout(sent_.parts), inout(at.gradients)).total.square;
     return at.exec.norm(f, out(sent_.parts), in(sum_.parts), inout(at.gradients)).total.square;

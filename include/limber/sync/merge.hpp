@@ -76,7 +76,8 @@ class merge<When, Who, How>::state {
     for (std::size_t i = 0; i < anchor_.parts.size(); ++i) outer_.assign(static_cast<i64>(i), tap.how);
     outer_.allocate(at.exec);
     at.inner.slots([&](slot kind, tensor_list const& list) {
-      if (kind == slot::weight || tap_.at_merge == moments::average) means_.emplace_back(at.exec, list, at.buckets);
+      if (kind == slot::weight || tap_.at_merge == moments::average)
+        means_.emplace_back(at.exec, list, at.buckets);
     });
   }
 
@@ -102,7 +103,8 @@ class merge<When, Who, How>::state {
     if (total > 0) {
       verdict const v = outer_.template step<false>(at.exec, reduced_.parts, tap_.rate, nominal(at) / total);
       if (!v.applied)
-        throw error({"sync", "merge", 0, -1, std::string(at.inner.values()[static_cast<std::size_t>(v.culprit)].name),
+        throw error({"sync", "merge", 0, -1,
+                     std::string(at.inner.values()[static_cast<std::size_t>(v.culprit)].name),
                      "the sum of the ranks' finite models overflows; nothing was merged"});
     }
     at.exec.each(copy{}, out(model_), in(anchor_.parts));
@@ -147,12 +149,15 @@ class merge<When, Who, How>::state {
     return o;
   }
   [[nodiscard]] static double nominal(Site const& at) noexcept { return at.planned; }
-  [[nodiscard]] double weight(Site const& at) const noexcept { return static_cast<double>(samples_) / nominal(at); }
+  [[nodiscard]] double weight(Site const& at) const noexcept {
+    return static_cast<double>(samples_) / nominal(at);
+  }
 
   // reduced ← Σ wᵢ (x̃ − xᵢ); returns Σ nᵢ over the ranks that took part.
   double mean_difference(Site& at) {
     std::array<double, 1> mine{static_cast<double>(samples_)}, all{};
-    if (!at.exec.norm(difference{weight(at)}, out(packed_.parts), in(anchor_.parts), in(model_)).total.finite) {
+    if (!at.exec.norm(difference{weight(at)}, out(packed_.parts), in(anchor_.parts), in(model_))
+             .total.finite) {
       at.exec.each(zero{}, out(packed_.parts));
       mine[0] = 0;
     }

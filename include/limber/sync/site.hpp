@@ -34,11 +34,11 @@ struct site {
   gradient_is gradient = gradient_is::mean;
 
   progress now{};
-  double rate = 0;            ///< η of this call
-  double planned = 1;         ///< planned samples of all workers in one call
-  double planned_share = 1;   ///< planned samples of one worker in one call
-  i64 shards = 0;             ///< logical shards of an update, reduced one by one; 0: none
-  i64 calls_per_update = 1;   ///< calls that the shards of one update take
+  double rate = 0;           ///< η of this call
+  double planned = 1;        ///< planned samples of all workers in one call
+  double planned_share = 1;  ///< planned samples of one worker in one call
+  i64 shards = 0;            ///< logical shards of an update, reduced one by one; 0: none
+  i64 calls_per_update = 1;  ///< calls that the shards of one update take
 };
 
 /// What one call did. The optimizer alone moves progress, by these facts.
@@ -47,14 +47,14 @@ struct outcome {
   bool applied = false;  ///< agreed: it counts as a step
   i64 samples = 0;       ///< agreed: samples it counts for; a merge may correct it, also downwards
 
-  bool skipped = false;  ///< this rank's update was dropped: the gradient was not finite
-  i64 culprit = -1;      ///< first tensor that was not finite
-  int culprit_rank = -1; ///< the rank it came from, when it was one alone
+  bool skipped = false;   ///< this rank's update was dropped: the gradient was not finite
+  i64 culprit = -1;       ///< first tensor that was not finite
+  int culprit_rank = -1;  ///< the rank it came from, when it was one alone
 
-  i64 own_samples = 0;         ///< this rank's samples in what it applied
-  double contributions = 0;    ///< gradients that were averaged
-  double weighted_squares = 0; ///< Σ bᵢ‖gᵢ‖²
-  double mean_square = 0;      ///< ‖ḡ‖²
+  i64 own_samples = 0;          ///< this rank's samples in what it applied
+  double contributions = 0;     ///< gradients that were averaged
+  double weighted_squares = 0;  ///< Σ bᵢ‖gᵢ‖²
+  double mean_square = 0;       ///< ‖ḡ‖²
 };
 
 /// What happens to gradient history at a merge of models.

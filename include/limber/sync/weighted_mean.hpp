@@ -64,9 +64,7 @@ class weighted_mean {
   }
 
   /// Writes the mean to the list itself. @return false if all weights were 0 and nothing changed
-  bool run(E& e, C& group, double weight) {
-    return run_into(e, group, weight, list_);
-  }
+  bool run(E& e, C& group, double weight) { return run_into(e, group, weight, list_); }
 
   /// Writes the mean to `to`.
   bool run_into(E& e, C& group, double weight, tensor_list const& to) {
@@ -77,7 +75,8 @@ class weighted_mean {
       mine[0] = 0;
     }
     e.wait(e.record());
-    flights_.all_reduce(group, plan_, packed_, reduced_, const_view(mine, "mean: weights"), view(all, "mean: weights"));
+    flights_.all_reduce(group, plan_, packed_, reduced_, const_view(mine, "mean: weights"),
+                        view(all, "mean: weights"));
     if (!(all[0] > 0)) return false;
     e.each(scaled_copy{1 / all[0]}, out(to), in(reduced_.parts));
     return true;

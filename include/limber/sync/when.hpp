@@ -24,7 +24,9 @@ struct every {
   i64 period = 1;
 
   explicit every(i64 p = 1) : period(p) { expects(p >= 1, "every: period must be at least 1, got ", p); }
-  [[nodiscard]] bool operator()(i64 calls_open, progress const&) const noexcept { return calls_open >= period; }
+  [[nodiscard]] bool operator()(i64 calls_open, progress const&) const noexcept {
+    return calls_open >= period;
+  }
 };
 
 static_assert(timing<every>);
