@@ -344,6 +344,17 @@ BOOST_AUTO_TEST_CASE(logical_shards_make_training_independent_of_the_number_of_w
       LIMBER_CHECK(same_bits(many.first, one.first));
       LIMBER_CHECK(many.second == one.second);
     }
+    // And it is the same training as one worker with the whole batch, but for the order of sums.
+    toy_model<float> m;
+    self comm;
+    optimizer opt{m.parameters(), clipped{adamw{}, 1.0}, 0.02, sync::allreduce{}, comm, {.batch = fixed{30}}};
+    sampler deal(100, 9);
+    while (deal.epoch() < 2) {
+      auto const all = deal.take(opt.planned().share, 0);
+      m.backward(all);
+      opt.step(static_cast<i64>(all.size()));
+    }
+    LIMBER_CHECK(distance(one.first, m.all()) < (buckets.wire ? 1e-2 : 1e-5));
   }
 }
 

@@ -12,13 +12,24 @@
 
 namespace limber {
 
-namespace detail {
-
-/// All of `clipped` but the master slot, which only some inner rules have.
+/// Any rule, fed a gradient whose norm over all tensors of the optimizer is limited.
+///
+///     g ← g · min(1, C / ‖g‖)          ‖g‖ = √(Σ g²) over all tensors
+///
+///     clipped{sgd{.momentum = 0.9}, 1.0}
+///
+/// State    the inner rule's.
+/// Errors   check() throws for a max_norm that is not > 0 or not in the range of float.
+/// Choices  Nothing is added to the norm (PyTorch adds 1e-6), so a gradient within the limit passes
+///          bit for bit. The inner rule's `refine` sees the norms after clipping. Gradients that are
+///          not finite never reach a rule.
+/// Paper    Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks,
+///          ICML 2013, Algorithm 1.
 template <update_rule R>
-struct clipped_rule {
+struct clipped {
   static constexpr auto slots = R::slots;
   static constexpr bool value_norm = needs_value_norm<R>;
+  static constexpr int master_slot = detail::master_slot_behind<R>(0);
 
   R inner{};            ///< the rule that sees the clipped gradient
   double max_norm = 1;  ///< limit of ‖g‖ over all tensors, > 0
@@ -48,65 +59,40 @@ struct clipped_rule {
   }
 
   template <class T, class... S>
-  requires updates_with<R, T, S...>
+    requires detail::updates_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T update(coefficients<T> const& c, T p, T g, S&... slot) noexcept {
     return R::update(c.inner, p, math::mul(c.scale, g), slot...);
   }
 
   template <class T, class... S>
-  requires directs_with<R, T, S...>
+    requires detail::directs_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T direction(coefficients<T> const& c, T p, T g, S&... slot) noexcept {
     return R::direction(c.inner, p, math::mul(c.scale, g), slot...);
   }
 
   template <class T>
-  requires two_pass<R>
+    requires two_pass<R>
   [[nodiscard]] static LIMBER_HD coefficients<T> refine_direction(coefficients<T> c, norms<T> n) noexcept {
     c.inner = R::refine_direction(c.inner, n);
     return c;
   }
 
   template <class T, class... S>
-  requires directs_with<R, T, S...>
+    requires detail::directs_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T apply(coefficients<T> const& c, T p, T d, S&... slot) noexcept {
     return R::apply(c.inner, p, d, slot...);
   }
 
-  [[nodiscard]] constexpr int slot_count() const noexcept
-    requires counts_slots<R>
-  {
+  [[nodiscard]] constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
     return slots_used(inner);
   }
 
   [[nodiscard]] constexpr rounding rounding_at(i64 t) const noexcept { return rounding_of(inner, t); }
 
   void check() const {
-    expects_positive("clipped", "max_norm", max_norm);
+    detail::expects_positive("clipped", "max_norm", max_norm);
     limber::check(inner);
   }
-};
-
-}  // namespace detail
-
-/// Any rule, fed a gradient whose norm over all tensors of the optimizer is limited.
-///
-///     g ← g · min(1, C / ‖g‖)          ‖g‖ = √(Σ g²) over all tensors
-///
-///     clipped{sgd{.momentum = 0.9}, 1.0}
-///
-/// State    the inner rule's.
-/// Errors   check() throws for a max_norm that is not > 0 or not in the range of float.
-/// Choices  Nothing is added to the norm (PyTorch adds 1e-6), so a gradient within the limit passes
-///          bit for bit. The inner rule's `refine` sees the norms after clipping. Gradients that are
-///          not finite never reach a rule.
-/// Paper    Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks,
-///          ICML 2013, Algorithm 1.
-template <update_rule R>
-struct clipped : detail::clipped_rule<R> {};
-
-template <has_master R>
-struct clipped<R> : detail::clipped_rule<R> {
-  static constexpr int master_slot = R::master_slot;
 };
 
 template <update_rule R>

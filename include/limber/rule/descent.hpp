@@ -18,17 +18,17 @@ struct descent {
 
   template <class T>
   struct coefficients {
-    T rate;
+    T minus_rate;
   };
 
   template <class T>
   [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
-    return {static_cast<T>(f.rate)};
+    return {static_cast<T>(-f.rate)};
   }
 
   template <class T>
   [[nodiscard]] static LIMBER_HD T update(coefficients<T> const& c, T p, T g) noexcept {
-    return math::fma(-c.rate, g, p);
+    return math::fma(c.minus_rate, g, p);
   }
 };
 

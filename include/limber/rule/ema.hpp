@@ -12,13 +12,24 @@
 
 namespace limber {
 
-namespace detail {
-
-/// All of `ema` but the master slot, which only some inner rules have.
+/// Any rule, and an exponential moving average of the parameters it makes.
+///
+///     p ← the inner rule's step
+///     e ← d e + (1 − d) p
+///
+///     ema{adamw{}, 0.999}
+///
+/// State    one weight slot, e, in front of the inner rule's slots; starts as a copy of the parameter.
+/// Units    d per update: the average looks back about 1 / (1 − d) updates.
+/// Choices  e averages p as computed, before it is rounded to the tensor's type. The model itself is
+///          the same, bit for bit, as without the average. d is constant: no warm-up of the average.
+/// Paper    Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, SIAM J. Control
+///          and Optimization 30, 1992, with exponential weights.
 template <update_rule R>
-struct ema_rule {
-  static constexpr auto slots = weight_and_slots<R>();
+struct ema {
+  static constexpr auto slots = detail::weight_and_slots<R>();
   static constexpr bool value_norm = needs_value_norm<R>;
+  static constexpr int master_slot = detail::master_slot_behind<R>(1);
 
   R inner{};             ///< the rule that makes the model
   double decay = 0.999;  ///< d, in [0, 1)
@@ -35,14 +46,14 @@ struct ema_rule {
   }
 
   template <class T>
-  requires uses_norms<R>
+    requires uses_norms<R>
   [[nodiscard]] static LIMBER_HD coefficients<T> refine(coefficients<T> c, norms<T> n) noexcept {
     c.inner = R::refine(c.inner, n);
     return c;
   }
 
   template <class T, class... S>
-  requires updates_with<R, T, S...>
+    requires detail::updates_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T update(coefficients<T> const& c, T p, T g, T& average,
                                           S&... slot) noexcept {
     p = R::update(c.inner, p, g, slot...);
@@ -51,20 +62,20 @@ struct ema_rule {
   }
 
   template <class T, class... S>
-  requires directs_with<R, T, S...>
+    requires detail::directs_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T direction(coefficients<T> const& c, T p, T g, T&, S&... slot) noexcept {
     return R::direction(c.inner, p, g, slot...);
   }
 
   template <class T>
-  requires two_pass<R>
+    requires two_pass<R>
   [[nodiscard]] static LIMBER_HD coefficients<T> refine_direction(coefficients<T> c, norms<T> n) noexcept {
     c.inner = R::refine_direction(c.inner, n);
     return c;
   }
 
   template <class T, class... S>
-  requires directs_with<R, T, S...>
+    requires detail::directs_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T apply(coefficients<T> const& c, T p, T d, T& average,
                                          S&... slot) noexcept {
     p = R::apply(c.inner, p, d, slot...);
@@ -72,41 +83,16 @@ struct ema_rule {
     return p;
   }
 
-  [[nodiscard]] constexpr int slot_count() const noexcept
-    requires counts_slots<R>
-  {
+  [[nodiscard]] constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
     return 1 + slots_used(inner);
   }
 
   [[nodiscard]] constexpr rounding rounding_at(i64 t) const noexcept { return rounding_of(inner, t); }
 
   void check() const {
-    expects_fraction("ema", "decay", decay);
+    detail::expects_fraction("ema", "decay", decay);
     limber::check(inner);
   }
-};
-
-}  // namespace detail
-
-/// Any rule, and an exponential moving average of the parameters it makes.
-///
-///     p ← the inner rule's step
-///     e ← d e + (1 − d) p
-///
-///     ema{adamw{}, 0.999}
-///
-/// State    one weight slot, e, in front of the inner rule's slots; starts as a copy of the parameter.
-/// Units    d per update: the average looks back about 1 / (1 − d) updates.
-/// Choices  e averages p as computed, before it is rounded to the tensor's type. The model itself is
-///          the same, bit for bit, as without the average. d is constant: no warm-up of the average.
-/// Paper    Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, SIAM J. Control
-///          and Optimization 30, 1992, with exponential weights.
-template <update_rule R>
-struct ema : detail::ema_rule<R> {};
-
-template <has_master R>
-struct ema<R> : detail::ema_rule<R> {
-  static constexpr int master_slot = R::master_slot + 1;
 };
 
 template <update_rule R>

@@ -27,7 +27,8 @@ namespace limber {
 ///          A master of a master is refused at compile time.
 /// Paper    Micikevicius et al., Mixed Precision Training, ICLR 2018, arXiv:1710.03740, §3.1.
 template <update_rule R>
-requires(!has_master<R>) struct master {
+  requires(!has_master<R>)
+struct master {
   static constexpr auto slots = detail::weight_and_slots<R>();
   static constexpr int master_slot = 0;
   static constexpr bool value_norm = needs_value_norm<R>;
@@ -47,40 +48,38 @@ requires(!has_master<R>) struct master {
   }
 
   template <class T>
-  requires uses_norms<R>
+    requires uses_norms<R>
   [[nodiscard]] static LIMBER_HD coefficients<T> refine(coefficients<T> c, norms<T> n) noexcept {
     return {R::refine(c.inner, n)};
   }
 
   template <class T, class... S>
-  requires detail::updates_with<R, T, S...>
+    requires detail::updates_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T update(coefficients<T> const& c, T, T g, T& w, S&... slot) noexcept {
     w = R::update(c.inner, w, g, slot...);
     return w;
   }
 
   template <class T, class... S>
-  requires detail::directs_with<R, T, S...>
+    requires detail::directs_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T direction(coefficients<T> const& c, T, T g, T& w, S&... slot) noexcept {
     return R::direction(c.inner, w, g, slot...);
   }
 
   template <class T>
-  requires two_pass<R>
+    requires two_pass<R>
   [[nodiscard]] static LIMBER_HD coefficients<T> refine_direction(coefficients<T> c, norms<T> n) noexcept {
     return {R::refine_direction(c.inner, n)};
   }
 
   template <class T, class... S>
-  requires detail::directs_with<R, T, S...>
+    requires detail::directs_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T apply(coefficients<T> const& c, T, T d, T& w, S&... slot) noexcept {
     w = R::apply(c.inner, w, d, slot...);
     return w;
   }
 
-  [[nodiscard]] constexpr int slot_count() const noexcept
-    requires detail::counts_slots<R>
-  {
+  [[nodiscard]] constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
     return 1 + slots_used(inner);
   }
 

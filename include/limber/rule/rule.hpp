@@ -39,7 +39,7 @@ struct update_facts {
 ///     refine(coefficients<T>, norms<T>)                 see `uses_norms`
 ///     direction, refine_direction, apply                see `two_pass`
 ///     static constexpr bool value_norm = true;          refine needs ‖w‖ of the tensor
-///     static constexpr int master_slot = 0;             that slot is the model in higher precision
+///     static constexpr int master_slot = 0;             that slot is the model in higher precision; −1: none
 ///     rounding rounding_at(i64 t) const;                how the parameter is rounded when stored
 template <class R>
 concept update_rule = std::copyable<R> && requires(R const r, update_facts f) {
@@ -69,11 +69,15 @@ concept two_pass = update_rule<R> && requires(coefficients_of<R, float> c, norms
 
 /// A rule that needs ‖w‖ per tensor.
 template <class R>
-inline constexpr bool needs_value_norm = requires { requires R::value_norm; };
+inline constexpr bool needs_value_norm = requires {
+  requires R::value_norm;
+};
 
 /// A rule that keeps the model in higher precision in one of its slots.
 template <class R>
-concept has_master = update_rule<R> && requires { R::master_slot; };
+concept has_master = update_rule<R> && requires {
+  requires R::master_slot >= 0;
+};
 
 /// Slots that `r` really uses.
 template <update_rule R>

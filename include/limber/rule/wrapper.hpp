@@ -27,7 +27,9 @@ concept directs_with = requires(coefficients_of<R, T> const& c, T x, S&... slot)
 
 /// The number of R's slots depends on its hyper-parameters.
 template <class R>
-concept counts_slots = requires(R const& r) { r.slot_count(); };
+concept counts_slots = requires(R const& r) {
+  r.slot_count();
+};
 
 /// One more `weight` slot, in front of those of R.
 template <update_rule R>
@@ -36,6 +38,15 @@ template <update_rule R>
   std::size_t i = 0;
   for (slot const s : R::slots) all[++i] = s;
   return all;
+}
+
+/// R's master slot when `before` slots stand in front of R's own; −1 if it has none.
+template <update_rule R>
+[[nodiscard]] constexpr int master_slot_behind(int before) noexcept {
+  if constexpr (has_master<R>)
+    return before + R::master_slot;
+  else
+    return -1;
 }
 
 }  // namespace limber::detail

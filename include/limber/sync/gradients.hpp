@@ -203,7 +203,6 @@ class gradients<When, Who>::state {
       mean = &reduced_.parts;
     }
     calls_ = 0;
-    i64 const own = std::exchange(own_, 0);
     outcome o{.due = true};
     o.contributions = all[contributions];
     o.weighted_squares = all[weighted_squares];
@@ -218,8 +217,8 @@ class gradients<When, Who>::state {
       return o;
     }
     o.samples = static_cast<i64>(all[count]);
-    o.own_samples = own;
-    if constexpr (crosses) buffers_.run(at.exec, group, static_cast<double>(own) / nominal(at));
+    o.own_samples = own_;
+    if constexpr (crosses) buffers_.run(at.exec, group, static_cast<double>(own_) / nominal(at));
     return o;
   }
 
