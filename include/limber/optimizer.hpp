@@ -9,12 +9,12 @@
 #include <limber/core/clock.hpp>
 #include <limber/core/progress.hpp>
 #include <limber/core/tensor.hpp>
-#include <limber/explain.hpp>
 #include <limber/fuse/host.hpp>
 #include <limber/fuse/updater.hpp>
-#include <limber/groups.hpp>
-#include <limber/handover.hpp>
-#include <limber/registry.hpp>
+#include <limber/optimizer/explain.hpp>
+#include <limber/optimizer/groups.hpp>
+#include <limber/optimizer/handover.hpp>
+#include <limber/optimizer/registry.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/schedule.hpp>
 #include <limber/sync/exchange.hpp>

@@ -5,7 +5,7 @@
 /// The parameters of an optimizer in the order that everything below it uses.
 
 #include <limber/core/tensor.hpp>
-#include <limber/groups.hpp>
+#include <limber/optimizer/groups.hpp>
 
 #include <algorithm>
 #include <numeric>
