@@ -66,9 +66,38 @@ BOOST_AUTO_TEST_CASE(a_failing_rank_frees_nothing_that_others_still_read) {
       auto out = std::make_unique<std::vector<float>>(300'000);
       auto request = comm.all_reduce(const_view(*in, "large"), view(*out));
       if (comm.rank() == round % 3) throw std::runtime_error("gone with the memory");
-      request.wait();
+      try {
+        request.wait();
+      } catch (error const&) {
+        // Once wait has thrown the views need not be valid any more, although the request still lives.
+        in.reset();
+        out.reset();
+        throw;
+      }
     });
     BOOST_TEST(r.thrown == "gone with the memory");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_revocation_in_the_middle_of_the_work_frees_nothing_that_others_still_read) {
+  for (int round = 0; round < 40; ++round) {
+    auto const r = observe(4, [&](communicator& comm) {
+      auto in = std::make_unique<std::vector<double>>(200'000, 1.);
+      auto out = std::make_unique<std::vector<double>>(200'000);
+      comm.barrier();
+      auto request = comm.all_reduce(const_view(*in, "large"), view(*out));
+      if (comm.rank() == 3) sleep(5e-5 * round);
+      if (comm.rank() == 3) comm.revoke("enough");
+      try {
+        request.wait();
+      } catch (error const& e) {
+        in.reset();
+        out.reset();
+        if (e.where().reason != "enough") throw std::logic_error(e.what());
+      }
+    });
+    // A rank that comes after the revocation cannot even start.
+    BOOST_TEST((r.thrown.empty() || r.thrown == "limber: threads: all_reduce: enough [large]"), r.thrown);
   }
 }
 

@@ -72,15 +72,18 @@ using tensor_list = std::vector<tensor_view>;
 namespace detail {
 template <class Range>
 using element_t = std::remove_reference_t<decltype(*std::data(std::declval<Range&>()))>;
+
+template <class Range>
+concept contiguous_memory = requires(Range& r) {
+  std::data(r);
+  std::size(r);
+};
 }  // namespace detail
 
 /// A contiguous, writable range of a storage type: vector, array, span, an engine's buffer.
 template <class Range>
-concept tensor_memory = requires(Range& r) {
-  std::data(r);
-  std::size(r);
-}
-&&has_dtype<std::remove_cv_t<detail::element_t<Range>>> && !std::is_const_v<detail::element_t<Range>>;
+concept tensor_memory = detail::contiguous_memory<Range> &&
+    has_dtype<std::remove_cv_t<detail::element_t<Range>>> && !std::is_const_v<detail::element_t<Range>>;
 
 /// Views a contiguous range.
 template <tensor_memory Range>

@@ -6,8 +6,11 @@
 
 #include <limber/core/math.hpp>
 #include <limber/rule/rule.hpp>
+#include <limber/rule/wrapper.hpp>
 
+#include <cstddef>
 #include <type_traits>
+#include <utility>
 
 namespace limber::detail {
 
@@ -118,16 +121,13 @@ struct apply_source {
   }
 };
 
-/// True if R::update accepts K slots.
-template <class R, std::size_t K>
-inline constexpr bool takes_slots = []<std::size_t... J>(std::index_sequence<J...>) {
-  return requires(coefficients_of<R, float> c, float p, float g, float s) {
-    R::update(c, p, g, (static_cast<void>(J), s)...);
-  }
-  || requires(coefficients_of<R, float> c, float p, float g, float s) {
-    R::direction(c, p, g, (static_cast<void>(J), s)...);
-  };
+template <std::size_t>
+using a_float = float;
+
+/// True if R can be called with as many slots as there are indices.
+template <class R, std::size_t... J>
+[[nodiscard]] constexpr bool takes_slots(std::index_sequence<J...>) noexcept {
+  return updates_with<R, float, a_float<J>...> || directs_with<R, float, a_float<J>...>;
 }
-(std::make_index_sequence<K>{});
 
 }  // namespace limber::detail

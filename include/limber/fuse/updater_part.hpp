@@ -208,15 +208,19 @@ class updater_part {
   // Calls body with as many slot operands as the rule uses.
   template <std::size_t K, class Body>
   void dispatch(Body const& body) {
-    if constexpr (K <= R::slots.size()) {
-      if (K != slots_.size()) return dispatch<K + 1>(body);
-      if constexpr (takes_slots<R, K>) [&]<std::size_t... J>(std::index_sequence<J...>) {
-          body(inout(working_[J])...);
-        }
-      (std::make_index_sequence<K>{});
-      else throw std::logic_error(
-          text("limber: the rule's update does not take ", K, " slots, as its slot_count says"));
+    constexpr auto slots = std::make_index_sequence<K>{};
+    if (K == slots_.size()) {
+      if constexpr (takes_slots<R>(slots))
+        return with_slots(body, slots);
+      else
+        throw std::logic_error(text("limber: the rule takes no ", K, " slots, as its slot_count says"));
     }
+    if constexpr (K < R::slots.size()) dispatch<K + 1>(body);
+  }
+
+  template <class Body, std::size_t... J>
+  void with_slots(Body const& body, std::index_sequence<J...>) {
+    body(inout(working_[J])...);
   }
 
   std::vector<i64> index_, origin_;

@@ -5,6 +5,7 @@
 /// The tap before the rule: gradients cross, then the rule steps.
 
 #include <limber/fuse/functors.hpp>
+#include <limber/fuse/updater.hpp>
 #include <limber/sync/site.hpp>
 #include <limber/sync/weighted_mean.hpp>
 #include <limber/sync/when.hpp>

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The order of the rooms: reads every #include of every header below include/ and cuda/.
+source "$(dirname "${BASH_SOURCE[0]}")/tree.sh"
+
+mapfile -t headers < <(files | grep -E '^(include|cuda)/.*\.(hpp|cuh)$' || true)
+[[ ${#headers[@]} -gt 0 ]] || { echo "no header found below include/"; exit 1; }
+
+# A room may include itself and what stands here; "everything" is any header but those of engines.
+# An engine (anything but the standard library) is met in the headers listed with it, nowhere else.
+awk '
+BEGIN {
+  below["core"] = ""
+  below["schedule"] = below["rule"] = below["batch"] = below["comm"] = below["state"] = "core"
+  below["fuse"] = "core rule"
+  below["sync"] = "core rule fuse comm"
+  below["optimizer.hpp"] = "core schedule rule batch comm fuse sync"
+  below["elastic"] = "core batch comm state optimizer.hpp"
+  below["sim"] = "core schedule rule batch comm state fuse sync optimizer.hpp elastic"
+  below["cuda"] = "core schedule rule fuse"
+  below["adapt"] = below["limber.hpp"] = "everything"
+
+  # The optimizer keeps its parts in a folder.
+  part_of["optimizer"] = "optimizer.hpp"
+
+  engine["^mpi\\.h$"] = "^limber/comm/mpi\\.hpp$"
+  engine["^nccl\\.h$"] = "^limber/comm/nccl\\.hpp$"
+  engine["^gloo/"] = "^limber/comm/gloo\\.hpp$"
+  engine["^(torch|ATen|c10)/"] = "^limber/(comm/c10d|adapt/torch)\\.hpp$"
+  engine["^(cuda|cub|thrust|nvtx3)/"] = "^limber/(cuda/|adapt/thrust\\.)"
+  engine["^(cuda|cooperative_groups|nvToolsExt)[a-z_0-9]*\\.h$"] = "^limber/(cuda/|comm/nccl\\.)"
+  engine["^Eigen/"] = "^limber/adapt/eigen\\.hpp$"
+  engine["^dlpack/"] = "^limber/adapt/dlpack\\.hpp$"
+  engine["^boost/context/"] = "^limber/sim/"
+  engine["^omp\\.h$"] = "^limber/fuse/host"
+  engine["^((sys|netinet|arpa)/.*|fcntl|unistd)\\.h$"] = "^limber/(state|elastic)/"
+}
+
+function room_of(path,  rest, n, parts) {
+  rest = path
+  sub(/^limber\//, "", rest)
+  n = split(rest, parts, "/")
+  return parts[1] in part_of ? part_of[parts[1]] : parts[1]
+}
+
+function allowed(room, other) {
+  if (room == other) return 1
+  if (below[room] == "everything") return 1
+  return index(" " below[room] " ", " " other " ") > 0
+}
+
+function complain(what) { print FILENAME ":" FNR ": " what; wrong = 1 }
+
+FNR == 1 {
+  header = FILENAME
+  sub(/^(include|cuda)\//, "", header)
+  room = room_of(header)
+  if (!(room in below)) complain("no room \"" room "\" is known")
+  in_cuda = FILENAME ~ /^cuda\//
+  if (in_cuda != (room == "cuda")) complain("cuda/ holds limber/cuda/, and nothing else does")
+}
+
+/(steady|system|high_resolution)_clock|clock_gettime|gettimeofday/ && !/^[ \t]*\/\// {
+  if (header != "limber/core/clock.hpp") complain("reads real time; only limber/core/clock.hpp may")
+}
+
+/^[ \t]*#[ \t]*include/ {
+  line = $0
+  sub(/^[ \t]*#[ \t]*include[ \t]*/, "", line)
+  if (line !~ /^</) { complain("include <limber/...>, not " line); next }
+  name = line
+  sub(/^</, "", name)
+  sub(/>.*$/, "", name)
+
+  if (name ~ /^limber\//) {
+    other = room_of(name)
+    if (!(other in below)) complain("<" name ">: no room \"" other "\" is known")
+    else if (!allowed(room, other)) complain(room " must not include <" name ">: " other " is not below it")
+    next
+  }
+  if (name ~ /^[a-z0-9_]+$/) next  # the standard library
+  for (pattern in engine)
+    if (name ~ pattern) {
+      if (header !~ engine[pattern]) complain("<" name "> is not met here, only in " engine[pattern])
+      next
+    }
+  complain("<" name "> is neither the standard library nor an engine that this check knows")
+}
+
+END { exit wrong }
+' "${headers[@]}"

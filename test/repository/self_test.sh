@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Each check of the tree passes on a small clean tree, and fails on it with one thing made wrong.
+set -euo pipefail
+checks=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+tree=$scratch/tree
+failed=0
+
+write() {  # <file>: standard input becomes its text
+  mkdir -p "$tree/$(dirname "$1")"
+  cat >"$tree/$1"
+}
+
+header() {  # <file> <include>...: a header that includes these
+  {
+    printf '// SPDX-License-Identifier: Apache-2.0\n#pragma once\n\n'
+    printf '#include %s\n' "${@:2}"
+  } | write "$1"
+}
+
+clean() {
+  rm -rf "$tree"
+  header include/limber/core/config.hpp '<cstdint>'
+  header include/limber/core/clock.hpp '<limber/core/config.hpp>' '<chrono>'
+  echo 'inline auto now() { return std::chrono::steady_clock::now(); }' >>"$tree/include/limber/core/clock.hpp"
+  header include/limber/rule/sgd.hpp '<limber/core/config.hpp>'
+  header include/limber/fuse/host.hpp '<limber/rule/sgd.hpp>' '<omp.h>'
+  header include/limber/comm/mpi.hpp '<mpi.h>'
+  header include/limber/sync/exchange.hpp '<limber/fuse/host.hpp>' '<limber/comm/mpi.hpp>'
+  header include/limber/optimizer.hpp '<limber/sync/exchange.hpp>'
+  header include/limber/elastic/store.hpp '<limber/optimizer.hpp>'
+  header include/limber/limber.hpp '<limber/optimizer.hpp>'
+  header cuda/limber/cuda/gpu.cuh '<limber/fuse/host.hpp>' '<cub/cub.cuh>'
+  mkdir -p "$tree/cmake"
+  cp "$checks/../../cmake/list_headers.sh" "$tree/cmake/"
+  cp "$checks/../../.clang-format" "$tree/"
+  bash "$tree/cmake/list_headers.sh" "$tree" >"$scratch/list"
+  write cmake/headers.cmake <"$scratch/list"
+  write CMakePresets.json <<<'{"configurePresets": [{"name": "dev"}]}'
+  write test/CMakeLists.txt <<<'# SPDX-License-Identifier: Apache-2.0
+set(labels unit package)
+add_custom_target(everything)'
+  write examples/quickstart.cpp <<<'// SPDX-License-Identifier: Apache-2.0
+int main() {
+  // [readme-begin]
+  int answer = 42;
+
+  if (answer) {
+    return 0;
+  }
+  // [readme-end]
+}'
+  write README.md <<<'Start with `include/limber/limber.hpp` and `cmake --preset dev`.
+
+```cpp
+int answer = 42;
+
+if (answer) {
+  return 0;
+}
+```'
+  write CONTRIBUTING.md <<<'`test/CMakeLists.txt`, `include/limber/<room>/`, `ctest -L package`, `cmake --build . --target everything`, `#include <limber/core/config.hpp>`, `a/b`'
+}
+
+passes() {  # <check>
+  local output
+  if ! output=$(bash "$checks/$1.sh" "$tree" 2>&1); then
+    printf 'self-test: %s must pass on a clean tree, but says:\n%s\n' "$1" "$output"
+    failed=1
+  fi
+}
+
+catches() {  # <check> <words it must say>
+  local output status=0
+  output=$(bash "$checks/$1.sh" "$tree" 2>&1) || status=$?
+  if [[ $status -eq 0 || $status -eq 77 || $output != *"$2"* ]]; then
+    printf 'self-test: %s must fail with "%s", but status %s and:\n%s\n' "$1" "$2" "$status" "$output"
+    failed=1
+  fi
+  clean
+}
+
+clean
+for check in includes top_level headers readme documents; do passes "$check"; done
+
+header include/limber/core/config.hpp '<limber/rule/sgd.hpp>'
+catches includes 'core must not include <limber/rule/sgd.hpp>'
+header include/limber/core/config.hpp '<zlib.h>'
+catches includes '<zlib.h> is neither'
+header include/limber/rule/sgd.hpp '<limber/fuse/host.hpp>'
+catches includes 'rule must not include'
+header include/limber/sync/exchange.hpp '<limber/optimizer.hpp>'
+catches includes 'sync must not include <limber/optimizer.hpp>'
+header include/limber/fuse/host.hpp '<limber/comm/mpi.hpp>'
+catches includes 'fuse must not include'
+header include/limber/optimizer.hpp '<limber/elastic/store.hpp>'
+catches includes 'optimizer.hpp must not include'
+header include/limber/sync/exchange.hpp '<mpi.h>'
+catches includes '<mpi.h> is not met here'
+header include/limber/core/config.hpp '<cuda_runtime.h>'
+catches includes '<cuda_runtime.h> is not met here'
+header include/limber/rule/sgd.hpp '"host.hpp"'
+catches includes 'include <limber/...>, not'
+header include/limber/misc/odd.hpp '<vector>'
+catches includes 'no room "misc" is known'
+header include/limber/cuda/odd.hpp '<vector>'
+catches includes 'cuda/ holds limber/cuda/'
+echo 'inline auto t0 = std::chrono::steady_clock::now();' >>"$tree/include/limber/rule/sgd.hpp"
+catches includes 'reads real time'
+
+mkdir -p "$tree/src" && echo x >"$tree/src/x"
+catches top_level 'src: not an entry'
+echo 'int x;' | write include/limber/rule/sgd.hpp
+catches top_level 'include/limber/rule/sgd.hpp:1: must be'
+yes '//' 2>/dev/null | head -n 400 >>"$tree/include/limber/rule/sgd.hpp" || true
+catches top_level 'more than 400 lines'
+printf '// see /%s/someone/file\n' home >>"$tree/include/limber/rule/sgd.hpp"
+catches top_level "a path of somebody's machine"
+
+header include/limber/rule/new.hpp '<vector>'
+catches headers '+    limber/rule/new.hpp'
+rm "$tree/include/limber/rule/sgd.hpp"
+catches headers '-    limber/rule/sgd.hpp'
+
+sed -i 's/42/43/' "$tree/README.md"
+catches readme 'int answer = 42;'
+sed -i '/readme-end/d' "$tree/examples/quickstart.cpp"
+catches readme 'unclosed'
+sed -i '/readme-/d' "$tree/examples/quickstart.cpp"
+catches readme 'nothing between'
+
+echo 'and `include/limber/gone.hpp`' >>"$tree/README.md"
+catches documents "'include/limber/gone.hpp' does not exist"
+printf '```cpp\n#include <limber/gone.hpp>\n```\n' >>"$tree/README.md"
+catches documents "no header 'limber/gone.hpp'"
+echo '`ctest --preset gone`' >>"$tree/CONTRIBUTING.md"
+catches documents "no preset 'gone'"
+echo '`test/run -L gone`' >>"$tree/CONTRIBUTING.md"
+catches documents "no label 'gone'"
+echo '`cmake --build . --target gone`' >>"$tree/CONTRIBUTING.md"
+catches documents "no target 'gone'"
+
+if bash "$checks/format.sh" "$tree" >/dev/null 2>&1; then
+  echo 'int   x ;' >>"$tree/include/limber/rule/sgd.hpp"
+  catches format 'code should be clang-formatted'
+fi
+
+exit $failed
