@@ -9,8 +9,10 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -50,7 +52,7 @@ struct completed {
 /// Order    operations complete in the order they were started; several may be in flight.
 /// Bits     a reduction gives the same bits on every rank.
 /// Memory   views must stay valid until the request was waited for; `out` holds nothing useful before.
-/// Types    sum: f32, f64, bf16, f16, int64; max: f32, f64, int64; the others: every dtype.
+/// Types    sum: f32, f64, bf16, f16, int64; max: f32, f64, int64, where NaN wins; the others: every dtype.
 template <class C>
 concept collective = requires(C& c, C const& k, const_tensor_view in, tensor_view out, reduction how) {
   { k.rank() } -> std::convertible_to<int>;
@@ -78,7 +80,9 @@ concept splittable = collective<C> && requires(C& c) {
 
 /// Can be ended from one rank: operations in flight and later ones throw `reason` on every rank.
 template <class C>
-concept revocable = collective<C> && requires(C& c, std::string const& reason) { c.revoke(reason); };
+concept revocable = collective<C> && requires(C& c, std::string const& reason) {
+  c.revoke(reason);
+};
 
 /// Survivors can go on without the ranks in `lost` (sorted, the same on every survivor).
 template <class C>
@@ -92,7 +96,8 @@ struct message {
   std::vector<std::byte> bytes;
 };
 
-/// Small host messages outside the order of collectives; never blocks.
+/// Small host messages outside the order of collectives; never blocks. What arrived before a group
+/// failed can still be read.
 ///
 ///     void post(int peer, i64 tag, std::span<std::byte const>)     delivered in order per (sender, tag)
 ///     std::optional<message> poll(i64 tag)                         the next from any source, if there is one
