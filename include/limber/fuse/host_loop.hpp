@@ -7,6 +7,7 @@
 #include <limber/core/dtype.hpp>
 #include <limber/core/norm.hpp>
 #include <limber/fuse/executor.hpp>
+#include <limber/fuse/functors.hpp>
 
 #include <type_traits>
 #include <utility>
@@ -181,6 +182,11 @@ void run_leaf(F const& f, i64 t, i64 first, i64 n, operand<A> const&... lists) {
 /// The same, and the sum of squares of what f returns.
 template <class T, class F, access... A>
 square_sum<T> norm_leaf(F const& f, i64 t, i64 first, i64 n, operand<A> const&... lists) {
+  if constexpr (std::is_same_v<F, identity> && sizeof...(A) == 1) {
+    // The norm of a list as it lies there: nothing to write down first.
+    stretch<T, A...> const x(lists..., t, first);
+    if (x.direct()) return square_of(static_cast<T const*>(x.load(0, n, nullptr)), n);
+  }
   alignas(64) T y[leaf_size];
   run_stretches_for<T>(y, f, n, std::index_sequence_for<operand<A>...>{}, stretch<T, A>(lists, t, first)...);
   return square_of(y, n);

@@ -37,7 +37,10 @@ template <class T>
 ///          difference: exact for old = fresh and for β = 0, and rounded about once elsewhere.
 template <class T>
 [[nodiscard]] LIMBER_HD inline T moving_average(average_weights<T> const& w, T old, T fresh) noexcept {
-  return w.fresh < w.old ? math::lerp(old, fresh, w.fresh) : math::lerp(fresh, old, w.old);
+  // Operands are chosen, not results: a branch around two lerps would keep the loop from vectorising.
+  bool const mostly_old = w.fresh < w.old;
+  T const from = mostly_old ? old : fresh, to = mostly_old ? fresh : old;
+  return math::lerp(from, to, mostly_old ? w.fresh : w.old);
 }
 
 /// x ≥ 0, or the largest finite T when x has overflowed.

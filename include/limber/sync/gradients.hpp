@@ -165,13 +165,14 @@ class gradients<When, Who>::state {
       for (std::size_t k = 0; k < fields; ++k) mine_[k] += here[k];
   }
 
-  // Returns Σ g² of this call's gradient.
+  // Returns Σ g² of this call's gradient. What holds nothing yet is only written.
   double pack_into(Site& at, pack f, bool due) {
-    if (at.shards > 0)
-      return at.exec.norm(pack{f.weight}, inout(sent_.parts), inout(at.gradients)).total.square;
-    if (!due || !has_wire()) return at.exec.norm(f, inout(sum_.parts), inout(at.gradients)).total.square;
-    if (!f.carry) return at.exec.norm(f, inout(sent_.parts), inout(at.gradients)).total.square;
-    return at.exec.norm(f, out(sent_.parts), in(sum_.parts), inout(at.gradients)).total.square;
+    if (at.shards > 0) f.carry = false;
+    bool const sends = at.shards > 0 || (due && has_wire());
+    tensor_list const& to = sends ? sent_.parts : sum_.parts;
+    if (!f.carry) return at.exec.norm(f, out(to), inout(at.gradients)).total.square;
+    if (sends) return at.exec.norm(f, out(to), in(sum_.parts), inout(at.gradients)).total.square;
+    return at.exec.norm(f, inout(to), inout(at.gradients)).total.square;
   }
 
   // Logical shards: each is sent by its owner and added in the order of shards, so that the sum does

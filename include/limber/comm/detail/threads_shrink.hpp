@@ -24,16 +24,23 @@ inline place group::shrink(int rank, std::vector<int> const& lost) {
     survivors.push_back(r);
     seats.push_back(at(r).seat);
   }
-  auto const end = [&](shrinking& s, int culprit, std::string const& reason) {
+  auto const close = [&](shrinking& s, int culprit, std::string const& reason) {
     if (!s.failed) s.failed = verdict{culprit, reason};
     std::erase_if(shrinkings_, [&](auto const& other) { return other.get() == &s; });
     wake_all(v);
+  };
+  auto const end = [&](shrinking& s, int culprit, std::string const& reason) {
+    close(s, culprit, reason);
     throw error({"threads", "shrink", 0, s.failed->rank, {}, s.failed->reason});
   };
-  // A list that is out of date is not a disagreement: this comes before the lists are compared.
+  auto const left_as_well = [&](int r) { return text(who(r), " left as well; shrink without it"); };
+  // A list that is out of date is not a disagreement, neither the caller's nor one that a sleeper is
+  // still waiting with: this comes before the lists are compared.
   for (int const r : survivors)
-    if (at(r).gone)
-      throw error({"threads", "shrink", 0, r, {}, text(who(r), " left as well; shrink without it")});
+    if (at(r).gone) throw error({"threads", "shrink", 0, r, {}, left_as_well(r)});
+  for (auto const& s : std::vector(shrinkings_.begin(), shrinkings_.end()))
+    for (int r = 0; r < size(); ++r)
+      if (at(r).gone && !std::ranges::binary_search(s->lost, r)) close(*s, r, left_as_well(r));
   std::shared_ptr<shrinking> mine;
   for (auto const& s : std::vector(shrinkings_.begin(), shrinkings_.end())) {
     if (s->lost == lost) mine = s;
@@ -62,7 +69,7 @@ inline place group::shrink(int rank, std::vector<int> const& lost) {
       break;
     }
     for (int const r : missing)
-      if (at(r).gone) end(*mine, r, text(who(r), " left as well; shrink without it"));
+      if (at(r).gone) end(*mine, r, left_as_well(r));
     if (late)
       end(*mine, missing[0], text(who(missing), " did not call shrink within ", hub_->how.deadline, " s"));
     if (mine->failed) end(*mine, rank, {});
