@@ -23,6 +23,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -155,7 +156,9 @@ class optimizer {
     site_->comm = &comm;
     planning_ = plan(comm.size());
     progress& now = site_->now;
-    now.batch = now.batch.rearmed(now.steps, planned_batch(), options_.ramp);
+    // Before the first update there is nothing that a ramp could start from.
+    now.batch = now.steps == 0 ? ramp{planned_batch(), planned_batch(), 0, 0}
+                               : now.batch.rearmed(now.steps, planned_batch(), options_.ramp);
     met_ = false;
   }
 
@@ -163,11 +166,18 @@ class optimizer {
   /// that is furthest gives parameters, state and progress to those behind.
   void meet() {
     if (met_) return;
-    handover<C> h(*site_->comm, sync_.hash() ^ static_cast<std::uint64_t>(planned_batch()), site_->now.calls);
+    detail::fingerprint agreed;
+    agreed.mix(static_cast<i64>(sync_.hash()));
+    agreed.mix(planning_.total);
+    agreed.mix(options_.epoch_size);
+    agreed.mix(site_->inner.slot_bytes());
+    sync_.crossings([&](std::string const&, i64 period, bucket_plan const&) { agreed.mix(period); });
+    handover<C> h(*site_->comm, agreed.value(), site_->now.calls);
     site_->inner.seed(site_->exec);
     sync_.attach(*site_);
     visit([&](state_piece const& piece) { h.give(site_->exec, piece); });
     sync_.pin(*site_);
+    h.compare("the rate", rate());
     met_ = true;
   }
 
@@ -272,6 +282,8 @@ class optimizer {
     expects(options_.batch != nullptr, "options: batch holds no policy");
     batch_plan p = options_.batch(batch_facts{world, site_->now});
     expects(p.total > 0, "batch policy: the planned batch must be positive, got ", p.total);
+    i64 const dealt = std::accumulate(p.share.begin(), p.share.end(), i64{0});
+    expects(dealt == p.total, "batch policy: shares of ", dealt, " samples in all for a batch of ", p.total);
     expects(static_cast<int>(p.share.size()) == world, "batch policy: ", p.share.size(), " shares for ",
             world, " workers");
     site_->planned = static_cast<double>(p.total);

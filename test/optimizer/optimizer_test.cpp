@@ -72,6 +72,9 @@ BOOST_AUTO_TEST_CASE(bad_input_is_named_with_argument_and_value) {
                         says("steps_per_growth", "-8"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.buckets = {.bytes = 0}}), invalid, says("bytes", "0"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = nullptr}), invalid, says("batch", "no policy"));
+  auto const wrong_sum = [](batch_facts const&) { return batch_plan{.total = 8, .share = {7}}; };
+  BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = wrong_sum}), invalid,
+                        says("shares of 7", "batch of 8"));
   BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::allreduce{0}, comm}), invalid,
                         says("every", "period", "0"));
   BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::local{-3}, comm}), invalid,

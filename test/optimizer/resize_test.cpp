@@ -121,6 +121,18 @@ BOOST_AUTO_TEST_CASE(a_resize_re_arms_the_ramp_and_only_the_plan_does) {
   BOOST_TEST(sudden[0].rates[40] == after);
 }
 
+BOOST_AUTO_TEST_CASE(a_resize_before_the_first_update_starts_no_ramp) {
+  threads::run(2, [](threads::communicator& comm) {
+    auto alone = comm.split(comm.rank());
+    toy_model<float> m;
+    optimizer opt{m.parameters(),    sgd{}, dynamic_sgd(0.01, 8),
+                  sync::allreduce{}, alone, {.batch = per_worker{8}}};
+    opt.resize(comm);
+    m.backward(run_of(0, 8));
+    LIMBER_CHECK(opt.step(8).rate == 0.02);
+  });
+}
+
 BOOST_AUTO_TEST_CASE(a_resize_in_a_round_closes_it_first) {
   // 31 calls in rounds of 4: three calls are open when the workers change.
   auto const end = run({{2, 31}, {4, 9}}, sync::local{.period = 4}, sgd{.momentum = 0.9});

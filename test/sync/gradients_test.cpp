@@ -359,13 +359,22 @@ BOOST_AUTO_TEST_CASE(logical_shards_make_training_independent_of_the_number_of_w
 }
 
 BOOST_AUTO_TEST_CASE(ranks_that_train_different_things_are_told_so_before_data_moves) {
-  auto train = [](threads::communicator& comm) {
-    toy_model<float> m;
-    auto p = m.parameters();
-    if (comm.rank() == 2) p[1].name = "bias";
-    optimizer opt{p, sgd{}, 0.05, sync::allreduce{}, comm};
-    auto const message = message_of([&] { opt.step(1); });
-    LIMBER_CHECK(has(message, "meet", "rank 2", "do not train the same thing"));
-  };
-  threads::run(3, train);
+  enum class what { name, period, epoch, batch, rate };
+  for (auto differs : {what::name, what::period, what::epoch, what::batch, what::rate})
+    threads::run(3, [&](threads::communicator& comm) {
+      bool const odd = comm.rank() == 2;
+      toy_model<float> m;
+      auto p = m.parameters();
+      if (odd && differs == what::name) p[1].name = "bias";
+      optimizer opt{p,
+                    sgd{},
+                    odd && differs == what::rate ? 0.04 : 0.05,
+                    sync::allreduce{odd && differs == what::period ? 2 : 1},
+                    comm,
+                    {.batch = fixed{odd && differs == what::batch ? 12 : 9},
+                     .epoch_size = odd && differs == what::epoch ? 101 : 100}};
+      auto const message = message_of([&] { opt.step(1); });
+      LIMBER_CHECK(has(message, "meet", "rank 2"));
+      LIMBER_CHECK(has(message, differs == what::rate ? "the rate is 0.05" : "do not train the same thing"));
+    });
 }

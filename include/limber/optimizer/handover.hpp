@@ -12,6 +12,7 @@
 
 #include <array>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace limber {
@@ -28,7 +29,7 @@ struct state_piece {
 /// The rank with the most calls gives, the lowest of several. `alike` pieces are sent to all. Of
 /// `apart` pieces a joiner gets the mean of those who are not joining (counters: the giver's); nobody
 /// else's change.
-/// Collectives  one all-gather; one broadcast per alike piece; per apart piece one reduction or
+/// Collectives  one all-gather at each end; one broadcast per alike piece; per apart piece one reduction or
 ///              broadcast, only if somebody joins.
 template <collective C>
 class handover {
@@ -48,8 +49,8 @@ class handover {
                      static_cast<int>(r),
                      {},
                      text("rank ", r,
-                          " and rank 0 do not train the same thing: tensor names, lengths, dtypes, bucket "
-                          "options, strategy or planned batch differ")});
+                          " and rank 0 do not train the same thing: tensor names, lengths or dtypes, bucket "
+                          "options, strategy, rule, planned batch or epoch size differ")});
       if (all[2 * r + 1] > most) {
         most = all[2 * r + 1];
         giver_ = static_cast<int>(r);
@@ -62,6 +63,22 @@ class handover {
 
   /// True if this rank takes what others give.
   [[nodiscard]] bool joins() const noexcept { return joins_; }
+
+  /// Compares a value that must be the same on all ranks, or their models would drift apart.
+  /// @throws limber::error on every rank, naming the first rank that differs from rank 0
+  void compare(std::string_view what, double value) {
+    std::array<double, 1> mine{value};
+    std::vector<double> all(static_cast<std::size_t>(comm_.size()));
+    comm_.all_gather(const_view(mine, "meet"), view(all, "meet")).wait();
+    for (std::size_t r = 1; r < all.size(); ++r)
+      if (all[r] != all[0])
+        throw error({"optimizer",
+                     "meet",
+                     0,
+                     static_cast<int>(r),
+                     {},
+                     text(what, " is ", all[0], " on rank 0 and ", all[r], " on rank ", r)});
+  }
 
   /// Hands one piece over. Every rank calls it for the same pieces in the same order.
   template <executor E>
