@@ -37,6 +37,7 @@ set(LIMBER_HEADERS
     limber/core/version.hpp
     limber/fuse/bucket_plan.hpp
     limber/fuse/executor.hpp
+    limber/fuse/fingerprint.hpp
     limber/fuse/functors.hpp
     limber/fuse/host.hpp
     limber/fuse/host_loop.hpp

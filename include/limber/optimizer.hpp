@@ -92,24 +92,14 @@ class optimizer {
         options_(std::move(o)),
         rate_(detail::as_schedule(rate)),
         site_(std::make_unique<site_type>(site(parameters, comm, std::move(e)))),
-        planning_(plan(comm.size())),
-        sync_(strategy.parts(), *site_),
-        calls_per_update_(sync::period_of(strategy.parts().before.when)) {
-    expects(options_.epoch_size >= 1, "options: epoch_size must be at least 1, got ", options_.epoch_size);
+        calls_per_update_(sync::period_of(strategy.parts().before.when)),
+        sync_(strategy.parts(), planned_site(comm.size())) {
     expects(options_.max_skipped >= 0, "options: max_skipped must not be negative, got ",
             options_.max_skipped);
     expects(options_.ramp.steps_per_growth >= 0 && math::finite(options_.ramp.steps_per_growth),
             "options: ramp.steps_per_growth must be a number of at least 0, got ",
             options_.ramp.steps_per_growth);
-    expects(site_->shards == 0 || calls_per_update_ == 1,
-            "options: logical shards set the calls of an update themselves; the strategy's gradient period "
-            "must be 1, got ",
-            calls_per_update_);
-    expects(site_->shards == 0 || state_type::agreed,
-            "options: logical shards need a strategy in which gradients cross all workers");
-    progress& now = site_->now;
-    now.epoch_size = options_.epoch_size;
-    now.batch = {planned_batch(), planned_batch(), 0, 0};
+    rearm();
     checked_rate();
     mark_ = options_.clock();
   }
@@ -123,6 +113,9 @@ class optimizer {
   optimizer(std::vector<tensor> p, R const& rule, L const& rate, Strategy strategy, C& comm, options o = {},
             E e = E{})
       : optimizer(groups(group<R>{std::move(p), rule}), rate, strategy, comm, std::move(o), std::move(e)) {}
+
+  optimizer(optimizer&&) = default;
+  optimizer& operator=(optimizer&&) = delete;  // it would assign through references to the collective
 
   /// Declares the samples of the coming backward; then step() takes no argument.
   void begin(i64 n) {
@@ -145,38 +138,41 @@ class optimizer {
 
   /// Merges what is open and lands what is in flight. Training may go on afterwards.
   void finish() {
-    if (!met_) return;
-    advance(sync_.finish(*site_));
+    expects(begun_ < 0, "finish: begin(", begun_, ") was called; step() first");
+    if (met_) move(sync_.finish(*site_));
   }
 
   /// Goes on with the workers of `comm`: closes the round on the old set, plans the new batch, re-arms
   /// the ramp. The next step() meets the new set; workers that leave call finish() instead.
+  /// @throws std::invalid_argument if the policy has no plan for so many workers; nothing happened then
   void resize(C& comm) {
+    (void)plan(comm.size());
     finish();
-    site_->comm = &comm;
-    planning_ = plan(comm.size());
-    progress& now = site_->now;
-    // Before the first update there is nothing that a ramp could start from.
-    now.batch = now.steps == 0 ? ramp{planned_batch(), planned_batch(), 0, 0}
-                               : now.batch.rearmed(now.steps, planned_batch(), options_.ramp);
     met_ = false;
+    site_->comm = &comm;
+    adopt(plan(comm.size()));
+    rearm();
   }
 
   /// Agrees with all ranks of the collective, as the next step() would: plans are compared, the rank
   /// that is furthest gives parameters, state and progress to those behind.
+  /// @throws limber::error on every rank if they do not train the same thing
   void meet() {
     if (met_) return;
-    detail::fingerprint agreed;
-    agreed.mix(static_cast<i64>(sync_.hash()));
-    agreed.mix(planning_.total);
-    agreed.mix(options_.epoch_size);
-    agreed.mix(site_->inner.slot_bytes());
-    sync_.crossings([&](std::string const&, i64 period, bucket_plan const&) { agreed.mix(period); });
-    handover<C> h(*site_->comm, agreed.value(), site_->now.calls);
-    site_->inner.seed(site_->exec);
-    sync_.attach(*site_);
-    visit([&](state_piece const& piece) { h.give(site_->exec, piece); });
-    sync_.pin(*site_);
+    site_type& at = *site_;
+    handover<C> h(*at.comm, fingerprint_of_training(), at.now.calls);
+    // Progress first: a policy may read it, and all must plan from the same.
+    h.give(at.exec, progress_piece());
+    at.now.epoch_size = options_.epoch_size;
+    adopt(plan(at.comm->size()));
+    h.compare("the planned batch", static_cast<double>(planning_.total));
+    if (at.now.planned_batch() != planned_batch()) rearm();
+    at.inner.seed(at.exec);
+    sync_.attach(at);
+    visit([&](state_piece const& piece) {
+      if (piece.name != "progress") h.give(at.exec, piece);
+    });
+    sync_.pin(at);
     h.compare("the rate", rate());
     met_ = true;
   }
@@ -189,7 +185,7 @@ class optimizer {
   }
 
   /// Leaves the tensor out of norms and updates from now on (`frozen` true), or takes it back in; its
-  /// state is kept. All ranks must agree.
+  /// state is kept. All ranks must call it alike; joiners are told by the handshake.
   void freeze(std::string_view name, bool frozen = true) {
     auto const t = std::ranges::find(tensors_.names, name);
     expects(t != tensors_.names.end(), "freeze: there is no parameter named '", name, "'");
@@ -200,14 +196,11 @@ class optimizer {
   template <class F>
   void visit(F const& f) {
     site_type& at = *site_;
-    f(state_piece{
-        "progress",
-        kept::alike,
-        {reinterpret_cast<std::byte*>(&at.now), static_cast<i64>(sizeof at.now), dtype::uint8, {}}});
+    f(progress_piece());
     sync_.visit([&](std::string const& name, kept how, tensor_view v) { f(state_piece{name, how, v}); });
     kept const model = sync_.model_kept();
     for (auto const& v : at.inner.values()) f(state_piece{text("parameter/", v.name), model, v});
-    for (auto const& v : at.buffers) f(state_piece{text("buffer/", v.name), model, v});
+    for (auto const& v : at.buffers) f(state_piece{text("buffer/", v.name), sync_.buffers_kept(), v});
     at.inner.visit("", [&](std::string const& name, tensor_view v, bool weight) {
       f(state_piece{name, weight ? model : state_type::agreed ? kept::alike : kept::apart, v});
     });
@@ -216,7 +209,7 @@ class optimizer {
   [[nodiscard]] double rate() const { return rate_(site_->now); }
   [[nodiscard]] progress const& now() const noexcept { return site_->now; }
   [[nodiscard]] step_report const& last() const noexcept { return report_; }
-  /// Planned samples of an update, and of each rank in it.
+  /// Planned samples of a call of step(), in all and of each rank (of an update, with logical shards).
   [[nodiscard]] batch_plan const& planned() const noexcept { return planning_; }
   /// Planned samples of an update, gradient accumulation included: what the rate is scaled by.
   [[nodiscard]] double planned_batch() const noexcept {
@@ -241,7 +234,7 @@ class optimizer {
     p.slot_bytes = at.inner.slot_bytes();
     p.strategy_bytes = sync_.bytes();
     p.planned_batch = planned_batch();
-    p.share = planning_.share[static_cast<std::size_t>(at.comm->rank())];
+    p.share = planning_.share[static_cast<std::size_t>(at.comm->rank())] * calls_per_update_;
     sync_.crossings([&](std::string what, i64 period, bucket_plan const& plan) {
       p.crossings.push_back(
           {std::move(what), period == 1 ? "every call" : text("every ", period, " calls"), &plan});
@@ -278,7 +271,16 @@ class optimizer {
     return at;
   }
 
-  [[nodiscard]] batch_plan plan(int world) {
+  // The site with its first plan, from which the strategy allocates.
+  [[nodiscard]] site_type& planned_site(int world) {
+    expects(options_.epoch_size >= 1, "options: epoch_size must be at least 1, got ", options_.epoch_size);
+    site_->now.epoch_size = options_.epoch_size;
+    adopt(plan(world));
+    return *site_;
+  }
+
+  // What the policy says for so many workers; changes nothing.
+  [[nodiscard]] batch_plan plan(int world) const {
     expects(options_.batch != nullptr, "options: batch holds no policy");
     batch_plan p = options_.batch(batch_facts{world, site_->now});
     expects(p.total > 0, "batch policy: the planned batch must be positive, got ", p.total);
@@ -286,11 +288,54 @@ class optimizer {
     expects(dealt == p.total, "batch policy: shares of ", dealt, " samples in all for a batch of ", p.total);
     expects(static_cast<int>(p.share.size()) == world, "batch policy: ", p.share.size(), " shares for ",
             world, " workers");
+    expects(p.shards >= 0, "batch policy: shards must not be negative, got ", p.shards);
+    expects(p.shards > 0 || p.calls_per_update == 1,
+            "batch policy: only logical shards take several calls an update, got calls_per_update ",
+            p.calls_per_update, "; use the strategy's period");
+    expects(p.shards == 0 || calls_per_update_ == 1,
+            "options: logical shards set the calls of an update themselves; the strategy's gradient period "
+            "must be 1, got ",
+            calls_per_update_);
+    expects(p.shards == 0 || state_type::agreed,
+            "options: logical shards need a strategy in which gradients cross all workers");
+    expects(planning_.share.empty() || (p.shards > 0) == (planning_.shards > 0),
+            "batch policy: cannot change between logical shards and none while training");
+    return p;
+  }
+
+  void adopt(batch_plan p) {
     site_->planned = static_cast<double>(p.total);
-    site_->planned_share = static_cast<double>(p.total) / world;
+    site_->planned_share = static_cast<double>(p.total) / static_cast<double>(p.share.size());
     site_->shards = p.shards;
     site_->calls_per_update = p.calls_per_update;
-    return p;
+    planning_ = std::move(p);
+  }
+
+  // The planned batch changed. Before the first update there is nothing that a ramp could start from.
+  void rearm() {
+    progress& now = site_->now;
+    now.batch = now.steps == 0 ? ramp{planned_batch(), planned_batch(), 0, 0}
+                               : now.batch.rearmed(now.steps, planned_batch(), options_.ramp);
+  }
+
+  [[nodiscard]] state_piece progress_piece() noexcept {
+    progress& now = site_->now;
+    return {"progress",
+            kept::alike,
+            {reinterpret_cast<std::byte*>(&now), static_cast<i64>(sizeof now), dtype::uint8, {}}};
+  }
+
+  // All that must be equal on all ranks and can be compared before anything is exchanged.
+  [[nodiscard]] std::uint64_t fingerprint_of_training() {
+    fingerprint h;
+    sync_.mix(h);
+    site_->inner.mix(h);
+    h.mix(options_.epoch_size);
+    h.mix(options_.max_skipped);
+    h.mix(static_cast<i64>(options_.gradient));
+    h.mix(options_.ramp.steps_per_growth);
+    h.mix(static_cast<i64>(options_.ramp.proportional) + 2 * static_cast<i64>(options_.ramp.on_decrease));
+    return h.value();
   }
 
   double checked_rate() {
@@ -307,7 +352,8 @@ class optimizer {
     double const begin = options_.clock();
     ++at.now.calls;
     sync::outcome const o = sync_.step(at, n);
-    advance(o);
+    move(o);
+    describe(o);
     double const end = options_.clock();
     report_.host_seconds = begin - std::exchange(mark_, end);
     report_.exchange_seconds = end - begin;
@@ -319,12 +365,16 @@ class optimizer {
   }
 
   // The only place that moves steps and samples.
-  void advance(sync::outcome const& o) {
+  void move(sync::outcome const& o) {
     progress& now = site_->now;
     if (o.applied) ++now.steps;
     now.samples += o.samples;
     if (state_type::agreed && o.applied)
       now.noise.update(o.contributions, static_cast<double>(o.samples), o.weighted_squares, o.mean_square);
+    if (o.due) report_.skipped_in_a_row = o.skipped ? report_.skipped_in_a_row + 1 : 0;
+  }
+
+  void describe(sync::outcome const& o) {
     report_.rate = site_->rate;
     report_.applied = o.applied;
     report_.samples = o.samples;
@@ -332,7 +382,6 @@ class optimizer {
     report_.culprit =
         o.culprit >= 0 ? std::string_view(tensors_.names[static_cast<std::size_t>(o.culprit)]) : "";
     report_.culprit_rank = o.culprit_rank;
-    if (o.due) report_.skipped_in_a_row = o.skipped ? report_.skipped_in_a_row + 1 : 0;
   }
 
   registry tensors_;
@@ -340,8 +389,8 @@ class optimizer {
   Schedule rate_;
   std::unique_ptr<site_type> site_;
   batch_plan planning_;
-  state_type sync_;
   i64 calls_per_update_;
+  state_type sync_;
   step_report report_;
   i64 begun_ = -1;
   bool met_ = false;

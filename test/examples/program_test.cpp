@@ -168,7 +168,8 @@ BOOST_AUTO_TEST_CASE(digits_are_judged_by_accuracy_too) {
   for (int r = 0; r < 100; ++r) rows += limber::test::csv_row(r);
   folder.write("a.tra", rows + rows + rows);
   folder.write("a.tes", rows);
-  for (auto const& v : trained(folder, {"--data", folder.path().string()}).at("variants")) {
+  auto const all = trained(folder, {"--data", folder.path().string()});
+  for (auto const& v : all.at("variants")) {
     BOOST_TEST(v.at("final_accuracy").get<double>() > 0.1);
     BOOST_TEST(v.at("final_accuracy").get<double>() <= 1.0);
     BOOST_TEST(v.contains("final_bits_per_sample"));

@@ -251,3 +251,20 @@ BOOST_AUTO_TEST_CASE(misuse_is_named) {
   BOOST_CHECK_EXCEPTION(w.assign(0, sgd{.momentum = 1.5}), std::invalid_argument, says("momentum", "1.5"));
   BOOST_CHECK_EXCEPTION(w.assign(0, sgd{}, -1), std::invalid_argument, says("'a'", "lr_scale", "-1"));
 }
+
+// The rate before is per tensor: inside and outside form stay equal through a thaw.
+BOOST_AUTO_TEST_CASE(the_inside_form_corrects_by_the_rate_its_own_tensor_saw_last) {
+  auto run = [](momentum_form form) {
+    model<float> m(10);
+    host h;
+    auto u = make_updater(m, sgd{.momentum = 0.9, .form = form}, h);
+    for (int t = 0; t < 9; ++t) {
+      u.freeze(2, t >= 3 && t < 6);
+      m.backward(t);
+      u.step<true>(h, m.gradients(), t < 4 ? 1.0 : 0.125, 1.0);
+    }
+    return m.c;
+  };
+  auto const inside = run(momentum_form::inside), outside = run(momentum_form::outside);
+  for (std::size_t k = 0; k < inside.size(); ++k) BOOST_REQUIRE_SMALL(inside[k] - outside[k], 1e-4f);
+}

@@ -72,6 +72,15 @@ BOOST_AUTO_TEST_CASE(bad_input_is_named_with_argument_and_value) {
                         says("steps_per_growth", "-8"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.buckets = {.bytes = 0}}), invalid, says("bytes", "0"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = nullptr}), invalid, says("batch", "no policy"));
+  BOOST_CHECK_EXCEPTION(make({{"w", m.w, m.gw}, {"tied", m.w, m.gb}}, sgd{}, 0.1), invalid,
+                        says("20 values", "1 gradients"));
+  std::vector<float> other(20);
+  BOOST_CHECK_EXCEPTION(make({{"w", m.w, m.gw}, {"tied", m.w, other}}, sgd{}, 0.1), invalid,
+                        says("'tied'", "'w'", "share memory"));
+  auto const several = [](batch_facts const&) {
+    return batch_plan{.total = 8, .share = {8}, .calls_per_update = 4};
+  };
+  BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = several}), invalid, says("calls_per_update", "4"));
   auto const wrong_sum = [](batch_facts const&) { return batch_plan{.total = 8, .share = {7}}; };
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = wrong_sum}), invalid,
                         says("shares of 7", "batch of 8"));
@@ -104,6 +113,41 @@ BOOST_AUTO_TEST_CASE(misuse_of_the_loop_is_named) {
   BOOST_TEST(opt.step().samples == 5);
   BOOST_CHECK_EXCEPTION(opt.freeze("nothing"), std::invalid_argument, says("nothing"));
   BOOST_CHECK_EXCEPTION((void)opt.explain(epochs(0)), std::invalid_argument, says("horizon", "0"));
+}
+
+BOOST_AUTO_TEST_CASE(the_report_is_of_the_last_call_also_after_finish) {
+  toy_model<float> m;
+  self comm;
+  optimizer opt{m.parameters(), sgd{}, 0.1, sync::local{.period = 4}, comm};
+  m.backward(run_of(0, 5));
+  opt.step(5);
+  opt.finish();
+  BOOST_TEST(opt.last().applied);
+  opt.begin(3);
+  BOOST_CHECK_EXCEPTION(opt.finish(), std::invalid_argument, says("finish", "begin(3)"));
+}
+
+BOOST_AUTO_TEST_CASE(an_optimizer_may_be_moved_between_steps) {
+  toy_model<float> a, b;
+  self comm;
+  auto make = [&](toy_model<float>& m) {
+    return optimizer{m.parameters(), ema{adamw{}, 0.9}, 0.1, sync::local{.period = 3}, comm};
+  };
+  auto stays = make(a);
+  auto first = make(b);
+  a.backward(run_of(0, 3));
+  b.backward(run_of(0, 3));
+  stays.step(3);
+  first.step(3);
+  auto second = std::move(first);
+  for (int t = 1; t < 7; ++t) {
+    a.backward(run_of(t, 3));
+    b.backward(run_of(t, 3));
+    stays.step(3);
+    second.step(3);
+  }
+  BOOST_TEST(same_bits(a.all(), b.all()));
+  BOOST_TEST(second.explain() == stays.explain());
 }
 
 BOOST_AUTO_TEST_CASE(begin_and_step_is_step_with_a_number) {

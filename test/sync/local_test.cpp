@@ -309,3 +309,73 @@ BOOST_AUTO_TEST_CASE(models_cross_every_period_calls_and_nothing_crosses_in_betw
     }
   });
 }
+
+BOOST_AUTO_TEST_CASE(a_master_that_was_frozen_inside_a_round_is_published_all_the_same) {
+  threads::run(2, [](threads::communicator& comm) {
+    std::vector<bf16> w(10, bf16(1.f));
+    std::vector<float> g(10);
+    optimizer opt{std::vector<tensor>{{"w", w, g}}, master{sgd{}}, 0.1, sync::local{.period = 4}, comm};
+    for (int t = 0; t < 4; ++t) {
+      if (t == 2) opt.freeze("w");
+      std::ranges::fill(g, comm.rank() == 0 ? 1.f : 0.5f);
+      opt.step(1);
+    }
+    LIMBER_CHECK(w[0].bits == bf16(1 - 0.15f).bits);
+  });
+}
+
+// Lookahead: gradients cross all, the slow weights are each rank's own arithmetic on the same numbers.
+BOOST_AUTO_TEST_CASE(a_merge_with_oneself_stays_alike_when_a_rank_has_no_samples) {
+  struct lookahead {
+    [[nodiscard]] auto parts() const {
+      return sync::exchange(sync::gradients(sync::every{1}, sync::everyone{}),
+                            sync::merge(sync::every{2}, sync::alone{}, descent{}, 0.5));
+    }
+  };
+  std::vector<std::vector<float>> end(2);
+  threads::run(2, [&](threads::communicator& comm) {
+    toy_model<float> m;
+    optimizer opt{m.parameters(), sgd{}, 0.01, lookahead{}, comm};
+    for (int t = 0; t < 4; ++t) {
+      i64 const n = comm.rank() == 0 ? 8 : 0;
+      m.backward(run_of(8 * t, n));
+      opt.step(n);
+    }
+    end[static_cast<std::size_t>(comm.rank())] = m.all();
+  });
+  BOOST_TEST(same_bits(end[0], end[1]));
+  BOOST_TEST(!same_bits(end[0], toy_model<float>{}.all()));
+}
+
+BOOST_AUTO_TEST_CASE(accumulation_on_ones_own_counts_every_call) {
+  struct accumulating {
+    [[nodiscard]] auto parts() const {
+      return sync::exchange(sync::gradients(sync::every{2}, sync::alone{}),
+                            sync::merge(sync::every{3}, sync::everyone{}));
+    }
+  };
+  threads::run(2, [](threads::communicator& comm) {
+    toy_model<float> m;
+    optimizer opt{m.parameters(), sgd{}, 0.01, accumulating{}, comm, {.batch = per_worker{8}}};
+    for (int t = 1; t <= 12; ++t) {
+      m.backward(run_of(8 * t, 8));
+      opt.step(8);
+      LIMBER_CHECK(opt.now().samples == t / 2 * 2 * 16);
+      LIMBER_CHECK(opt.now().steps == t / 2);
+    }
+  });
+}
+
+BOOST_AUTO_TEST_CASE(evaluation_averages_buffers_too_and_puts_them_back) {
+  threads::run(2, [](threads::communicator& comm) {
+    toy_model<float> m;
+    std::vector<double> mean{0};
+    std::vector<tensor> const b{{"running_mean", mean}};
+    optimizer opt{groups(group{m.parameters(), sgd{}}, buffers{b}), 0.01, sync::local{.period = 4}, comm};
+    m.backward(run_of(0, 8));
+    opt.step(8);
+    mean[0] = comm.rank() == 0 ? 1 : 3;
+    opt.evaluate([&] { LIMBER_CHECK(mean[0] == 2); });
+    LIMBER_CHECK(mean[0] == (comm.rank() == 0 ? 1 : 3));
+  });
+}

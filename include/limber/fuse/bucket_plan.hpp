@@ -6,6 +6,7 @@
 
 #include <limber/core/norm.hpp>
 #include <limber/core/tensor.hpp>
+#include <limber/fuse/fingerprint.hpp>
 #include <limber/fuse/layout.hpp>
 
 #include <algorithm>
@@ -46,23 +47,6 @@ struct bucket_plan {
 };
 
 namespace detail {
-
-/// FNV-1a: a plan's fingerprint; not for adversaries.
-class fingerprint {
- public:
-  void mix(std::string_view s) noexcept {
-    mix(static_cast<i64>(s.size()));
-    for (char c : s) byte(static_cast<unsigned char>(c));
-  }
-  void mix(i64 v) noexcept {
-    for (int k = 0; k < 64; k += 8) byte(static_cast<unsigned char>(static_cast<std::uint64_t>(v) >> k));
-  }
-  [[nodiscard]] std::uint64_t value() const noexcept { return h_; }
-
- private:
-  void byte(unsigned char c) noexcept { h_ = (h_ ^ c) * 0x100'0000'01b3ull; }
-  std::uint64_t h_ = 0xcbf2'9ce4'8422'2325ull;
-};
 
 inline constexpr i64 bucket_alignment = 256;
 
@@ -147,7 +131,7 @@ inline constexpr i64 bucket_alignment = 256;
   }
   for (auto& b : open) close(b);
 
-  detail::fingerprint h;
+  fingerprint h;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     h.mix(tensors[i].name);
     h.mix(tensors[i].length);

@@ -98,20 +98,17 @@ class updater {
     verdict out{report_.total.finite, report_.culprit, report_.total.square * scale * scale};
     if (out.applied)
       each_part([&](auto& p) {
-        if (p.size() > 0) p.template step<Zero>(e, gradients_, report_, rate, scale);
+        if (p.size() > 0) p.template step<Zero>(e, gradients_, frozen_, report_, rate, scale);
       });
     if constexpr (Zero)
-      if (!out.applied || any_frozen_) e.each(zero{}, limber::out(gradients));
+      if (!out.applied || std::ranges::find(frozen_, i64{1}) != frozen_.end())
+        e.each(zero{}, limber::out(gradients));
     return out;
   }
 
   /// Leaves tensor `index` out of norms and updates from now on, or takes it back in. Its state stays.
-  void freeze(i64 index, bool frozen) {
-    auto const i = static_cast<std::size_t>(index);
-    frozen_[i] = frozen ? 1 : 0;
-    any_frozen_ = std::ranges::find(frozen_, i64{1}) != frozen_.end();
-    each_part([&](auto& p) { p.freeze(index, frozen, values_[i]); });
-  }
+  void freeze(i64 index, bool frozen) { frozen_[static_cast<std::size_t>(index)] = frozen ? 1 : 0; }
+  [[nodiscard]] bool is_frozen(std::size_t index) const noexcept { return frozen_[index] != 0; }
 
   /// The model that may cross the wire: masters where a rule keeps them, the parameters elsewhere.
   [[nodiscard]] tensor_list model() const {
@@ -134,14 +131,20 @@ class updater {
 
   template <executor E>
   void reset_moments(E& e) {
-    each_part([&](auto& p) { p.reset_moments(e); });
+    each_part([&](auto& p) { p.reset_moments(e, frozen_); });
   }
 
   /// Calls f(name, view, is_weight) for every piece of state.
   template <class F>
   void visit(std::string const& prefix, F const& f) {
+    f(prefix + "frozen", view(frozen_), true);
     int k = 0;
     each_part([&](auto& p) { p.visit(text(prefix, "rule", k++, "/"), f); });
+  }
+
+  /// Mixes every rule into `h`.
+  void mix(fingerprint& h) const {
+    std::apply([&](auto const&... p) { (p.mix(h), ...); }, parts_);
   }
 
   [[nodiscard]] tensor_list const& values() const noexcept { return values_; }
@@ -168,7 +171,6 @@ class updater {
   tensor_list values_, gradients_;
   std::vector<i64> origin_, frozen_;
   i64 elements_ = 0;
-  bool any_frozen_ = false;
   norm_report report_;
   std::tuple<detail::updater_part<R>...> parts_;
 };

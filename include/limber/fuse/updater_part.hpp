@@ -7,6 +7,7 @@
 #include <limber/core/kinds.hpp>
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/executor.hpp>
+#include <limber/fuse/fingerprint.hpp>
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/layout.hpp>
 #include <limber/fuse/rule_functors.hpp>
@@ -41,7 +42,7 @@ class updater_part {
             "': lr_scale must be a number of at least 0, got ", share.lr_scale);
     index_.push_back(index);
     shares_.push_back(share);
-    values_.push_back(value);
+    all_.push_back(value);
     origin_.push_back(origin);
     names_.emplace_back(value.name);
   }
@@ -51,10 +52,12 @@ class updater_part {
   void allocate(E& e) {
     int used = 0;
     for (auto const& s : shares_) used = std::max(used, slots_used(s.rule));
-    for (int k = 0; k < used; ++k) slots_.push_back(e.make(layout_of(values_)));
+    for (int k = 0; k < used; ++k) slots_.push_back(e.make(layout_of(all_)));
     for (auto const& s : slots_) working_.push_back(s.parts);
     auto const n = index_.size();
-    gradients_ = values_;
+    values_ = gradients_ = all_;
+    frozen_.assign(n, 0);
+    previous_rate_.assign(n, 0);
     seen_.assign(n, 0);
     seeded_.assign(n, 0);
     narrow_.resize(n);
@@ -73,7 +76,7 @@ class updater_part {
       tensor_list to = slots_[k].parts;
       for (std::size_t t = 0; t < to.size(); ++t)
         if (seeded_[t] != 0) to[t].length = 0;
-      tensor_list from = values_;
+      tensor_list from = all_;
       for (std::size_t t = 0; t < to.size(); ++t) from[t].length = to[t].length;
       e.each(copy{}, out(to), in(from));
     }
@@ -83,7 +86,9 @@ class updater_part {
   /// One update. `report` holds the norms of the updater's whole gradient list; not the executor's own
   /// copy, which the passes in here overwrite.
   template <bool Zero, executor E>
-  void step(E& e, tensor_list const& gradients, norm_report const& report, double rate, double scale) {
+  void step(E& e, tensor_list const& gradients, std::vector<i64> const& frozen, norm_report const& report,
+            double rate, double scale) {
+    mask(frozen);
     prepare(e, gradients, report, rate);
     auto const facts = step_facts<R>{
         narrow_.data(),        wide_.data(),      needs_value_norm<R> ? value_root_.data() : nullptr,
@@ -103,17 +108,11 @@ class updater_part {
                slots...);
       }
     });
-    for (std::size_t t = 0; t < index_.size(); ++t) seen_[t] += active(t) ? 1 : 0;
-    previous_rate_ = rate;
-  }
-
-  /// A frozen tensor has length 0 in the lists of a step; executors pass over it.
-  void freeze(i64 index, bool frozen, tensor_view value) {
-    for (std::size_t t = 0; t < index_.size(); ++t)
-      if (index_[t] == index) {
-        values_[t].length = frozen ? 0 : value.length;
-        for (auto& s : working_) s[t].length = values_[t].length;
-      }
+    for (std::size_t t = 0; t < index_.size(); ++t) {
+      if (frozen_[t] != 0) continue;
+      ++seen_[t];
+      previous_rate_[t] = rate;
+    }
   }
 
   /// Replaces the entries of `model` by the masters, where the rule keeps one.
@@ -126,7 +125,7 @@ class updater_part {
   /// Writes the masters back into the parameters, rounded to nearest: the same bits on every rank.
   template <executor E>
   void publish(E& e) {
-    if constexpr (has_master<R>) e.each(copy{}, out(values_), in(working_[R::master_slot]));
+    if constexpr (has_master<R>) e.each(copy{}, out(all_), in(slots_[R::master_slot].parts));
   }
 
   /// Calls f(kind, list) for each slot but the master, which is part of the model.
@@ -140,12 +139,22 @@ class updater_part {
   }
 
   /// Forgets gradient history: moments to zero, so that the next update is the first for bias
-  /// correction and dampening. Weight slots stay.
+  /// correction and dampening. Weight slots stay, and so does all state of frozen tensors.
   template <executor E>
-  void reset_moments(E& e) {
+  void reset_moments(E& e, std::vector<i64> const& frozen) {
+    mask(frozen);
     for (std::size_t k = 0; k < slots_.size(); ++k)
-      if (R::slots[k] == slot::moment) e.each(zero{}, out(slots_[k].parts));
-    std::ranges::fill(seen_, i64{0});
+      if (R::slots[k] == slot::moment) e.each(zero{}, out(working_[k]));
+    for (std::size_t t = 0; t < index_.size(); ++t)
+      if (frozen_[t] == 0) seen_[t] = 0;
+  }
+
+  /// Mixes every rule and rate scale into `h`.
+  void mix(fingerprint& h) const {
+    for (auto const& s : shares_) {
+      mix_rule(h, s.rule);
+      h.mix(s.lr_scale);
+    }
   }
 
   /// Calls f(name, view, is_weight) for counters and slots.
@@ -153,8 +162,7 @@ class updater_part {
   void visit(std::string const& prefix, F const& f) {
     f(prefix + "seen", view(seen_), false);
     f(prefix + "seeded", view(seeded_), false);
-    f(prefix + "previous_rate", tensor_view{reinterpret_cast<std::byte*>(&previous_rate_), 1, dtype::f64, {}},
-      false);
+    f(prefix + "previous_rate", view(previous_rate_), false);
     for (std::size_t k = 0; k < slots_.size(); ++k)
       for (std::size_t t = 0; t < index_.size(); ++t)
         f(text(prefix, "slot", k, "/", names_[t]), slots_[k].parts[t], R::slots[k] == slot::weight);
@@ -169,7 +177,14 @@ class updater_part {
   [[nodiscard]] std::vector<i64> const& seen() const noexcept { return seen_; }
 
  private:
-  [[nodiscard]] bool active(std::size_t t) const noexcept { return values_[t].length > 0; }
+  // A frozen tensor has length 0 in the lists of a step; executors pass over it.
+  void mask(std::vector<i64> const& frozen) {
+    for (std::size_t t = 0; t < index_.size(); ++t) {
+      frozen_[t] = frozen[static_cast<std::size_t>(index_[t])];
+      values_[t].length = frozen_[t] != 0 ? 0 : all_[t].length;
+      for (auto& s : working_) s[t].length = values_[t].length;
+    }
+  }
 
   template <executor E>
   void prepare(E& e, tensor_list const& gradients, norm_report const& report, double rate) {
@@ -181,7 +196,7 @@ class updater_part {
       gradient_root_[t] = report.tensors[i].root;
       double const scale = shares_[t].lr_scale;
       bool const first = seen_[t] == 0;
-      update_facts const f{seen_[t] + 1, rate * scale, (first ? rate : previous_rate_) * scale};
+      update_facts const f{seen_[t] + 1, rate * scale, (first ? rate : previous_rate_[t]) * scale};
       if (values_[t].type == dtype::f64)
         wide_[t] = shares_[t].rule.template at<double>(f);
       else
@@ -226,11 +241,11 @@ class updater_part {
   std::vector<i64> index_, origin_;
   std::vector<rule_share<R>> shares_;
   std::vector<std::string> names_;
-  tensor_list values_, gradients_;
+  tensor_list all_, values_, gradients_;  // values_ and gradients_ as a step sees them
   std::vector<slab> slots_;
-  std::vector<tensor_list> working_;  // the slots as a step sees them: frozen tensors have length 0
-  std::vector<i64> seen_, seeded_;
-  double previous_rate_ = 0;
+  std::vector<tensor_list> working_;  // the slots as a step sees them
+  std::vector<i64> seen_, seeded_, frozen_;
+  std::vector<double> previous_rate_;
   std::vector<coefficients_of<R, float>> narrow_;
   std::vector<coefficients_of<R, double>> wide_;
   std::vector<double> value_root_, gradient_root_, direction_root_;

@@ -49,8 +49,8 @@ class handover {
                      static_cast<int>(r),
                      {},
                      text("rank ", r,
-                          " and rank 0 do not train the same thing: tensor names, lengths or dtypes, bucket "
-                          "options, strategy, rule, planned batch or epoch size differ")});
+                          " and rank 0 do not train the same thing: tensor names, lengths or dtypes, "
+                          "options, strategy, rule or options differ")});
       if (all[2 * r + 1] > most) {
         most = all[2 * r + 1];
         giver_ = static_cast<int>(r);

@@ -52,6 +52,9 @@ struct registry {
       gradients.push_back(named(all[order[k]].gradient, names[k]));
     }
 
+    expect_disjoint(values, "values");
+    expect_disjoint(gradients, "gradients");
+
     std::vector<tensor const*> sorted;
     for (auto const& b : parameters.buffers) {
       expects(!std::ranges::binary_search(names, b.name), "'", b.name, "' is a parameter and a buffer");
@@ -67,6 +70,15 @@ struct registry {
   registry& operator=(registry&&) = default;
 
  private:
+  // A tied tensor would be updated twice.
+  static void expect_disjoint(tensor_list list, std::string_view what) {
+    std::erase_if(list, [](tensor_view const& t) { return t.length == 0; });
+    std::ranges::sort(list, std::ranges::less{}, &tensor_view::data);
+    for (std::size_t k = 1; k < list.size(); ++k)
+      expects(list[k - 1].data + list[k - 1].bytes() <= list[k].data, "'", list[k - 1].name, "' and '",
+              list[k].name, "' share memory (", what, "); a tied tensor is registered once");
+  }
+
   [[nodiscard]] static tensor_view named(tensor_view v, std::string const& name) {
     return {v.data, v.length, v.type, name};
   }

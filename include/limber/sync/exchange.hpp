@@ -59,9 +59,9 @@ class exchange<Gradients, Merges...>::state {
     each_merge([&](auto& m) { m.attach(at); });
   }
 
-  /// Starts a round from the model as it is, unless one is open.
+  /// Starts the first round from the model as it is.
   void pin(Site& at) {
-    if (!open()) each_merge([&](auto& m) { m.pin(at); });
+    if (!open()) each_merge([&](auto& m) { m.pin_once(at); });
   }
 
   /// One call: folds in n samples' gradient, updates and merges what is due.
@@ -71,10 +71,10 @@ class exchange<Gradients, Merges...>::state {
     if constexpr (!agreed) {
       // Progress must not depend on one rank's luck: the planned count, corrected at the merge.
       o.applied = true;
-      o.samples = static_cast<i64>(at.planned);
+      o.samples = static_cast<i64>(at.planned) * o.calls;
       assumed_ += o.samples;
     }
-    each_merge([&](auto& m) { m.count(o.own_samples); });
+    count(o);
     merge_if(at, o, [&](auto const& m) { return m.due(at); });
     return o;
   }
@@ -85,10 +85,10 @@ class exchange<Gradients, Merges...>::state {
     if constexpr (!agreed)
       if (o.due) {
         o.applied = true;
-        o.samples = static_cast<i64>(at.planned);
+        o.samples = static_cast<i64>(at.planned) * o.calls;
         assumed_ += o.samples;
       }
-    if (o.due) each_merge([&](auto& m) { m.count(o.own_samples); });
+    if (o.due) count(o);
     merge_if(at, o, [&](auto& m) { return m.calls_open() > 0; });
     return o;
   }
@@ -102,10 +102,14 @@ class exchange<Gradients, Merges...>::state {
       auto const& values = at.inner.values();
       struct guard {
         Site& at;
-        slab own;
-        ~guard() { at.exec.each(copy{}, out(at.inner.values()), in(own.parts)); }
-      } back{at, at.exec.make(layout_of(values))};
-      at.exec.each(copy{}, out(back.own.parts), in(values));
+        slab parameters, buffers;
+        ~guard() {
+          at.exec.each(copy{}, out(at.inner.values()), in(parameters.parts));
+          if (!at.buffers.empty()) at.exec.each(copy{}, out(at.buffers), in(buffers.parts));
+        }
+      } own{at, at.exec.make(layout_of(values)), at.exec.make(layout_of(at.buffers))};
+      at.exec.each(copy{}, out(own.parameters.parts), in(values));
+      if (!at.buffers.empty()) at.exec.each(copy{}, out(own.buffers.parts), in(at.buffers));
       std::get<levels - 1>(merges_).average_into(at, values);
       return std::forward<F>(f)();
     }
@@ -133,6 +137,9 @@ class exchange<Gradients, Merges...>::state {
   /// How parameters and other copies of the model relate between ranks right now.
   [[nodiscard]] kept model_kept() { return agreed || !open() ? kept::alike : kept::apart; }
 
+  /// The same for buffers, which every rank changes while it computes.
+  [[nodiscard]] kept buffers_kept() { return gradients_.open() || open() ? kept::apart : kept::alike; }
+
   /// True between merges, when ranks may hold different models.
   [[nodiscard]] bool open() {
     bool any = false;
@@ -159,14 +166,20 @@ class exchange<Gradients, Merges...>::state {
     each_merge([&](auto& m) { sum += m.bytes(); });
     return sum;
   }
-  [[nodiscard]] std::uint64_t hash() {
-    std::uint64_t h = gradients_.hash() + levels;
-    each_merge([&](auto& m) { h = h * 0x9e37'79b9'7f4a'7c15ull + m.hash(); });
-    return h;
+  /// Mixes in what must be equal on all ranks.
+  void mix(fingerprint& h) {
+    gradients_.mix(h);
+    h.mix(static_cast<i64>(levels));
+    each_merge([&](auto const& m) { m.mix(h); });
   }
 
  private:
   using holder = std::tuple<typename Merges::template state<Site>...>;
+
+  // Where all apply the same update, all weigh the same.
+  void count(outcome const& o) {
+    each_merge([&](auto& m) { m.count(agreed ? o.samples : o.own_samples); });
+  }
 
   template <class Due>
   void merge_if(Site& at, outcome& o, Due const& is_due) {

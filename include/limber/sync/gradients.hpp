@@ -62,7 +62,7 @@ class gradients<When, Who>::state {
         plan_(plan_buckets(at.gradients, bucketing(at), at.use_order)),
         buffers_(at.exec, at.buffers, at.buckets) {
     bool const casts = bucketing(at).wire.has_value();
-    bool const adds_up = at.shards > 0 || !tap.when(1, at.now) || !casts;
+    bool const adds_up = at.shards > 0 || !casts || !always_due(tap.when);
     if (adds_up) sum_ = at.exec.make(casts ? layout_of(at.gradients) : plan_.where);
     if (casts || at.shards > 0) sent_ = at.exec.make(plan_.where);
     if (crosses) reduced_ = at.exec.make(plan_.where);
@@ -100,12 +100,17 @@ class gradients<When, Who>::state {
   }
 
   [[nodiscard]] i64& calls_open() noexcept { return calls_; }
+  [[nodiscard]] bool open() const noexcept { return calls_ > 0; }
   [[nodiscard]] bucket_plan const& plan() const noexcept { return plan_; }
   [[nodiscard]] i64 period() const { return period_of(tap_.when); }
   [[nodiscard]] i64 bytes() const noexcept {
     return sum_.bytes + sent_.bytes + reduced_.bytes + buffers_.bytes();
   }
-  [[nodiscard]] std::uint64_t hash() const noexcept { return plan_.hash ^ (buffers_.hash() << 1); }
+  void mix(fingerprint& h) const {
+    h.mix(static_cast<i64>(plan_.hash));
+    h.mix(static_cast<i64>(buffers_.hash()));
+    h.mix(period());
+  }
 
  private:
   // What does not cross is not cast.
@@ -121,7 +126,7 @@ class gradients<When, Who>::state {
 
   // Nothing to wait for: the rule reads the host's gradient itself.
   outcome direct(Site& at, i64 n) {
-    outcome o{.due = true};
+    outcome o{.calls = 1, .due = true};
     if (n == 0) {
       at.exec.each(zero{}, out(at.gradients));
       return o;
@@ -142,6 +147,10 @@ class gradients<When, Who>::state {
   // Packs this call's gradient: onto what is open, and into what is sent when it is the last call.
   void fold(Site& at, i64 n, bool due) {
     auto const b = static_cast<double>(n);
+    if (at.shards > 0)
+      expects(n == 0 || calls_ * at.comm->size() + at.comm->rank() < at.shards, "step: rank ",
+              at.comm->rank(), " has no logical shard in call ", calls_, " of this update, but ", n,
+              " samples");
     bool const mean = at.gradient == gradient_is::mean;
     double const weight = (mean ? b : n > 0 ? 1.0 : 0.0) / nominal(at);
     double const square = pack_into(at, {weight, calls_ > 0}, due);
@@ -165,14 +174,18 @@ class gradients<When, Who>::state {
       for (std::size_t k = 0; k < fields; ++k) mine_[k] += here[k];
   }
 
-  // Returns Σ g² of this call's gradient. What holds nothing yet is only written.
+  // Returns Σ g² of this call's gradient, frozen tensors left out. What holds nothing is only written.
   double pack_into(Site& at, pack f, bool due) {
     if (at.shards > 0) f.carry = false;
     bool const sends = at.shards > 0 || (due && has_wire());
     tensor_list const& to = sends ? sent_.parts : sum_.parts;
-    if (!f.carry) return at.exec.norm(f, out(to), inout(at.gradients)).total.square;
-    if (sends) return at.exec.norm(f, out(to), in(sum_.parts), inout(at.gradients)).total.square;
-    return at.exec.norm(f, inout(to), inout(at.gradients)).total.square;
+    norm_report const& report = !f.carry ? at.exec.norm(f, out(to), inout(at.gradients))
+                                : sends  ? at.exec.norm(f, out(to), in(sum_.parts), inout(at.gradients))
+                                         : at.exec.norm(f, inout(to), inout(at.gradients));
+    double square = 0;
+    for (std::size_t i = 0; i < report.tensors.size(); ++i)
+      if (!at.inner.is_frozen(i)) square += report.tensors[i].square;
+    return square;
   }
 
   // Logical shards: each is sent by its owner and added in the order of shards, so that the sum does
@@ -204,8 +217,7 @@ class gradients<When, Who>::state {
                           view(all, "control"));
       mean = &reduced_.parts;
     }
-    calls_ = 0;
-    outcome o{.due = true};
+    outcome o{.calls = std::exchange(calls_, 0), .due = true};
     o.contributions = all[contributions];
     o.weighted_squares = all[weighted_squares];
     if (!(all[count] > 0)) return o;

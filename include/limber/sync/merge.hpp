@@ -85,12 +85,18 @@ class merge<When, Who, How>::state {
 
   /// Takes the model as it is for the start of a round.
   void pin(Site& at) {
+    pinned_ = 1;
     at.exec.each(copy{}, out(anchor_.parts), in(model_));
     calls_ = 0;
     samples_ = 0;
   }
 
-  /// Counts one call, of which this rank applied `own` samples.
+  /// The first start of all; later the anchor is state, which may be finer than the parameters.
+  void pin_once(Site& at) {
+    if (pinned_ == 0) pin(at);
+  }
+
+  /// Counts one update, in which this rank applied `own` samples.
   void count(i64 own) {
     ++calls_;
     samples_ += own;
@@ -118,8 +124,10 @@ class merge<When, Who, How>::state {
     return {true, static_cast<i64>(total)};
   }
 
-  /// Writes the mean of the models to the parameters. Changes nothing else; the caller puts them back.
+  /// Writes the mean of the models to the parameters, that of buffers to the buffers. Changes nothing
+  /// else; the caller puts them back.
   void average_into(Site& at, tensor_list const& values) {
+    buffers_.run(at.exec, std::get<0>(*group_), weight(at));
     double const total = mean_difference(at);
     double const factor = total > 0 ? nominal(at) / total : 0;
     at.exec.each(step_back{factor}, out(values), in(anchor_.parts), in(reduced_.parts));
@@ -128,6 +136,7 @@ class merge<When, Who, How>::state {
   /// Calls f(name, view) for what is alike on all ranks of the group, and g(name, view) for the rest.
   template <class F, class Own>
   void visit(F const& f, Own const& own) {
+    f("pinned", tensor_view{reinterpret_cast<std::byte*>(&pinned_), 1, dtype::int64, {}});
     own("samples", tensor_view{reinterpret_cast<std::byte*>(&samples_), 1, dtype::int64, {}});
     for (auto const& t : anchor_.parts) f(text("anchor/", t.name), t);
     outer_.visit("outer/", [&](std::string const& name, tensor_view v, bool) { f(name, v); });
@@ -141,7 +150,13 @@ class merge<When, Who, How>::state {
   }
   [[nodiscard]] bucket_plan const& plan() const noexcept { return plan_; }
   [[nodiscard]] i64 period() const { return period_of(tap_.when); }
-  [[nodiscard]] std::uint64_t hash() const noexcept { return plan_.hash; }
+  void mix(fingerprint& h) const {
+    h.mix(static_cast<i64>(plan_.hash));
+    h.mix(period());
+    h.mix(tap_.rate);
+    h.mix(static_cast<i64>(tap_.at_merge));
+    limber::detail::mix_rule(h, tap_.how);
+  }
 
  private:
   [[nodiscard]] static bucket_options without_wire(bucket_options o) {
@@ -176,7 +191,8 @@ class merge<When, Who, How>::state {
   std::deque<weighted_mean<E, G>> means_;
   flights<G> flights_;
   std::optional<group_of<Who, C>> group_;
-  i64 calls_ = 0;    // calls since the last merge
+  i64 pinned_ = 0;   // the anchor was set
+  i64 calls_ = 0;    // updates since the last merge
   i64 samples_ = 0;  // that this rank applied in them
 };
 

@@ -43,6 +43,7 @@ struct site {
 
 /// What one call did. The optimizer alone moves progress, by these facts.
 struct outcome {
+  i64 calls = 0;         ///< calls that went into the update
   bool due = false;      ///< an update was to be made
   bool applied = false;  ///< agreed: it counts as a step
   i64 samples = 0;       ///< agreed: samples it counts for; a merge may correct it, also downwards

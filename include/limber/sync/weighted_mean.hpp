@@ -52,13 +52,15 @@ class flights {
 
 /// x ← Σ wᵢ xᵢ / Σ wᵢ over the group. A rank whose list is not finite takes part with weight 0.
 ///
+/// Travels and is added in fp64, whatever the list holds: values that nobody changed must not drift
+/// by a rounding a time. A group of one changes nothing.
 /// Collectives  one per bucket and one of 8 bytes; all ranks must call it.
 /// State        none between calls; two buffers shaped like the list.
 template <executor E, collective C>
 class weighted_mean {
  public:
   weighted_mean(E& e, tensor_list list, bucket_options options)
-      : list_(std::move(list)), plan_(plan_buckets(list_, without_wire(options))) {
+      : list_(std::move(list)), plan_(plan_buckets(in_double(list_), without_wire(options))) {
     packed_ = e.make(plan_.where);
     reduced_ = e.make(plan_.where);
   }
@@ -68,7 +70,7 @@ class weighted_mean {
 
   /// Writes the mean to `to`.
   bool run_into(E& e, C& group, double weight, tensor_list const& to) {
-    if (list_.empty()) return false;
+    if (list_.empty() || (group.size() == 1 && &to == &list_)) return false;
     std::array<double, 1> mine{weight}, all{};
     if (!e.norm(weighted{weight}, out(packed_.parts), in(list_)).total.finite) {
       e.each(zero{}, out(packed_.parts));
@@ -89,6 +91,11 @@ class weighted_mean {
   [[nodiscard]] static bucket_options without_wire(bucket_options o) {
     o.wire.reset();
     return o;
+  }
+
+  [[nodiscard]] static tensor_list in_double(tensor_list list) {
+    for (auto& t : list) t.type = dtype::f64;
+    return list;
   }
 
   tensor_list list_;

@@ -13,7 +13,8 @@ namespace limber::sync {
 
 /// Decides whether an exchange is due, from facts that all ranks agree on.
 ///
-/// @param calls_open  calls of step() since the last exchange of this tap, this one included
+/// @param calls_open  calls of step() since the last exchange of this tap, this one included; for a
+///                    merge: updates since the last one
 template <class W>
 concept timing = std::copyable<W> && requires(W const& w, i64 calls_open, progress const& now) {
   { w(calls_open, now) } -> std::convertible_to<bool>;
@@ -30,6 +31,15 @@ struct every {
 };
 
 static_assert(timing<every>);
+
+/// True if every call is due, now and later.
+template <timing W>
+[[nodiscard]] bool always_due(W const& when) {
+  if constexpr (requires { when.period; })
+    return when.period == 1;
+  else
+    return false;
+}
 
 /// Calls between exchanges, where that is a constant; else 1, the shortest.
 template <timing W>
