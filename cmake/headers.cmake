@@ -50,6 +50,7 @@ set(LIMBER_HEADERS
     limber/optimizer/explain.hpp
     limber/optimizer/groups.hpp
     limber/optimizer/handover.hpp
+    limber/optimizer/options.hpp
     limber/optimizer/registry.hpp
     limber/rule/adagrad.hpp
     limber/rule/adam.hpp

@@ -4,9 +4,7 @@
 /// @file
 /// The one object that a trainer steps.
 
-#include <limber/batch/per_worker.hpp>
 #include <limber/batch/plan.hpp>
-#include <limber/core/clock.hpp>
 #include <limber/core/progress.hpp>
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/host.hpp>
@@ -14,6 +12,7 @@
 #include <limber/optimizer/explain.hpp>
 #include <limber/optimizer/groups.hpp>
 #include <limber/optimizer/handover.hpp>
+#include <limber/optimizer/options.hpp>
 #include <limber/optimizer/registry.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/schedule.hpp>
@@ -21,7 +20,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -29,31 +27,6 @@
 #include <vector>
 
 namespace limber {
-
-/// What an optimizer is told once.
-struct options {
-  /// Plans the global batch and each worker's share: per_worker, fixed, logical_shards, or your own.
-  std::function<batch_plan(batch_facts const&)> batch = per_worker{1};
-  i64 epoch_size = 1;                        ///< samples an epoch has, for schedules in epochs
-  ramp_rule ramp{};                          ///< how the rate follows a change of the planned batch
-  gradient_is gradient = gradient_is::mean;  ///< what the host's gradient is of its n samples
-  bucket_options buckets{};                  ///< how gradients are cut for the wire
-  i64 max_skipped = 100;                     ///< non-finite updates in a row that are put up with
-  clock_function clock = steady_seconds;     ///< where time comes from
-};
-
-/// What the last call of step() did.
-struct step_report {
-  double rate = 0;           ///< η of the call
-  bool applied = false;      ///< progress moved by one step
-  i64 samples = 0;           ///< samples it counted for
-  bool skipped = false;      ///< this rank's update was dropped: a gradient was not finite
-  std::string_view culprit;  ///< the first tensor that was not finite
-  int culprit_rank = -1;     ///< the rank it came from, when it was one alone
-  i64 skipped_in_a_row = 0;
-  double host_seconds = 0;      ///< from the end of the call before to this one
-  double exchange_seconds = 0;  ///< inside the call
-};
 
 namespace detail {
 
