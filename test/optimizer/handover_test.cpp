@@ -31,6 +31,12 @@ BOOST_AUTO_TEST_CASE(the_furthest_give_and_what_joiners_held_counts_for_nothing)
     h.give(e, {"alike", kept::alike, view(alike)});
     h.give(e, {"apart", kept::apart, view(apart)});
     h.give(e, {"counter", kept::apart, view(counter)});
+    std::vector<float> open(2, 7.f);
+    std::vector<i64> samples{9};
+    h.give(e, {"open", kept::round, view(open)});
+    h.give(e, {"samples", kept::round, view(samples)});
+    LIMBER_CHECK(open[1] == (joins ? 0.f : 7.f));
+    LIMBER_CHECK(samples[0] == (joins ? 0 : 9));
     LIMBER_CHECK(alike[4] == 10.f);  // rank 1's, the lowest that gives
     LIMBER_CHECK(apart[4] ==
                  (joins ? 15.f : 10.f * static_cast<float>(r)));  // the mean; the givers keep theirs

@@ -16,6 +16,7 @@ enum class slot {
 enum class kept {
   alike,  ///< the same bits on every rank: one copy is saved, a joiner receives it
   apart,  ///< each rank's own: saved per worker, a joiner receives the weighted mean
+  round,  ///< each rank's own share of the open round: saved per worker, a joiner starts at zero
 };
 
 /// What the host hands over as "the gradient" of its n samples.

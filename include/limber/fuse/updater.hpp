@@ -46,6 +46,8 @@ struct verdict {
 ///          shown by `visit`. Weight slots start as a copy of the parameter at the first step.
 /// Cost     a read of the gradient for its norm, then one read and one write of everything.
 /// Errors   a non-finite gradient changes nothing at all; the verdict names the tensor.
+/// Choices  a two-pass rule (LAMB) keeps its direction where the gradient was: from a 16-bit wire or a
+///          16-bit gradient it is rounded to that type once more.
 template <update_rule... R>
 class updater {
  public:

@@ -10,6 +10,7 @@
 #include <limber/fuse/executor.hpp>
 #include <limber/fuse/functors.hpp>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <string_view>
@@ -27,8 +28,8 @@ struct state_piece {
 /// Compares plans and finds out who is furthest; then hands state over, piece by piece.
 ///
 /// The rank with the most calls gives, the lowest of several. `alike` pieces are sent to all. Of
-/// `apart` pieces a joiner gets the mean of those who are not joining (counters: the giver's); nobody
-/// else's change.
+/// `apart` pieces a joiner gets the mean of those who are not joining (counters: the giver's), of
+/// `round` pieces zero: it has no part in a round that was open before it came. Nobody else's change.
 /// Collectives  one all-gather at each end; one broadcast per alike piece; per apart piece one reduction or
 ///              broadcast, only if somebody joins.
 template <collective C>
@@ -87,6 +88,10 @@ class handover {
     data.name = piece.name;
     if (data.length == 0) return;
     if (piece.how == kept::alike) return comm_.broadcast(data, giver_).wait();
+    if (piece.how == kept::round) {
+      if (joins_) clear(e, data);
+      return;
+    }
     if (!anybody_) return;
     if (is_floating(data.type))
       take_mean(e, data);
@@ -104,6 +109,15 @@ class handover {
     e.wait(e.record());
     comm_.all_reduce(share.parts[0], mean.parts[0]).wait();
     if (joins_) e.each(copy{}, out(list), in(mean.parts));
+  }
+
+  template <executor E>
+  static void clear(E& e, tensor_view data) {
+    tensor_list const list{data};
+    if (is_floating(data.type))
+      e.each(zero{}, out(list));
+    else
+      std::fill_n(data.data, data.bytes(), std::byte{0});
   }
 
   void take_from_giver(tensor_view data) {

@@ -24,7 +24,7 @@ struct options {
   ramp_rule ramp{};                          ///< how the rate follows a change of the planned batch
   gradient_is gradient = gradient_is::mean;  ///< what the host's gradient is of its n samples
   bucket_options buckets{};                  ///< how gradients are cut for the wire
-  i64 max_skipped = 100;                     ///< non-finite updates in a row that are put up with
+  i64 max_skipped = 100;                     ///< non-finite updates in a row that a rank puts up with
   clock_function clock = steady_seconds;     ///< where time comes from
 };
 

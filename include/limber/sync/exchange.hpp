@@ -125,12 +125,12 @@ class exchange<Gradients, Merges...>::state {
     control("sync/assumed", assumed_);
     int k = 0;
     each_merge([&](auto& m) { control(text("sync/merge", k++, "/calls"), m.calls_open()); });
-    gradients_.visit([&](std::string const& name, tensor_view v) { f("sync/" + name, kept::apart, v); });
+    gradients_.visit([&](std::string const& name, tensor_view v) { f("sync/" + name, kept::round, v); });
     k = 0;
     each_merge([&](auto& m) {
       std::string const prefix = text("sync/merge", k++, "/");
       m.visit([&](std::string const& name, tensor_view v) { f(prefix + name, kept::alike, v); },
-              [&](std::string const& name, tensor_view v) { f(prefix + name, kept::apart, v); });
+              [&](std::string const& name, tensor_view v) { f(prefix + name, kept::round, v); });
     });
   }
 
