@@ -379,3 +379,34 @@ BOOST_AUTO_TEST_CASE(evaluation_averages_buffers_too_and_puts_them_back) {
     LIMBER_CHECK(mean[0] == (comm.rank() == 0 ? 1 : 3));
   });
 }
+
+// The anchor is kept in fp32 where parameters are bf16: meeting again must not round it.
+BOOST_AUTO_TEST_CASE(meeting_again_after_a_merge_keeps_the_anchor) {
+  struct slow {
+    [[nodiscard]] auto parts() const {
+      return sync::exchange(sync::gradients(sync::every{1}, sync::alone{}),
+                            sync::merge(sync::every{2}, sync::everyone{}, descent{}, 0.02));
+    }
+  };
+  auto run = [](bool again) {
+    std::vector<float> end;
+    threads::run(2, [&](threads::communicator& comm) {
+      std::vector<bf16> w(10, bf16(1.f));
+      std::vector<float> g(10);
+      optimizer opt{std::vector<tensor>{{"w", w, g}}, sgd{}, 0.1, slow{}, comm};
+      for (int t = 0; t < 40; ++t) {
+        std::ranges::fill(g, 0.25f);
+        opt.step(1);
+        if (again && t % 2 == 1) opt.resize(comm);
+      }
+      if (comm.rank() == 0)
+        opt.visit([&](state_piece const& p) {
+          if (p.name == "sync/merge0/anchor/w") end = {p.data.as<float>().begin(), p.data.as<float>().end()};
+        });
+    });
+    return end;
+  };
+  auto const straight = run(false);
+  BOOST_TEST(same_bits(straight, run(true)));
+  BOOST_TEST(straight[0] < 1.f);
+}
