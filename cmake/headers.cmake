@@ -26,6 +26,7 @@ set(LIMBER_HEADERS
     limber/core/config.hpp
     limber/core/dtype.hpp
     limber/core/error.hpp
+    limber/core/fingerprint.hpp
     limber/core/kinds.hpp
     limber/core/math.hpp
     limber/core/noise.hpp
@@ -37,11 +38,11 @@ set(LIMBER_HEADERS
     limber/core/version.hpp
     limber/fuse/bucket_plan.hpp
     limber/fuse/executor.hpp
-    limber/fuse/fingerprint.hpp
     limber/fuse/functors.hpp
     limber/fuse/host.hpp
     limber/fuse/host_loop.hpp
     limber/fuse/layout.hpp
+    limber/fuse/rule_fingerprint.hpp
     limber/fuse/rule_functors.hpp
     limber/fuse/updater.hpp
     limber/fuse/updater_part.hpp

@@ -4,9 +4,9 @@
 /// @file
 /// Which tensors cross the wire together, in what order, and where they lie in the flat buffer.
 
+#include <limber/core/fingerprint.hpp>
 #include <limber/core/norm.hpp>
 #include <limber/core/tensor.hpp>
-#include <limber/fuse/fingerprint.hpp>
 #include <limber/fuse/layout.hpp>
 
 #include <algorithm>

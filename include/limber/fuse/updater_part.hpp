@@ -4,12 +4,13 @@
 /// @file
 /// The tensors that one type of rule updates, with their slots and counters.
 
+#include <limber/core/fingerprint.hpp>
 #include <limber/core/kinds.hpp>
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/executor.hpp>
-#include <limber/fuse/fingerprint.hpp>
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/layout.hpp>
+#include <limber/fuse/rule_fingerprint.hpp>
 #include <limber/fuse/rule_functors.hpp>
 
 #include <algorithm>

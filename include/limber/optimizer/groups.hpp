@@ -23,17 +23,6 @@ struct parameter_groups {
 
 namespace detail {
 
-template <class>
-struct group_rule;
-template <class R>
-struct group_rule<group<R>> {
-  using type = std::tuple<R>;
-};
-template <>
-struct group_rule<buffers> {
-  using type = std::tuple<>;
-};
-
 template <class R>
 auto as_tuple(group<R> g) {
   return std::tuple<std::vector<group<R>>>{std::vector<group<R>>{std::move(g)}};

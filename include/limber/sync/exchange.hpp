@@ -187,11 +187,11 @@ class exchange<Gradients, Merges...>::state {
     auto one = [&](auto& m) {
       if (done) return m.pin(at);
       if (!is_due(m)) return;
-      merged const r = m.run(at);
-      done = r.done;
+      i64 const applied = m.run(at);
+      done = true;
       if constexpr (!agreed && std::remove_reference_t<decltype(m)>::agreed) {
         // Counted now, by all: what the calls since the last merge really applied.
-        o.samples += r.samples - assumed_;
+        o.samples += applied - assumed_;
         assumed_ = 0;
       }
     };

@@ -4,7 +4,9 @@
 /// @file
 /// The tap after the rule: models cross and are merged.
 
+#include <limber/core/fingerprint.hpp>
 #include <limber/fuse/functors.hpp>
+#include <limber/fuse/rule_fingerprint.hpp>
 #include <limber/fuse/updater.hpp>
 #include <limber/rule/descent.hpp>
 #include <limber/sync/site.hpp>
@@ -45,12 +47,6 @@ struct merge {
 
   template <class Site>
   class state;
-};
-
-/// What a merge came to: agreed on all ranks of the group.
-struct merged {
-  bool done = false;
-  i64 samples = 0;  ///< that went into the merged models
 };
 
 /// The tap at work on a site.
@@ -103,8 +99,8 @@ class merge<When, Who, How>::state {
   }
   [[nodiscard]] bool due(Site const& at) const { return tap_.when(calls_, at.now); }
 
-  /// Merges the models of the group.
-  merged run(Site& at) {
+  /// Merges the models of the group. @return the samples that went into them, agreed in the group
+  i64 run(Site& at) {
     double const total = mean_difference(at);
     if (total > 0) {
       verdict const v = outer_.template step<false>(at.exec, reduced_.parts, tap_.rate, nominal(at) / total);
@@ -121,7 +117,7 @@ class merge<When, Who, How>::state {
     buffers_.run(at.exec, group, weight(at));
     calls_ = 0;
     samples_ = 0;
-    return {true, static_cast<i64>(total)};
+    return static_cast<i64>(total);
   }
 
   /// Writes the mean of the models to the parameters, that of buffers to the buffers. Changes nothing

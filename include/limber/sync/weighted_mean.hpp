@@ -65,12 +65,9 @@ class weighted_mean {
     reduced_ = e.make(plan_.where);
   }
 
-  /// Writes the mean to the list itself. @return false if all weights were 0 and nothing changed
-  bool run(E& e, C& group, double weight) { return run_into(e, group, weight, list_); }
-
-  /// Writes the mean to `to`.
-  bool run_into(E& e, C& group, double weight, tensor_list const& to) {
-    if (list_.empty() || (group.size() == 1 && &to == &list_)) return false;
+  /// @return false if nothing changed: all weights were 0, or there is nobody to average with
+  bool run(E& e, C& group, double weight) {
+    if (list_.empty() || group.size() == 1) return false;
     std::array<double, 1> mine{weight}, all{};
     if (!e.norm(weighted{weight}, out(packed_.parts), in(list_)).total.finite) {
       e.each(zero{}, out(packed_.parts));
@@ -80,7 +77,7 @@ class weighted_mean {
     flights_.all_reduce(group, plan_, packed_, reduced_, const_view(mine, "mean: weights"),
                         view(all, "mean: weights"));
     if (!(all[0] > 0)) return false;
-    e.each(scaled_copy{1 / all[0]}, out(to), in(reduced_.parts));
+    e.each(scaled_copy{1 / all[0]}, out(list_), in(reduced_.parts));
     return true;
   }
 
