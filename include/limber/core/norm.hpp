@@ -10,11 +10,17 @@
 /// binary tree over their index, tensors by a binary tree over their order by name. So the result
 /// depends on the values and names alone: not on buckets, threads, launches or devices. A warp
 /// holds a leaf as 32 lanes × 8 elements × 16 rows, with 16-byte loads.
+///
+/// Columns are kept three times, after J. L. Blue (A Portable Fortran Program to Find the Euclidean
+/// Norm of a Vector, TOMS 1978): once for elements of ordinary magnitude, once for large ones scaled
+/// down, once for small ones scaled up. So one pass over the elements is enough.
 
 #include <limber/core/config.hpp>
 #include <limber/core/math.hpp>
 
 #include <cstddef>
+#include <cstring>
+#include <initializer_list>
 #include <span>
 
 namespace limber {
@@ -66,59 +72,118 @@ template <class T>
   return math::mul(root, math::power_of_two<T>(q.e - half));
 }
 
-namespace detail {
-
-/// The exponent that brings the largest magnitude of a leaf to [1, 2); NaN or infinity is reported.
+/// The same sum with s in [1, 4) and e to match, exactly; zero and what is not finite stay.
 template <class T>
-[[nodiscard]] LIMBER_HD inline int leaf_exponent(typename math::detail::bits<T>::type largest) noexcept {
+[[nodiscard]] LIMBER_HD inline square_sum<T> normalised(square_sum<T> q) noexcept {
   using B = math::detail::bits<T>;
-  int const field = static_cast<int>(largest >> B::mantissa);
-  // Subnormals are scaled like the smallest normal number.
-  int const e = (field == 0 ? 1 : field) - B::bias;
-  int const limit = B::bias - 1;
-  return e > limit ? limit : e;
+  if (q.s == 0 || !q.finite()) return q;
+  int const exponent = static_cast<int>(math::magnitude_bits(q.s) >> B::mantissa) - B::bias;
+  int const half = exponent >= 0 ? exponent / 2 : -((1 - exponent) / 2);
+  return {math::mul(q.s, math::power_of_two<T>(-2 * half)), q.e + half};
 }
 
-}  // namespace detail
-
-/// Sum of squares of one leaf, n ≤ 4,096 elements. The host's form; a warp follows the same tree.
+/// One column of a leaf: three running sums of squares, for three ranges of magnitude.
 ///
-/// The exponent is a multiple of 1; elements are scaled by 2^−e, an exact operation, before they
-/// are squared.
+///     |v| < 2^−limit: scaled by 2^shift        |v| ≥ 2^limit: scaled by 2^−shift       else as it is
+///
+/// No sum of 4,096 such squares leaves the range of normal numbers. A v that is not finite makes
+/// `large` not finite.
 template <class T>
-[[nodiscard]] inline square_sum<T> leaf_square_sum(T const* x, i64 n) noexcept {
-  using B = math::detail::bits<T>;
-  typename B::type largest = 0;
-  for (i64 i = 0; i < n; ++i) {
-    auto const m = math::magnitude_bits(x[i]);
-    largest = m > largest ? m : largest;
+struct square_column {
+  static constexpr bool single = sizeof(T) == 4;
+  static constexpr int limit = single ? 50 : 450;
+  static constexpr int shift = single ? 100 : 700;
+
+  T ordinary = 0, large = 0, small = 0;
+
+  /// True if v belongs to `ordinary`, or is zero: then `fma(v, v, ordinary)` is all that add does.
+  [[nodiscard]] static LIMBER_HD bool is_ordinary(T v) noexcept {
+    using B = math::detail::bits<T>;
+    using U = typename B::type;
+    auto const u = math::magnitude_bits(v);
+    constexpr U low = static_cast<U>(B::bias - limit) << B::mantissa;
+    constexpr U high = static_cast<U>(B::bias + limit) << B::mantissa;
+    return u - low < high - low || u == 0;
   }
-  if (largest == 0) return {};
-  if (largest >= B::infinity) {
-    typename B::type const nan = B::infinity | (B::infinity >> 1);
-    T bad;
-    std::memcpy(&bad, &nan, sizeof bad);
-    return {bad, 0};
-  }
-  int const e = detail::leaf_exponent<T>(largest);
-  T const scale = math::power_of_two<T>(-e);
-  T column[leaf_columns] = {};
-  i64 const rows = n / leaf_columns, rest = n % leaf_columns;
-  for (i64 r = 0; r < rows; ++r)
-    for (int c = 0; c < leaf_columns; ++c) {
-      T const v = math::mul(x[r * leaf_columns + c], scale);
-      column[c] = math::fma(v, v, column[c]);
+
+  LIMBER_HD void add(T v) noexcept {
+    if (is_ordinary(v)) {
+      ordinary = math::fma(v, v, ordinary);
+    } else if (math::magnitude_bits(v) >= math::magnitude_bits(math::power_of_two<T>(limit))) {
+      T const x = math::mul(v, math::power_of_two<T>(-shift));
+      large = math::fma(x, x, large);
+    } else {
+      T const x = math::mul(v, math::power_of_two<T>(shift));
+      small = math::fma(x, x, small);
     }
-  for (int c = 0; c < rest; ++c) {
-    T const v = math::mul(x[rows * leaf_columns + c], scale);
-    column[c] = math::fma(v, v, column[c]);
   }
+};
+
+/// A leaf's sum from the sums over its columns, each added by the tree.
+template <class T>
+[[nodiscard]] LIMBER_HD inline square_sum<T> leaf_sum(square_column<T> total) noexcept {
+  using B = math::detail::bits<T>;
+  if (!math::finite(total.large)) {
+    typename B::type const bits = B::infinity | (B::infinity >> 1);
+    T nan;
+    std::memcpy(&nan, &bits, sizeof nan);
+    return {nan, 0};
+  }
+  constexpr int shift = square_column<T>::shift;
+  square_sum<T> const ordinary = normalised(square_sum<T>{total.ordinary, 0});
+  if (total.large == 0 && total.small == 0) return ordinary;
+  return add(add(normalised(square_sum<T>{total.large, shift}), ordinary),
+             normalised(square_sum<T>{total.small, -shift}));
+}
+
+namespace detail {
+
+/// Adds 256 columns by the tree: neighbouring eights first, then the 32 sums of eight.
+template <class T>
+[[nodiscard]] inline T column_tree(T* column) noexcept {
   for (int width = 4; width > 0; width /= 2)
     for (int c = 0; c < leaf_columns; c += 8)
       for (int k = 0; k < width; ++k) column[c + k] = math::add(column[c + k], column[c + k + width]);
   for (int width = 16; width > 0; width /= 2)
     for (int c = 0; c < width; ++c) column[8 * c] = math::add(column[8 * c], column[8 * (c + width)]);
-  return {column[0], e};
+  return column[0];
+}
+
+}  // namespace detail
+
+/// Sum of squares of one leaf, n ≤ 4,096 elements. The host's form; a warp follows the same tree.
+template <class T>
+[[nodiscard]] inline square_sum<T> leaf_square_sum(T const* x, i64 n) noexcept {
+  using B = math::detail::bits<T>;
+  using U = typename B::type;
+  // Whether all are ordinary, in a loop that a compiler can vectorise: 0 wraps to the largest number.
+  U largest = 0, smallest = ~U{0};
+  for (i64 i = 0; i < n; ++i) {
+    auto const m = math::magnitude_bits(x[i]);
+    largest = m > largest ? m : largest;
+    smallest = m - 1 < smallest ? m - 1 : smallest;
+  }
+  if (largest == 0) return {};
+  constexpr int limit = square_column<T>::limit;
+  constexpr U low = static_cast<U>(B::bias - limit) << B::mantissa;
+  constexpr U high = static_cast<U>(B::bias + limit) << B::mantissa;
+  if (smallest + 1 >= low && largest < high) {
+    T column[leaf_columns] = {};
+    for (i64 at = 0; at < n; at += leaf_columns) {
+      i64 const m = n - at < leaf_columns ? n - at : leaf_columns;
+      for (i64 c = 0; c < m; ++c) column[c] = math::fma(x[at + c], x[at + c], column[c]);
+    }
+    return leaf_sum(square_column<T>{detail::column_tree(column), 0, 0});
+  }
+  square_column<T> columns[leaf_columns] = {};
+  for (i64 i = 0; i < n; ++i) columns[i % leaf_columns].add(x[i]);
+  square_column<T> total;
+  T column[leaf_columns];
+  for (auto const part : {&square_column<T>::ordinary, &square_column<T>::large, &square_column<T>::small}) {
+    for (int c = 0; c < leaf_columns; ++c) column[c] = columns[c].*part;
+    total.*part = detail::column_tree(column);
+  }
+  return leaf_sum(total);
 }
 
 /// Adds partial sums by a fixed binary tree: halves of the smallest power of two ≥ their number.
