@@ -4,14 +4,14 @@
 /// @file
 /// The contract of an executor: the only place that touches tensor memory.
 
-#include <limber/core/norm.hpp>
 #include <limber/core/random.hpp>
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/layout.hpp>
+#include <limber/fuse/norm_report.hpp>
+#include <limber/fuse/shared_array.hpp>
 
 #include <concepts>
 #include <type_traits>
-#include <vector>
 
 namespace limber {
 
@@ -42,43 +42,52 @@ struct operand {
 /// The functor for tensor `t` in arithmetic type T: `source.at<T>(t)` if the source makes one per
 /// tensor (rules, whose coefficients differ), else the source itself.
 template <class T, class F>
-[[nodiscard]] LIMBER_HD inline decltype(auto) functor_of(F const& source, i64 t) noexcept {
+[[nodiscard]] LIMBER_HD inline decltype(auto) functor_of(F const& source, [[maybe_unused]] i64 t) noexcept {
   if constexpr (requires { source.template at<T>(t); })
     return source.template at<T>(t);
   else
     return (source);
 }
 
-/// What a norm pass found out.
-struct norm_report {
-  struct entry {
-    double square = 0;   ///< Σ x², in double
-    double root = 0;     ///< √Σ x² as computed in the arithmetic type: the same bits on every device
-    bool finite = true;  ///< no element is infinite or NaN
-  };
-  std::vector<entry> tensors;
-  entry total;
-  i64 culprit = -1;  ///< first tensor with a non-finite element, −1 when there is none
-};
-
 /// Runs functors over lists of tensors.
 ///
 ///     slab make(layout const&)                     flat memory, zeroed; once, never in a step
 ///     void each(f, operands…)                      f(x…) for every element; x is T& or T const&
-///     norm_report const& norm(f, operands…)        the same, and the norms of what f returns
-///     event record(); void wait(event)             orders what was started before against a collective
+///     void measure(norm_memory&, f, operands…)     the same, and the norms of what f returns (T or two<T>)
+///     norm_report const& norm(f, operands…)        measure, and read. Synchronizes.
+///     norm_report const& report(norm_memory const&)   reads what `measure` found. Synchronizes.
+///     void run(i64 n, f)                           f(i) for i in [0, n): control, not tensors
+///     shared_array<T> share<T>(n)                  memory that host and functors both see; once
+///     void publish(shared_array)                   host side → executor's side; the host side may change at
+///     once void collect(shared_array)                   executor's side → host side. Synchronizes. event
+///     record(); void wait(event)             the host waits for what was started before
 ///
 /// Shapes   all lists have the same number of tensors and equal lengths position by position; tensors
 ///          of length 0 are skipped. Lists must not overlap each other. f64 goes with f64 only.
-/// Order    calls take effect in the order they are made. The report is valid until the next `norm`.
-/// Bits     `each` is element-wise, `norm` follows the tree of core/norm.hpp: threads change nothing.
+/// Order    calls take effect in the order they are made; only what says so waits for them. A functor
+///          that reads memory reads the executor's side (`shared_array::device`). A report is valid until
+///          the next one.
+/// Bits     `each` is element-wise, `measure` follows the tree of core/norm.hpp: threads change nothing.
 template <class E>
 concept executor = requires(E& e, layout const& where, tensor_list const& l, void (*f)(float&, float const&),
-                            float (*g)(float const&)) {
+                            float (*g)(float const&), void (*h)(i64), norm_memory& m, shared_array<i64> a) {
   { e.make(where) } -> std::same_as<slab>;
   e.each(f, inout(l), in(l));
+  e.measure(m, g, in(l));
   { e.norm(g, in(l)) } -> std::same_as<norm_report const&>;
+  { e.report(m) } -> std::same_as<norm_report const&>;
+  e.run(i64{1}, h);
+  { e.template share<i64>(i64{1}) } -> std::same_as<shared_array<i64>>;
+  e.publish(a);
+  e.collect(a);
   e.wait(e.record());
+};
+
+/// True for an executor whose work is done later: functors then test on the device what the host
+/// cannot know yet. Says so by `static constexpr bool deferred = true`.
+template <class E>
+inline constexpr bool is_deferred = requires {
+  requires E::deferred;
 };
 
 }  // namespace limber

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <tuple>
 #include <vector>
@@ -57,20 +58,52 @@ class host {
   }
 
   template <class F, access... A>
-  norm_report const& norm(F const& f, operand<A>... lists) {
+  void measure(norm_memory& to, F const& f, operand<A>... lists) {
     i64 const leaves = check_shapes(lists...);
     tensor_list const& list = *std::get<0>(std::tie(lists...)).list;
-    narrow_.resize(static_cast<std::size_t>(leaves));
-    wide_.resize(static_cast<std::size_t>(leaves));
+    expects(to.tensors == static_cast<i64>(list.size()), "measure: memory for ", to.tensors, " norms, but ",
+            list.size(), " tensors");
+    for (auto* parts : {&narrow_[0], &narrow_[1]}) parts->resize(static_cast<std::size_t>(leaves));
+    for (auto* parts : {&wide_[0], &wide_[1]}) parts->resize(static_cast<std::size_t>(leaves));
+    for (std::size_t t = 0; t < list.size(); ++t) to.is_wide[t] = wide(static_cast<i64>(t), lists...);
     for_leaves(&list, leaves, [&](i64 t, i64 first, i64 n, i64 leaf) {
       auto const k = static_cast<std::size_t>(leaf);
-      if (wide(t, lists...))
-        wide_[k] = detail::norm_leaf<double>(functor_of<double>(f, t), t, first, n, lists...);
+      if (to.is_wide[static_cast<std::size_t>(t)] != 0)
+        put(wide_, k, detail::norm_leaf<double>(functor_of<double>(f, t), t, first, n, lists...));
       else
-        narrow_[k] = detail::norm_leaf<float>(functor_of<float>(f, t), t, first, n, lists...);
+        put(narrow_, k, detail::norm_leaf<float>(functor_of<float>(f, t), t, first, n, lists...));
     });
-    return summarize(list, [&](i64 t) { return wide(t, lists...); });
+    for (int sum = 0; sum < to.sums; ++sum) summarize(list, to, sum);
   }
+
+  template <class F, access... A>
+  norm_report const& norm(F const& f, operand<A>... lists) {
+    auto const n = static_cast<i64>(std::get<0>(std::tie(lists...)).list->size());
+    if (own_.tensors != n || own_.narrow.n == 0) own_ = make_norms(*this, n);
+    measure(own_, f, lists...);
+    return report(own_);
+  }
+
+  norm_report const& report(norm_memory const& m) {
+    read_norms(m, report_);
+    return report_;
+  }
+
+  template <class F>
+  void run(i64 n, F const& f) const {
+    for (i64 i = 0; i < n; ++i) f(i);
+  }
+
+  template <class T>
+  [[nodiscard]] shared_array<T> share(i64 n) const {
+    auto memory = std::make_shared<std::vector<T>>(static_cast<std::size_t>(n));
+    T* const p = memory->data();
+    return {p, p, n, std::move(memory)};
+  }
+  template <class T>
+  void publish(shared_array<T> const&) const noexcept {}
+  template <class T>
+  void collect(shared_array<T> const&) const noexcept {}
 
   [[nodiscard]] event record() const noexcept { return {}; }
   void wait(event) const noexcept {}
@@ -131,47 +164,54 @@ class host {
     run(0, leaves);
   }
 
-  template <class Wide>
-  norm_report const& summarize(tensor_list const& list, Wide const& is_wide) {
-    report_.tensors.resize(list.size());
-    sums_.resize(list.size());
-    report_.culprit = -1;
-    bool any_wide = false;
-    std::size_t leaf = 0;
-    for (std::size_t t = 0; t < list.size(); ++t) {
-      auto const n = static_cast<std::size_t>(leaves_of(list[t]));
-      auto entry = [&]<class T>(std::vector<square_sum<T>> const& part) {
-        auto const sum = tree_sum(std::span<square_sum<T> const>(part).subspan(leaf, n));
-        report_.tensors[t] = {value_of(sum), static_cast<double>(root_of(sum)), sum.finite()};
-        sums_[t] = {static_cast<double>(sum.s), sum.e};
-      };
-      if (is_wide(static_cast<i64>(t))) {
-        entry(wide_);
-        any_wide = any_wide || n > 0;
-      } else {
-        entry(narrow_);
-      }
-      if (!report_.tensors[t].finite && report_.culprit < 0) report_.culprit = static_cast<i64>(t);
-      leaf += n;
-    }
-    if (any_wide) {
-      set_total(tree_sum(std::span<square_sum<double> const>(sums_)));
-    } else {
-      narrow_.resize(list.size());
-      for (std::size_t t = 0; t < list.size(); ++t) narrow_[t] = {static_cast<float>(sums_[t].s), sums_[t].e};
-      set_total(tree_sum(std::span<square_sum<float> const>(narrow_)));
-    }
-    return report_;
-  }
+  template <class T>
+  using sums_of = std::vector<square_sum<T>>;
 
   template <class T>
-  void set_total(square_sum<T> sum) {
-    report_.total = {value_of(sum), static_cast<double>(root_of(sum)), sum.finite()};
+  static void put(sums_of<T> (&parts)[2], std::size_t leaf, two<square_sum<T>> const& sums) {
+    parts[0][leaf] = sums.first;
+    parts[1][leaf] = sums.second;
+  }
+
+  // Leaves to tensors, tensors to the total; in double as soon as one tensor is.
+  void summarize(tensor_list const& list, norm_memory& to, int sum) {
+    auto const at = static_cast<std::size_t>(sum) * static_cast<std::size_t>(to.tensors + 1);
+    bool any_wide = false;
+    std::size_t leaf = 0;
+    tensors_.resize(list.size());
+    wide_tensors_.resize(list.size());
+    for (std::size_t t = 0; t < list.size(); ++t) {
+      auto const n = static_cast<std::size_t>(leaves_of(list[t]));
+      auto entry = [&]<class T>(sums_of<T> const& part) {
+        auto const s = tree_sum(std::span<square_sum<T> const>(part).subspan(leaf, n));
+        wide_tensors_[t] = {static_cast<double>(s.s), s.e};
+        return tensor_norm<T>{s, root_of(s)};
+      };
+      if (to.is_wide[t] != 0) {
+        to.wide[at + t] = entry(wide_[sum]);
+        any_wide = any_wide || n > 0;
+      } else {
+        to.narrow[at + t] = entry(narrow_[sum]);
+        tensors_[t] = to.narrow[at + t].sum;
+      }
+      leaf += n;
+    }
+    auto const last = at + list.size();
+    if (any_wide) {
+      auto const s = tree_sum(std::span<square_sum<double> const>(wide_tensors_));
+      to.wide[last] = {s, root_of(s)};
+      to.narrow[last] = {{static_cast<float>(s.s), s.e}, static_cast<float>(root_of(s))};
+    } else {
+      auto const s = tree_sum(std::span<square_sum<float> const>(tensors_));
+      to.narrow[last] = {s, root_of(s)};
+      to.wide[last] = {{static_cast<double>(s.s), s.e}, static_cast<double>(root_of(s))};
+    }
   }
 
   int threads_;
-  std::vector<square_sum<float>> narrow_;
-  std::vector<square_sum<double>> wide_, sums_;
+  sums_of<float> narrow_[2], tensors_;
+  sums_of<double> wide_[2], wide_tensors_;
+  norm_memory own_;
   norm_report report_;
 };
 

@@ -173,23 +173,53 @@ void run_stretches_for(T* y, F const& f, i64 n, std::index_sequence<K...>, stret
   }
 }
 
+// Block by block into `y`, and `then(first, elements)` after each.
+template <class Y, class F, class Then, std::size_t... K, class T, access... A>
+void stretch_results(Y* y, F const& f, i64 n, std::index_sequence<K...>, Then const& then,
+                     stretch<T, A> const&... x) {
+  alignas(64) T buffer[sizeof...(A)][block];
+  for (i64 at = 0; at < n; at += block) {
+    i64 const m = n - at < block ? n - at : block;
+    loop_result(f, m, y, x.load(at, m, buffer[K])...);
+    (x.store(at, m, buffer[K]), ...);
+    then(at, m);
+  }
+}
+
 /// Calls f for `n` elements of tensor `t` from `first`; all operands directly, or block by block.
 template <class T, class F, access... A>
 void run_leaf(F const& f, i64 t, i64 first, i64 n, operand<A> const&... lists) {
   run_stretches<T>(f, n, std::index_sequence_for<operand<A>...>{}, stretch<T, A>(lists, t, first)...);
 }
 
-/// The same, and the sum of squares of what f returns.
+/// The same, and the sum of squares of what f returns; the second is zero unless f returns two values.
 template <class T, class F, access... A>
-square_sum<T> norm_leaf(F const& f, i64 t, i64 first, i64 n, operand<A> const&... lists) {
+two<square_sum<T>> norm_leaf(F const& f, i64 t, i64 first, i64 n, operand<A> const&... lists) {
   if constexpr (std::is_same_v<F, identity> && sizeof...(A) == 1) {
     // The norm of a list as it lies there: nothing to write down first.
     stretch<T, A...> const x(lists..., t, first);
-    if (x.direct()) return square_of(static_cast<T const*>(x.load(0, n, nullptr)), n);
+    if (x.direct()) return {square_of(static_cast<T const*>(x.load(0, n, nullptr)), n), {}};
   }
-  alignas(64) T y[leaf_size];
-  run_stretches_for<T>(y, f, n, std::index_sequence_for<operand<A>...>{}, stretch<T, A>(lists, t, first)...);
-  return square_of(y, n);
+  constexpr auto operands = std::index_sequence_for<operand<A>...>{};
+  using result = decltype(f(std::declval<std::conditional_t<A == access::in, T const&, T&>>()...));
+  if constexpr (norms_in<result> == 2) {
+    alignas(64) T y[leaf_size], z[leaf_size];
+    two<T> both[block];
+    stretch_results(
+        both, f, n, operands,
+        [&](i64 at, i64 m) {
+          for (i64 i = 0; i < m; ++i) {
+            y[at + i] = both[i].first;
+            z[at + i] = both[i].second;
+          }
+        },
+        stretch<T, A>(lists, t, first)...);
+    return {square_of(y, n), square_of(z, n)};
+  } else {
+    alignas(64) T y[leaf_size];
+    run_stretches_for<T>(y, f, n, operands, stretch<T, A>(lists, t, first)...);
+    return {square_of(y, n), {}};
+  }
 }
 
 }  // namespace limber::detail

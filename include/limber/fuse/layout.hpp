@@ -7,6 +7,7 @@
 #include <limber/core/tensor.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -14,7 +15,7 @@
 
 namespace limber {
 
-/// Slots start on this many bytes, so that every tensor allows 16-byte accesses.
+/// The widest access: memory of our own is laid out so that every tensor allows it.
 inline constexpr i64 slot_alignment = 16;
 
 [[nodiscard]] constexpr i64 round_up(i64 bytes, i64 to) noexcept { return (bytes + to - 1) / to * to; }
@@ -31,14 +32,25 @@ struct layout {
   i64 bytes = 0;  ///< size of the whole, slots padded to 16 bytes
 };
 
-/// The plain layout: one tensor after the other, each in its compute type.
+/// Elements of a view in front of its first 16-byte boundary; 0 if no element lies on one.
+[[nodiscard]] inline i64 elements_before_boundary(tensor_view const& t) noexcept {
+  i64 const past = static_cast<i64>(reinterpret_cast<std::uintptr_t>(t.data) % slot_alignment);
+  i64 const missing = past == 0 ? 0 : slot_alignment - past;
+  return missing % size_of(t.type) == 0 ? missing / size_of(t.type) : 0;
+}
+
+/// The plain layout: one tensor after the other, each in its compute type and congruent to the view it
+/// is like: where that one reaches a 16-byte boundary, so does this, and both can be read 16 bytes at a
+/// time from the same element on.
 [[nodiscard]] inline layout layout_of(tensor_list const& like) {
   layout out;
   out.places.reserve(like.size());
   for (auto const& t : like) {
     dtype const type = compute_type(t.type);
-    out.places.push_back({out.bytes, t.length, type, t.name});
-    out.bytes += round_up(t.length * size_of(type), slot_alignment);
+    i64 const head = elements_before_boundary(t) * size_of(type);
+    i64 const offset = out.bytes + round_up(head, slot_alignment) - head;
+    out.places.push_back({offset, t.length, type, t.name});
+    out.bytes = round_up(offset + t.length * size_of(type), slot_alignment);
   }
   return out;
 }

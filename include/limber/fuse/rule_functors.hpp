@@ -5,6 +5,8 @@
 /// A rule's step as functors for an executor: unscale, clip, decay, update, in one pass.
 
 #include <limber/core/math.hpp>
+#include <limber/fuse/hyper.hpp>
+#include <limber/fuse/norm_report.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/wrapper.hpp>
 
@@ -14,55 +16,90 @@
 
 namespace limber::detail {
 
+/// g as it is, for its norm, and the model beside it for its own.
+struct gradient_and_value {
+  template <class T>
+  [[nodiscard]] LIMBER_HD two<T> operator()(T const& g, T const& w) const noexcept {
+    return {g, w};
+  }
+};
+
 /// p ← R(p, scale · g, slots…); where the gradient is writable it is zeroed in the same pass.
-template <update_rule R, class T>
+///
+/// @tparam Gated  the host does not know yet whether the gradient is finite: `skip` says so
+template <update_rule R, class T, bool Gated>
 struct update_element {
   coefficients_of<R, T> c;
   T scale;
+  bool skip;
 
   template <class G, class... S>
   LIMBER_HD void operator()(T& p, G& g, S&... slots) const noexcept {
     T const x = math::mul(scale, g);
     if constexpr (!std::is_const_v<G>) g = T(0);
+    if constexpr (Gated)
+      if (skip) return;
     p = R::update(c, p, x, slots...);
   }
 };
 
-/// g ← direction of a two-pass rule, returned for its norm.
-template <update_rule R, class T>
+/// g ← direction of a two-pass rule, returned for its norm, and the model if the rule wants its norm.
+template <update_rule R, class T, bool Gated>
 struct direct_element {
   coefficients_of<R, T> c;
   T scale;
+  bool skip;
 
   template <class... S>
-  LIMBER_HD T operator()(T& g, T const& p, S&... slots) const noexcept {
-    g = R::direction(c, p, math::mul(scale, g), slots...);
-    return g;
+  LIMBER_HD auto operator()(T& g, T const& p, S&... slots) const noexcept {
+    bool run = true;
+    if constexpr (Gated) run = !skip;
+    if (run) g = R::direction(c, p, math::mul(scale, g), slots...);
+    if constexpr (needs_value_norm<R>)
+      return two<T>{g, model(p, slots...)};
+    else
+      return g;
+  }
+
+ private:
+  template <class... S>
+  [[nodiscard]] static LIMBER_HD T model(T const& p, S&... slots) noexcept {
+    if constexpr (has_master<R>) {
+      T w = p;
+      int k = 0;
+      ((w = k++ == R::master_slot ? slots : w), ...);
+      return w;
+    } else {
+      return p;
+    }
   }
 };
 
 /// p ← what a two-pass rule makes of its direction; the direction is zeroed.
-template <update_rule R, class T>
+template <update_rule R, class T, bool Gated>
 struct apply_element {
   coefficients_of<R, T> c;
+  bool skip;
 
   template <class... S>
   LIMBER_HD void operator()(T& p, T& direction, S&... slots) const noexcept {
-    p = R::apply(c, p, direction, slots...);
+    T const d = direction;
     direction = T(0);
+    if constexpr (Gated)
+      if (skip) return;
+    p = R::apply(c, p, d, slots...);
   }
 };
 
-/// Everything a rule's step reads besides tensors: coefficients per tensor, norms and the scale, in
-/// memory, so that a device can read them without the host.
+/// Everything a rule's step reads besides tensors, in executor-side memory: kernels need no host.
 template <update_rule R>
 struct step_facts {
   coefficients_of<R, float> const* narrow = nullptr;
   coefficients_of<R, double> const* wide = nullptr;
-  double const* value_root = nullptr;  ///< ‖w‖ per tensor; null unless the rule asks for it
-  double const* gradient_root = nullptr;  ///< ‖g‖ per tensor before `scale`; ‖direction‖ in the second pass
-  double total_root = 0;                  ///< ‖g‖ of all, before `scale`
-  double scale = 1;
+  i64 const* index = nullptr;  ///< the part's tensor → the updater's, which norms are counted by
+  hyper_block const* hyper = nullptr;
+  norm_facts gradient{};  ///< before `scale`
+  norm_facts value{};     ///< of the model; only for one-pass rules that need it
 
   template <class T>
   [[nodiscard]] LIMBER_HD coefficients_of<R, T> coefficients(i64 t) const noexcept {
@@ -73,51 +110,58 @@ struct step_facts {
   }
 
   template <class T>
-  [[nodiscard]] LIMBER_HD norms<T> norms_of(i64 t, T by) const noexcept {
-    return {value_root != nullptr ? static_cast<T>(value_root[t]) : T(0),
-            math::mul(by, static_cast<T>(gradient_root[t])), math::mul(by, static_cast<T>(total_root))};
+  [[nodiscard]] LIMBER_HD norms<T> norms_of(i64 t) const noexcept {
+    T const by = hyper->scale_as<T>();
+    T const w = value.tensors > 0 ? value.of<T>(index[t]).root : T(0);
+    return {w, math::mul(by, gradient.of<T>(index[t]).root), math::mul(by, gradient.total<T>().root)};
   }
 
   /// Coefficients after the rule has seen the gradient's norms.
   template <class T>
   [[nodiscard]] LIMBER_HD coefficients_of<R, T> refined(i64 t) const noexcept {
     if constexpr (uses_norms<R>)
-      return R::refine(coefficients<T>(t), norms_of<T>(t, static_cast<T>(scale)));
+      return R::refine(coefficients<T>(t), norms_of<T>(t));
     else
       return coefficients<T>(t);
   }
+
+  /// True if this update must change nothing.
+  [[nodiscard]] LIMBER_HD bool skips() const noexcept { return hyper->hold != 0 || !gradient.finite(); }
 };
 
 /// Makes update_element for each tensor.
-template <update_rule R>
+template <update_rule R, bool Gated>
 struct update_source {
   step_facts<R> facts;
   template <class T>
-  [[nodiscard]] LIMBER_HD update_element<R, T> at(i64 t) const noexcept {
-    return {facts.template refined<T>(t), static_cast<T>(facts.scale)};
+  [[nodiscard]] LIMBER_HD update_element<R, T, Gated> at(i64 t) const noexcept {
+    return {facts.template refined<T>(t), facts.hyper->template scale_as<T>(), Gated && facts.skips()};
   }
 };
 
 /// Makes direct_element for each tensor.
-template <update_rule R>
+template <update_rule R, bool Gated>
 struct direct_source {
   step_facts<R> facts;
   template <class T>
-  [[nodiscard]] LIMBER_HD direct_element<R, T> at(i64 t) const noexcept {
-    return {facts.template refined<T>(t), static_cast<T>(facts.scale)};
+  [[nodiscard]] LIMBER_HD direct_element<R, T, Gated> at(i64 t) const noexcept {
+    return {facts.template refined<T>(t), facts.hyper->template scale_as<T>(), Gated && facts.skips()};
   }
 };
 
-/// Makes apply_element for each tensor; `direction` holds the norms of the directions, unscaled.
-template <update_rule R>
+/// Makes apply_element for each tensor; `direction` and `value` are norms over the part's tensors, of
+/// the directions and of the model before the step.
+template <update_rule R, bool Gated>
 struct apply_source {
   step_facts<R> facts;
-  double const* direction_root = nullptr;
+  norm_facts direction{};
+  norm_facts value{};
   template <class T>
-  [[nodiscard]] LIMBER_HD apply_element<R, T> at(i64 t) const noexcept {
-    norms<T> n = facts.template norms_of<T>(t, static_cast<T>(facts.scale));
-    n.gradient = static_cast<T>(direction_root[t]);
-    return {R::refine_direction(facts.template refined<T>(t), n)};
+  [[nodiscard]] LIMBER_HD apply_element<R, T, Gated> at(i64 t) const noexcept {
+    norms<T> n = facts.template norms_of<T>(t);
+    n.gradient = direction.of<T>(t).root;
+    if constexpr (needs_value_norm<R>) n.value = value.of<T>(t).root;
+    return {R::refine_direction(facts.template refined<T>(t), n), Gated && facts.skips()};
   }
 };
 

@@ -50,6 +50,8 @@ struct verdict {
 ///          16-bit gradient it is rounded to that type once more.
 template <update_rule... R>
 class updater {
+  static constexpr bool wants_value_norm = ((needs_value_norm<R> && !two_pass<R>) || ...);
+
  public:
   /// @param values  the parameters, sorted by name: the order fixes the bits of the global norm
   explicit updater(tensor_list values) : values_(std::move(values)), frozen_(values_.size(), 0) {
@@ -77,6 +79,9 @@ class updater {
     each_part([&](auto& p) { assigned += p.size(); });
     expects(assigned == values_.size(), "updater: ", assigned, " rules for ", values_.size(), " tensors");
     each_part([&](auto& p) { p.allocate(e); });
+    hyper_ = e.template share<hyper_block>(1);
+    norms_ = make_norms(e, static_cast<i64>(values_.size()), wants_value_norm ? 2 : 1);
+    measured_ = model();
   }
 
   /// Copies parameters into weight slots that were never seeded.
@@ -85,27 +90,68 @@ class updater {
     each_part([&](auto& p) { p.seed(e); });
   }
 
-  /// Applies scale · gradients at `rate`, or nothing if an element is not finite.
+  /// Applies scale · gradients at `rate`, or nothing if an element is not finite. Synchronizes.
   ///
   /// @tparam Zero  also zero the gradients, in the same pass; on a skip too
   template <bool Zero, executor E>
   verdict step(E& e, tensor_list const& gradients, double rate, double scale) {
+    hyper_[0] = hyper_block(rate, scale);
+    e.publish(hyper_);
+    seed(e);
+    mask(e);
+    each_part([&](auto& p) { p.prepare(e, hyper_); });
+    launch<Zero>(e, gradients);
+    each_part([&](auto& p) { p.commit(e, hyper_, norms_.facts()); });
+    norm_report const& report = e.report(norms_);
+    return {report.total.finite, report.culprit, report.total.square * scale * scale};
+  }
+
+  /// The part of a step that touches tensors: norm, finite test, update; coefficients, rate and scale
+  /// are read from executor-side memory. Does not synchronize. @pre seed, mask; the parts prepared
+  template <bool Zero, executor E>
+  void launch(E& e, tensor_list const& gradients) {
     expects(gradients.size() == values_.size(), "updater: ", gradients.size(), " gradients for ",
             values_.size(), " parameters");
+    bool any_frozen = false;
     for (std::size_t i = 0; i < gradients.size(); ++i) {
       gradients_[i] = gradients[i];
-      if (frozen_[i] != 0) gradients_[i].length = 0;
+      if (frozen_[i] == 0) continue;
+      gradients_[i].length = 0;
+      any_frozen = true;
     }
-    report_ = e.norm(identity{}, in(gradients_));
-    verdict out{report_.total.finite, report_.culprit, report_.total.square * scale * scale};
-    if (out.applied)
+    if constexpr (wants_value_norm)
+      e.measure(norms_, detail::gradient_and_value{}, in(gradients_), in(measured_));
+    else
+      e.measure(norms_, identity{}, in(gradients_));
+    bool run = true;
+    if constexpr (!is_deferred<E>) run = norms_.facts().finite();
+    auto const gradient = norms_.facts();
+    auto const value = wants_value_norm ? norms_.facts(1) : norm_facts{};
+    if (run)
       each_part([&](auto& p) {
-        if (p.size() > 0) p.template step<Zero>(e, gradients_, frozen_, report_, rate, scale);
+        if (p.size() > 0) p.template step<Zero>(e, gradients_, hyper_, gradient, value);
       });
     if constexpr (Zero)
-      if (!out.applied || std::ranges::find(frozen_, i64{1}) != frozen_.end())
-        e.each(zero{}, limber::out(gradients));
-    return out;
+      if (!run || any_frozen) e.each(zero{}, limber::out(gradients));
+  }
+
+  /// Takes what was frozen since into the lists of a step. Does not synchronize.
+  template <executor E>
+  void mask(E& e) {
+    each_part([&](auto& p) { p.mask(e, frozen_); });
+    if constexpr (wants_value_norm)
+      for (std::size_t i = 0; i < values_.size(); ++i)
+        measured_[i].length = frozen_[i] != 0 ? 0 : values_[i].length;
+  }
+
+  /// What steps read and a kernel may write instead of the host: rate, scale, hold.
+  [[nodiscard]] shared_array<hyper_block> const& hyper() const noexcept { return hyper_; }
+  /// Norms of the last step's gradients, before `scale`.
+  [[nodiscard]] norm_memory const& norms() const noexcept { return norms_; }
+  /// Calls f(counters, tensors) for each rule type's counters.
+  template <class F>
+  void each_counters(F const& f) const {
+    std::apply([&](auto const&... p) { (f(p.counters(), static_cast<i64>(p.size())), ...); }, parts_);
   }
 
   /// Leaves tensor `index` out of norms and updates from now on, or takes it back in. Its state stays.
@@ -154,9 +200,9 @@ class updater {
   [[nodiscard]] i64 slot_bytes() const noexcept {
     return std::apply([](auto const&... p) { return (i64{0} + ... + p.slot_bytes()); }, parts_);
   }
-  /// Updates that the state of the tensors of rule `Rule` has seen, in their order.
+  /// Updates that the state of the tensors of rule `Rule` has seen, in their order; `collect` it first.
   template <class Rule>
-  [[nodiscard]] std::vector<i64> const& seen() const {
+  [[nodiscard]] shared_array<i64> const& seen() const noexcept {
     return std::get<detail::updater_part<Rule>>(parts_).seen();
   }
 
@@ -173,7 +219,9 @@ class updater {
   tensor_list values_, gradients_;
   std::vector<i64> origin_, frozen_;
   i64 elements_ = 0;
-  norm_report report_;
+  tensor_list measured_;  // the model, as norms see it
+  shared_array<hyper_block> hyper_;
+  norm_memory norms_;
   std::tuple<detail::updater_part<R>...> parts_;
 };
 

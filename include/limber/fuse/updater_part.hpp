@@ -10,6 +10,7 @@
 #include <limber/fuse/executor.hpp>
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/layout.hpp>
+#include <limber/fuse/rule_counters.hpp>
 #include <limber/fuse/rule_fingerprint.hpp>
 #include <limber/fuse/rule_functors.hpp>
 
@@ -18,13 +19,6 @@
 #include <vector>
 
 namespace limber {
-
-/// A rule as a group carries it.
-template <update_rule R>
-struct rule_share {
-  R rule;
-  double lr_scale = 1;
-};
 
 namespace detail {
 
@@ -48,24 +42,33 @@ class updater_part {
     names_.emplace_back(value.name);
   }
 
-  /// Allocates slots and working lists; nothing is allocated afterwards.
+  /// Allocates slots, counters and working lists; nothing is allocated afterwards.
   template <executor E>
   void allocate(E& e) {
     int used = 0;
     for (auto const& s : shares_) used = std::max(used, slots_used(s.rule));
     for (int k = 0; k < used; ++k) slots_.push_back(e.make(layout_of(all_)));
     for (auto const& s : slots_) working_.push_back(s.parts);
-    auto const n = index_.size();
+    auto const n = static_cast<i64>(index_.size());
     values_ = gradients_ = all_;
-    frozen_.assign(n, 0);
-    previous_rate_.assign(n, 0);
-    seen_.assign(n, 0);
-    seeded_.assign(n, 0);
-    narrow_.resize(n);
-    wide_.resize(n);
-    value_root_.resize(n);
-    gradient_root_.resize(n);
-    round_.resize(n);
+    seeded_.assign(index_.size(), 0);
+    entries_ = e.template share<rule_entry<R>>(n);
+    seen_ = e.template share<i64>(n);
+    previous_rate_ = e.template share<double>(n);
+    narrow_ = e.template share<coefficients_of<R, float>>(n);
+    wide_ = e.template share<coefficients_of<R, double>>(n);
+    round_ = e.template share<rounding>(n);
+    position_ = e.template share<i64>(n);
+    origin_memory_ = e.template share<i64>(n);
+    for (std::size_t t = 0; t < index_.size(); ++t) {
+      entries_[t] = {shares_[t], all_[t].type == dtype::f64 ? 1 : 0, 0};
+      position_[t] = index_[t];
+      origin_memory_[t] = origin_[t];
+    }
+    e.publish(entries_);
+    e.publish(position_);
+    e.publish(origin_memory_);
+    if constexpr (two_pass<R>) directions_ = make_norms(e, n, needs_value_norm<R> ? 2 : 1);
   }
 
   /// Weight slots start as copies of the parameter; done once per tensor, before its first update.
@@ -84,36 +87,62 @@ class updater_part {
     std::ranges::fill(seeded_, i64{1});
   }
 
-  /// One update. `report` holds the norms of the updater's whole gradient list; not the executor's own
-  /// copy, which the passes in here overwrite.
+  /// Counters and coefficients, for control functors.
+  [[nodiscard]] rule_counters<R> counters() const noexcept {
+    return {entries_.device, seen_.device, previous_rate_.device,
+            narrow_.device,  wide_.device, round_.device};
+  }
+
+  /// Leaves frozen tensors out of the coming steps: they have length 0 in the lists of a step.
+  template <executor E>
+  void mask(E& e, std::vector<i64> const& frozen) {
+    bool changed = false;
+    for (std::size_t t = 0; t < index_.size(); ++t) {
+      i64 const now = frozen[static_cast<std::size_t>(index_[t])];
+      if (entries_[t].frozen == now) continue;
+      changed = true;
+      entries_[t].frozen = now;
+      values_[t].length = now != 0 ? 0 : all_[t].length;
+      for (auto& s : working_) s[t].length = values_[t].length;
+    }
+    if (changed) e.publish(entries_);
+  }
+
+  /// Turns the rate in `hyper` into coefficients.
+  template <executor E>
+  void prepare(E& e, shared_array<hyper_block> const& hyper) {
+    e.run(seen_.n, prepare_rule<R>{counters(), hyper.device});
+  }
+
+  /// Counts the update, if it was made.
+  template <executor E>
+  void commit(E& e, shared_array<hyper_block> const& hyper, norm_facts const& gradient) {
+    e.run(seen_.n, commit_rule<R>{counters(), hyper.device, gradient});
+  }
+
+  /// One update from the updater's gradients and norms. @pre prepare
   template <bool Zero, executor E>
-  void step(E& e, tensor_list const& gradients, std::vector<i64> const& frozen, norm_report const& report,
-            double rate, double scale) {
-    mask(frozen);
-    prepare(e, gradients, report, rate);
-    auto const facts = step_facts<R>{
-        narrow_.data(),        wide_.data(),      needs_value_norm<R> ? value_root_.data() : nullptr,
-        gradient_root_.data(), report.total.root, scale};
+  void step(E& e, tensor_list const& gradients, shared_array<hyper_block> const& hyper,
+            norm_facts const& gradient, norm_facts const& value) {
+    constexpr bool gated = is_deferred<E>;
+    for (std::size_t t = 0; t < index_.size(); ++t) {
+      gradients_[t] = gradients[static_cast<std::size_t>(index_[t])];
+      gradients_[t].length = values_[t].length;
+    }
+    step_facts<R> const facts{narrow_.device, wide_.device, position_.device, hyper.device, gradient, value};
+    auto const values = inout(values_, round_.device, origin_memory_.device);
     dispatch<0>([&](auto const&... slots) {
       if constexpr (two_pass<R>) {
-        auto const& directions = e.norm(direct_source<R>{facts}, inout(gradients_), in(values_), slots...);
-        direction_root_.resize(index_.size());
-        for (std::size_t t = 0; t < index_.size(); ++t) direction_root_[t] = directions.tensors[t].root;
-        e.each(apply_source<R>{facts, direction_root_.data()}, inout(values_, round_.data(), origin_.data()),
-               inout(gradients_), slots...);
+        e.measure(directions_, direct_source<R, gated>{facts}, inout(gradients_), in(values_), slots...);
+        e.each(apply_source<R, gated>{facts, directions_.facts(),
+                                      directions_.facts(needs_value_norm<R> ? 1 : 0)},
+               values, inout(gradients_), slots...);
       } else if constexpr (Zero) {
-        e.each(update_source<R>{facts}, inout(values_, round_.data(), origin_.data()), inout(gradients_),
-               slots...);
+        e.each(update_source<R, gated>{facts}, values, inout(gradients_), slots...);
       } else {
-        e.each(update_source<R>{facts}, inout(values_, round_.data(), origin_.data()), in(gradients_),
-               slots...);
+        e.each(update_source<R, gated>{facts}, values, in(gradients_), slots...);
       }
     });
-    for (std::size_t t = 0; t < index_.size(); ++t) {
-      if (frozen_[t] != 0) continue;
-      ++seen_[t];
-      previous_rate_[t] = rate;
-    }
   }
 
   /// Replaces the entries of `model` by the masters, where the rule keeps one.
@@ -143,11 +172,10 @@ class updater_part {
   /// correction and dampening. Weight slots stay, and so does all state of frozen tensors.
   template <executor E>
   void reset_moments(E& e, std::vector<i64> const& frozen) {
-    mask(frozen);
+    mask(e, frozen);
     for (std::size_t k = 0; k < slots_.size(); ++k)
       if (R::slots[k] == slot::moment) e.each(zero{}, out(working_[k]));
-    for (std::size_t t = 0; t < index_.size(); ++t)
-      if (frozen_[t] == 0) seen_[t] = 0;
+    e.run(seen_.n, forget_rule<R>{counters()});
   }
 
   /// Mixes every rule and rate scale into `h`.
@@ -158,12 +186,12 @@ class updater_part {
     }
   }
 
-  /// Calls f(name, view, is_weight) for counters and slots.
+  /// Calls f(name, view, is_weight) for counters and slots, in executor-side memory where kernels write.
   template <class F>
   void visit(std::string const& prefix, F const& f) {
-    f(prefix + "seen", view(seen_), false);
+    f(prefix + "seen", device_view(seen_), false);
     f(prefix + "seeded", view(seeded_), false);
-    f(prefix + "previous_rate", view(previous_rate_), false);
+    f(prefix + "previous_rate", device_view(previous_rate_), false);
     for (std::size_t k = 0; k < slots_.size(); ++k)
       for (std::size_t t = 0; t < index_.size(); ++t)
         f(text(prefix, "slot", k, "/", names_[t]), slots_[k].parts[t], R::slots[k] == slot::weight);
@@ -175,50 +203,12 @@ class updater_part {
     for (auto const& s : slots_) sum += s.bytes;
     return sum;
   }
-  [[nodiscard]] std::vector<i64> const& seen() const noexcept { return seen_; }
+  [[nodiscard]] shared_array<i64> const& seen() const noexcept { return seen_; }
 
  private:
-  // A frozen tensor has length 0 in the lists of a step; executors pass over it.
-  void mask(std::vector<i64> const& frozen) {
-    for (std::size_t t = 0; t < index_.size(); ++t) {
-      frozen_[t] = frozen[static_cast<std::size_t>(index_[t])];
-      values_[t].length = frozen_[t] != 0 ? 0 : all_[t].length;
-      for (auto& s : working_) s[t].length = values_[t].length;
-    }
-  }
-
-  template <executor E>
-  void prepare(E& e, tensor_list const& gradients, norm_report const& report, double rate) {
-    seed(e);
-    for (std::size_t t = 0; t < index_.size(); ++t) {
-      auto const i = static_cast<std::size_t>(index_[t]);
-      gradients_[t] = gradients[i];
-      gradients_[t].length = values_[t].length;
-      gradient_root_[t] = report.tensors[i].root;
-      double const scale = shares_[t].lr_scale;
-      bool const first = seen_[t] == 0;
-      update_facts const f{seen_[t] + 1, rate * scale, (first ? rate : previous_rate_[t]) * scale};
-      if (values_[t].type == dtype::f64)
-        wide_[t] = shares_[t].rule.template at<double>(f);
-      else
-        narrow_[t] = shares_[t].rule.template at<float>(f);
-    }
-    set_rounding();
-    if constexpr (needs_value_norm<R>) {
-      auto const& values = e.norm(identity{}, in(model()));
-      for (std::size_t t = 0; t < index_.size(); ++t) value_root_[t] = values.tensors[t].root;
-    }
-  }
-
-  [[nodiscard]] tensor_list const& model() const noexcept {
-    if constexpr (has_master<R>)
-      return working_[R::master_slot];
-    else
-      return values_;
-  }
-
-  void set_rounding() {
-    for (std::size_t t = 0; t < index_.size(); ++t) round_[t] = rounding_of(shares_[t].rule, seen_[t] + 1);
+  template <class T>
+  [[nodiscard]] static tensor_view device_view(shared_array<T> const& a) noexcept {
+    return {reinterpret_cast<std::byte*>(a.device), a.n, dtype_of<T>, {}};
   }
 
   // Calls body with as many slot operands as the rule uses.
@@ -245,12 +235,14 @@ class updater_part {
   tensor_list all_, values_, gradients_;  // values_ and gradients_ as a step sees them
   std::vector<slab> slots_;
   std::vector<tensor_list> working_;  // the slots as a step sees them
-  std::vector<i64> seen_, seeded_, frozen_;
-  std::vector<double> previous_rate_;
-  std::vector<coefficients_of<R, float>> narrow_;
-  std::vector<coefficients_of<R, double>> wide_;
-  std::vector<double> value_root_, gradient_root_, direction_root_;
-  std::vector<rounding> round_;
+  std::vector<i64> seeded_;
+  shared_array<rule_entry<R>> entries_;
+  shared_array<i64> seen_, position_, origin_memory_;
+  shared_array<double> previous_rate_;
+  shared_array<coefficients_of<R, float>> narrow_;
+  shared_array<coefficients_of<R, double>> wide_;
+  shared_array<rounding> round_;
+  norm_memory directions_;
 };
 
 }  // namespace detail

@@ -96,7 +96,7 @@ class handover {
     if (is_floating(data.type))
       take_mean(e, data);
     else
-      take_from_giver(data);
+      take_from_giver(e, data);
   }
 
  private:
@@ -120,10 +120,12 @@ class handover {
       std::fill_n(data.data, data.bytes(), std::byte{0});
   }
 
-  void take_from_giver(tensor_view data) {
-    std::vector<std::byte> copy_of(data.data, data.data + data.bytes());
-    tensor_view const to = joins_ ? data : tensor_view{copy_of.data(), data.length, data.type, data.name};
-    comm_.broadcast(to, giver_).wait();
+  // Who neither gives nor joins takes part with memory that nobody reads.
+  template <executor E>
+  void take_from_giver(E& e, tensor_view data) {
+    if (joins_ || comm_.rank() == giver_) return comm_.broadcast(data, giver_).wait();
+    slab const spare = e.make(layout_of({data}));
+    comm_.broadcast(spare.parts[0], giver_).wait();
   }
 
   C& comm_;

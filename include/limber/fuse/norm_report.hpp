@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Where the norms of a list are kept, and what the host reads of them.
+
+#include <limber/core/norm.hpp>
+#include <limber/fuse/shared_array.hpp>
+
+#include <vector>
+
+namespace limber {
+
+/// Two values of one element, each of which gets a norm of its own: a functor for `measure` may return
+/// it instead of T.
+template <class T>
+struct two {
+  T first, second;
+};
+
+/// How many norms a functor's result asks for.
+template <class Y>
+inline constexpr int norms_in = 1;
+template <class T>
+inline constexpr int norms_in<two<T>> = 2;
+
+/// One tensor's norm.
+template <class T>
+struct tensor_norm {
+  square_sum<T> sum{};  ///< Σ x²
+  T root = 0;           ///< √Σ x²; NaN if an element is not finite
+};
+
+/// Norms as kernels see them: per tensor, and of all.
+///
+/// Tensor t of f64 is in wide[t], any other in narrow[t]. The total is in narrow[tensors] and, only if
+/// the list holds f64, added in double and also in wide[tensors].
+struct norm_facts {
+  tensor_norm<float> const* narrow = nullptr;
+  tensor_norm<double> const* wide = nullptr;
+  i64 tensors = 0;
+
+  template <class T>
+  [[nodiscard]] LIMBER_HD tensor_norm<T> const& of(i64 t) const noexcept {
+    if constexpr (sizeof(T) == sizeof(double))
+      return wide[t];
+    else
+      return narrow[t];
+  }
+  template <class T>
+  [[nodiscard]] LIMBER_HD tensor_norm<T> const& total() const noexcept {
+    return of<T>(tensors);
+  }
+  /// False if any element of the list was infinite or NaN.
+  [[nodiscard]] LIMBER_HD bool finite() const noexcept { return narrow[tensors].sum.finite(); }
+};
+
+/// What a norm pass found out, on the host.
+struct norm_report {
+  struct entry {
+    double square = 0;   ///< Σ x², in double
+    double root = 0;     ///< √Σ x² as computed in the arithmetic type: the same bits on every device
+    bool finite = true;  ///< no element is infinite or NaN
+  };
+  std::vector<entry> tensors;
+  entry total;
+  i64 culprit = -1;  ///< first tensor with a non-finite element, −1 when there is none
+};
+
+/// Memory for the norms of a list: made once by `make_norms`, filled by `measure`.
+struct norm_memory {
+  shared_array<tensor_norm<float>> narrow;  ///< for each sum: one per tensor, then the total
+  shared_array<tensor_norm<double>> wide;
+  i64 tensors = 0;
+  int sums = 1;
+  std::vector<char> is_wide{};  ///< per tensor: measured in double, as of the last `measure`
+
+  /// @param sum  0, or 1 for the second value of a functor that returns `two`
+  [[nodiscard]] norm_facts facts(int sum = 0) const noexcept {
+    i64 const at = sum * (tensors + 1);
+    return {narrow.device + at, wide.device + at, tensors};
+  }
+};
+
+/// Memory for the norms of a list of so many tensors.
+template <class E>
+[[nodiscard]] norm_memory make_norms(E& e, i64 tensors, int sums = 1) {
+  norm_memory m;
+  m.narrow = e.template share<tensor_norm<float>>(sums * (tensors + 1));
+  m.wide = e.template share<tensor_norm<double>>(sums * (tensors + 1));
+  m.tensors = tensors;
+  m.sums = sums;
+  m.is_wide.assign(static_cast<std::size_t>(tensors), 0);
+  return m;
+}
+
+/// Reads norms that were collected to the host side into `out`.
+inline void read_norms(norm_memory const& m, norm_report& out, int sum = 0) {
+  auto const at = static_cast<std::size_t>(sum) * static_cast<std::size_t>(m.tensors + 1);
+  bool any_wide = false;
+  out.tensors.resize(static_cast<std::size_t>(m.tensors));
+  out.culprit = -1;
+  auto read = [](auto const& x) {
+    return norm_report::entry{value_of(x.sum), static_cast<double>(x.root), x.sum.finite()};
+  };
+  for (std::size_t t = 0; t < out.tensors.size(); ++t) {
+    out.tensors[t] = m.is_wide[t] != 0 ? read(m.wide[at + t]) : read(m.narrow[at + t]);
+    any_wide = any_wide || m.is_wide[t] != 0;
+    if (!out.tensors[t].finite && out.culprit < 0) out.culprit = static_cast<i64>(t);
+  }
+  auto const last = at + static_cast<std::size_t>(m.tensors);
+  out.total = any_wide ? read(m.wide[last]) : read(m.narrow[last]);
+}
+
+}  // namespace limber
