@@ -10,6 +10,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <type_traits>
 
 using namespace limber;
 using namespace limber::testing;
@@ -55,4 +56,12 @@ BOOST_AUTO_TEST_CASE(every_rule_of_the_room_is_in_the_umbrella) {
 
 BOOST_AUTO_TEST_CASE(every_rule_of_the_list_is_in_range) {
   for_each_rule([](auto const& rule) { BOOST_CHECK_NO_THROW(check(rule)); });
+}
+
+BOOST_AUTO_TEST_CASE(every_rule_and_its_coefficients_can_be_copied_to_a_device) {
+  for_each_rule([]<class R>(R const&) {
+    static_assert(std::is_trivially_copyable_v<R>);
+    static_assert(std::is_trivially_copyable_v<coefficients_of<R, float>>);
+    static_assert(std::is_trivially_copyable_v<coefficients_of<R, double>>);
+  });
 }

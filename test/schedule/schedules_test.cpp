@@ -245,3 +245,16 @@ BOOST_AUTO_TEST_CASE(only_decays_and_warmups_with_an_end_are_finite) {
   BOOST_TEST((cosine(85_epochs).length == 85_epochs));
   BOOST_TEST((polynomial{.length = 3_steps}.length == 3_steps));
 }
+
+BOOST_AUTO_TEST_CASE(every_schedule_can_be_copied_to_a_device_and_one_with_memory_of_its_own_cannot) {
+  test::for_every_schedule(10_epochs,
+                           []<class S>(char const*, S const&) { static_assert(device_schedule<S>); });
+  struct table {
+    std::vector<double> rates;
+    double operator()(progress const&) const { return rates[0]; }
+  };
+  static_assert(schedule<table> && !device_schedule<table>);
+  static_assert(!device_schedule<product<table, cosine>> && !device_schedule<clamp<table>>);
+  static_assert(!device_schedule<switched<table, constant>> && !device_schedule<lasting<table>>);
+  static_assert(!device_schedule<sequence<cosine, table>>);
+}

@@ -15,6 +15,17 @@
 #define LIMBER_HD
 #endif
 
+/// Stands in front of a LIMBER_HD function that calls a user's part which may be host-only (a schedule, a
+/// rule's `at`) as long as only the host calls it; nvcc would warn of every instance (20011 to 20014).
+///
+/// nvcc is silent then where the device does call it, too, and makes a kernel without a body: kernels
+/// call such functions through `on_device`, which refuses host-only parts at compile time.
+#if defined(__NVCC__)
+#define LIMBER_NO_EXEC_CHECK _Pragma("nv_exec_check_disable")
+#else
+#define LIMBER_NO_EXEC_CHECK
+#endif
+
 // Limber promises the same bits from every compiler and on every device, and finds non-finite
 // gradients by their exponents. -ffast-math breaks the first and may remove the second.
 #if defined(__FAST_MATH__) && !defined(LIMBER_ALLOW_FAST_MATH)

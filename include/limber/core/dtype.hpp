@@ -63,13 +63,36 @@ LIMBER_HD inline float from_bits(std::uint32_t u) noexcept {
   return x;
 }
 
+#if defined(__CUDA_ARCH__)
+// One instruction each, with the bits of the host's integer code (NaN payloads excepted). Inline PTX,
+// because no compiler flag turns it into its .ftz form.
+[[nodiscard]] __device__ inline std::uint16_t f16_from(float x) noexcept {
+  std::uint16_t h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+  return h;
+}
+[[nodiscard]] __device__ inline float float_from_f16(std::uint16_t h) noexcept {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h));
+  return x;
+}
+#if __CUDA_ARCH__ >= 800
+[[nodiscard]] __device__ inline std::uint16_t bf16_from(float x) noexcept {
+  std::uint16_t h;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(x));
+  return h;
+}
+#endif
+#endif
+
 }  // namespace detail
 
 /// bfloat16 storage: the upper half of a float. Converts to float exactly, from float to nearest even.
 ///
 /// `random` in [0, 65535] replaces the rounding constant and makes the rounding stochastic: x goes up
 /// with probability equal to the share of the last place that is cut off. Infinities and NaNs stay
-/// what they are; a finite value never becomes NaN.
+/// what they are; a finite value never becomes NaN. On a device the conversion to nearest even is one
+/// instruction, with the same bits, but every NaN becomes the device's own; so with f16.
 struct bf16 {
   std::uint16_t bits = 0;
 
@@ -82,9 +105,13 @@ struct bf16 {
 
  private:
   LIMBER_HD static std::uint16_t nearest(float x) noexcept {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    return detail::bf16_from(x);
+#else
     std::uint32_t const u = detail::to_bits(x);
     if (!math::finite(x)) return special(u);
     return static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+#endif
   }
   LIMBER_HD static std::uint16_t stochastic(float x, std::uint32_t random) noexcept {
     std::uint32_t const u = detail::to_bits(x);
@@ -105,9 +132,12 @@ struct f16 {
   std::uint16_t bits = 0;
 
   f16() = default;
-  LIMBER_HD explicit f16(float x) noexcept : bits(convert(x, false, 0)) {}
+  LIMBER_HD explicit f16(float x) noexcept : bits(nearest(x)) {}
   LIMBER_HD f16(float x, std::uint32_t random) noexcept : bits(convert(x, true, random)) {}
   LIMBER_HD explicit operator float() const noexcept {
+#if defined(__CUDA_ARCH__)
+    return detail::float_from_f16(bits);
+#else
     std::uint32_t const sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
     std::uint32_t const magnitude = bits & 0x7fffu;
     if (magnitude >= 0x7c00u) return detail::from_bits(sign | 0x7f80'0000u | ((magnitude & 0x3ffu) << 13));
@@ -115,9 +145,17 @@ struct f16 {
     // A subnormal is a small integer times 2^-24: exact in float.
     float const value = static_cast<float>(magnitude) * math::power_of_two<float>(-24);
     return detail::from_bits(sign | detail::to_bits(value));
+#endif
   }
 
  private:
+  LIMBER_HD static std::uint16_t nearest(float x) noexcept {
+#if defined(__CUDA_ARCH__)
+    return detail::f16_from(x);
+#else
+    return convert(x, false, 0);
+#endif
+  }
   LIMBER_HD static std::uint16_t convert(float x, bool stochastic, std::uint32_t random) noexcept {
     std::uint32_t const u = detail::to_bits(x), a = u & 0x7fff'ffffu;
     auto const sign = static_cast<std::uint16_t>((u >> 16) & 0x8000u);

@@ -28,13 +28,13 @@ struct noise_statistics {
   LIMBER_HD void update(double contributions, double batch, double sum_weighted_squares, double mean_square,
                         double theta = 0.999) noexcept {
     if (!(contributions > 1) || !(batch > 0)) return;
-    double const v = (sum_weighted_squares - batch * mean_square) / (contributions - 1);
+    double const v = math::sub(sum_weighted_squares, math::mul(batch, mean_square)) / (contributions - 1);
     double const g = mean_square - v / batch;
     if (!math::finite(v) || !math::finite(g)) return;
     ++count;
     double const keep = math::min(theta, 1 - 1 / static_cast<double>(count));
-    variance = keep * variance + (1 - keep) * v;
-    square = keep * square + (1 - keep) * g;
+    variance = math::add(math::mul(keep, variance), math::mul(1 - keep, v));
+    square = math::add(math::mul(keep, square), math::mul(1 - keep, g));
   }
 
   /// AdaScale's gain r of batch B over batch B₀: in [1, B/B₀], 1 while nothing is known.

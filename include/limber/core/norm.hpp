@@ -56,7 +56,7 @@ template <class T>
 
 /// The same value in double, for host-side arithmetic. +∞ if it is out of range, NaN if not finite.
 template <class T>
-[[nodiscard]] inline double value_of(square_sum<T> q) noexcept {
+[[nodiscard]] LIMBER_HD inline double value_of(square_sum<T> q) noexcept {
   return std::ldexp(static_cast<double>(q.s), 2 * q.e);
 }
 

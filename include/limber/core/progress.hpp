@@ -62,9 +62,10 @@ struct ramp {
   [[nodiscard]] LIMBER_HD ramp rearmed(i64 step, double target, ramp_rule rule) const noexcept {
     double const now = step > 0 ? at(step - 1) : from;
     double const k = target / now;
-    double const wanted = rule.proportional ? rule.steps_per_growth * k : rule.steps_per_growth;
+    // Two roundings on every device: a fused multiply-add could give a ramp of another length.
+    double const wanted = rule.proportional ? math::mul(rule.steps_per_growth, k) : rule.steps_per_growth;
     bool const slow = k > 1 || (k < 1 && rule.on_decrease);
-    return {now, target, step, slow ? static_cast<i64>(wanted + 0.5) : 0};
+    return {now, target, step, slow ? static_cast<i64>(math::add(wanted, 0.5)) : 0};
   }
 };
 

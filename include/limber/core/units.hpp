@@ -25,18 +25,18 @@ struct amount {
   friend constexpr bool operator==(amount, amount) = default;
 };
 
-[[nodiscard]] constexpr amount steps(double n) noexcept { return {n, unit::steps}; }
-[[nodiscard]] constexpr amount samples(double n) noexcept { return {n, unit::samples}; }
-[[nodiscard]] constexpr amount epochs(double n) noexcept { return {n, unit::epochs}; }
+[[nodiscard]] LIMBER_HD constexpr amount steps(double n) noexcept { return {n, unit::steps}; }
+[[nodiscard]] LIMBER_HD constexpr amount samples(double n) noexcept { return {n, unit::samples}; }
+[[nodiscard]] LIMBER_HD constexpr amount epochs(double n) noexcept { return {n, unit::epochs}; }
 
 inline namespace literals {
-[[nodiscard]] constexpr amount operator""_steps(unsigned long long n) noexcept {
+[[nodiscard]] LIMBER_HD constexpr amount operator""_steps(unsigned long long n) noexcept {
   return steps(static_cast<double>(n));
 }
-[[nodiscard]] constexpr amount operator""_samples(unsigned long long n) noexcept {
+[[nodiscard]] LIMBER_HD constexpr amount operator""_samples(unsigned long long n) noexcept {
   return samples(static_cast<double>(n));
 }
-[[nodiscard]] constexpr amount operator""_epochs(unsigned long long n) noexcept {
+[[nodiscard]] LIMBER_HD constexpr amount operator""_epochs(unsigned long long n) noexcept {
   return epochs(static_cast<double>(n));
 }
 [[nodiscard]] constexpr amount operator""_epochs(long double n) noexcept {

@@ -6,8 +6,27 @@
 
 #include <limber/core/config.hpp>
 #include <limber/core/math.hpp>
+#include <limber/rule/statistics.hpp>
 
 namespace limber {
+
+/// A number in both arithmetic types, rounded where it is made: a kernel in float converts nothing.
+///
+///     auto const w = weight.as<T>();
+struct scalar {
+  float narrow;
+  double wide;
+
+  LIMBER_HD constexpr scalar(double x) noexcept : narrow(static_cast<float>(x)), wide(x) {}
+
+  template <class T>
+  [[nodiscard]] LIMBER_HD constexpr T as() const noexcept {
+    if constexpr (sizeof(T) == sizeof(double))
+      return wide;
+    else
+      return narrow;
+  }
+};
 
 /// x ↦ x; `norm(identity{}, in(list))` is the norm of the list.
 struct identity {
@@ -35,18 +54,19 @@ struct copy {
 
 /// to ← factor · from; unpacks and normalises.
 struct scaled_copy {
-  double factor = 1;
+  scalar factor = 1;
   template <class T>
   LIMBER_HD void operator()(T& to, T const& from) const noexcept {
-    to = math::mul(static_cast<T>(factor), from);
+    to = math::mul(factor.as<T>(), from);
   }
 };
 
 /// Packs a gradient: sum ← w g (+ sum when `carry`), g ← 0, and returns g, for Σ g² in the same pass.
 ///
-/// With w = 0 nothing of g is looked at: a worker without samples may hold anything.
+/// With w = 0 (by its bits: a subnormal weight counts) nothing of g is looked at: a worker without samples
+/// may hold anything.
 struct pack {
-  double weight = 1;
+  scalar weight = 1;
   bool carry = false;  ///< the sum already holds something
 
   template <class T>
@@ -57,11 +77,11 @@ struct pack {
   /// The same into another list: to ← w g (+ sum); the last of several packs, into the wire's type.
   template <class T>
   LIMBER_HD T operator()(T& to, T const& sum, T& g) const noexcept {
-    auto const w = static_cast<T>(weight);
+    auto const w = weight.as<T>();
     T const before = g;
     T const kept = carry ? sum : T(0);
     g = T(0);
-    if (w == T(0)) {
+    if (is_zero(w)) {
       to = kept;
       return T(0);
     }
@@ -80,32 +100,50 @@ struct accumulate {
 
 /// d ← w (anchor − x), returned as well: what a model sends at a merge. With w = 0 d is 0.
 struct difference {
-  double weight = 1;
+  scalar weight = 1;
   template <class T>
   LIMBER_HD T operator()(T& d, T const& anchor, T const& x) const noexcept {
-    auto const w = static_cast<T>(weight);
-    d = w == T(0) ? T(0) : math::mul(w, math::sub(anchor, x));
+    auto const w = weight.as<T>();
+    d = is_zero(w) ? T(0) : math::mul(w, math::sub(anchor, x));
     return d;
   }
 };
 
 /// d ← w x, returned as well; with w = 0 d is 0 whatever x is.
 struct weighted {
-  double weight = 1;
+  scalar weight = 1;
   template <class T>
   LIMBER_HD T operator()(T& d, T const& x) const noexcept {
-    auto const w = static_cast<T>(weight);
-    d = w == T(0) ? T(0) : math::mul(w, x);
+    auto const w = weight.as<T>();
+    d = is_zero(w) ? T(0) : math::mul(w, x);
     return d;
   }
 };
 
 /// to ← from − factor · d: the mean of models, from an anchor and the sum of differences.
 struct step_back {
-  double factor = 1;
+  scalar minus_factor;
+
+  LIMBER_HD constexpr explicit step_back(double factor = 1) noexcept : minus_factor(-factor) {}
+
   template <class T>
   LIMBER_HD void operator()(T& to, T const& from, T const& d) const noexcept {
-    to = math::fma(static_cast<T>(-factor), d, from);
+    to = math::fma(minus_factor.as<T>(), d, from);
+  }
+};
+
+/// to ← to + α (from − to): gossip, EASGD, a moving average of models.
+///
+///     fma(α, from − to, to)
+///
+/// With α = 0 nothing of from is looked at. With α = 1 `to` is from but for two roundings; `copy` is exact.
+/// Two sides that blend each other by 1/2 may end up one rounding apart.
+struct blend {
+  scalar alpha = 0.5;
+  template <class T>
+  LIMBER_HD void operator()(T& to, T const& from) const noexcept {
+    auto const a = alpha.as<T>();
+    if (!is_zero(a)) to = math::lerp(to, from, a);
   }
 };
 

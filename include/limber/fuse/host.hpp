@@ -65,7 +65,7 @@ class host {
             list.size(), " tensors");
     for (auto* parts : {&narrow_[0], &narrow_[1]}) parts->resize(static_cast<std::size_t>(leaves));
     for (auto* parts : {&wide_[0], &wide_[1]}) parts->resize(static_cast<std::size_t>(leaves));
-    for (std::size_t t = 0; t < list.size(); ++t) to.is_wide[t] = wide(static_cast<i64>(t), lists...);
+    for (std::size_t t = 0; t < list.size(); ++t) to.is_wide[t] = wide(static_cast<i64>(t), lists...) ? 1 : 0;
     for_leaves(&list, leaves, [&](i64 t, i64 first, i64 n, i64 leaf) {
       auto const k = static_cast<std::size_t>(leaf);
       if (to.is_wide[static_cast<std::size_t>(t)] != 0)
@@ -173,10 +173,10 @@ class host {
     parts[1][leaf] = sums.second;
   }
 
-  // Leaves to tensors, tensors to the total; in double as soon as one tensor is.
+  // Leaves to tensors, tensors to the total; that in double as soon as one tensor is.
   void summarize(tensor_list const& list, norm_memory& to, int sum) {
     auto const at = static_cast<std::size_t>(sum) * static_cast<std::size_t>(to.tensors + 1);
-    bool any_wide = false;
+    bool const any_wide = to.facts(sum).any_wide;
     std::size_t leaf = 0;
     tensors_.resize(list.size());
     wide_tensors_.resize(list.size());
@@ -189,7 +189,6 @@ class host {
       };
       if (to.is_wide[t] != 0) {
         to.wide[at + t] = entry(wide_[sum]);
-        any_wide = any_wide || n > 0;
       } else {
         to.narrow[at + t] = entry(narrow_[sum]);
         tensors_[t] = to.narrow[at + t].sum;
@@ -204,7 +203,6 @@ class host {
     } else {
       auto const s = tree_sum(std::span<square_sum<float> const>(tensors_));
       to.narrow[last] = {s, root_of(s)};
-      to.wide[last] = {{static_cast<double>(s.s), s.e}, static_cast<double>(root_of(s))};
     }
   }
 

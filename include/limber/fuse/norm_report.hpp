@@ -7,6 +7,7 @@
 #include <limber/core/norm.hpp>
 #include <limber/fuse/shared_array.hpp>
 
+#include <algorithm>
 #include <vector>
 
 namespace limber {
@@ -33,12 +34,13 @@ struct tensor_norm {
 
 /// Norms as kernels see them: per tensor, and of all.
 ///
-/// Tensor t of f64 is in wide[t], any other in narrow[t]. The total is in narrow[tensors] and, only if
-/// the list holds f64, added in double and also in wide[tensors].
+/// Tensor t of f64 is in wide[t], any other in narrow[t]. The total is in narrow[tensors]; if the list
+/// holds f64, it is added in double, in wide[tensors], and narrow[tensors] is that rounded.
 struct norm_facts {
   tensor_norm<float> const* narrow = nullptr;
   tensor_norm<double> const* wide = nullptr;
   i64 tensors = 0;
+  bool any_wide = false;  ///< the list holds f64
 
   template <class T>
   [[nodiscard]] LIMBER_HD tensor_norm<T> const& of(i64 t) const noexcept {
@@ -50,6 +52,10 @@ struct norm_facts {
   template <class T>
   [[nodiscard]] LIMBER_HD tensor_norm<T> const& total() const noexcept {
     return of<T>(tensors);
+  }
+  /// Σ x² of all, in double: for control functors, not for kernels over elements.
+  [[nodiscard]] LIMBER_HD double total_square() const noexcept {
+    return any_wide ? value_of(wide[tensors].sum) : value_of(narrow[tensors].sum);
   }
   /// False if any element of the list was infinite or NaN.
   [[nodiscard]] LIMBER_HD bool finite() const noexcept { return narrow[tensors].sum.finite(); }
@@ -78,7 +84,7 @@ struct norm_memory {
   /// @param sum  0, or 1 for the second value of a functor that returns `two`
   [[nodiscard]] norm_facts facts(int sum = 0) const noexcept {
     i64 const at = sum * (tensors + 1);
-    return {narrow.device + at, wide.device + at, tensors};
+    return {narrow.device + at, wide.device + at, tensors, std::ranges::count(is_wide, 1) > 0};
   }
 };
 
@@ -97,7 +103,7 @@ template <class E>
 /// Reads norms that were collected to the host side into `out`.
 inline void read_norms(norm_memory const& m, norm_report& out, int sum = 0) {
   auto const at = static_cast<std::size_t>(sum) * static_cast<std::size_t>(m.tensors + 1);
-  bool any_wide = false;
+  bool const any_wide = m.facts(sum).any_wide;
   out.tensors.resize(static_cast<std::size_t>(m.tensors));
   out.culprit = -1;
   auto read = [](auto const& x) {
@@ -105,7 +111,6 @@ inline void read_norms(norm_memory const& m, norm_report& out, int sum = 0) {
   };
   for (std::size_t t = 0; t < out.tensors.size(); ++t) {
     out.tensors[t] = m.is_wide[t] != 0 ? read(m.wide[at + t]) : read(m.narrow[at + t]);
-    any_wide = any_wide || m.is_wide[t] != 0;
     if (!out.tensors[t].finite && out.culprit < 0) out.culprit = static_cast<i64>(t);
   }
   auto const last = at + static_cast<std::size_t>(m.tensors);

@@ -28,6 +28,17 @@ struct rule_entry {
   i64 frozen = 0;  ///< left out of updates
 };
 
+/// rule.at<T>(f); on a device, refused at compile time if it is host-only.
+LIMBER_NO_EXEC_CHECK
+template <class T, update_rule R>
+[[nodiscard]] LIMBER_HD inline coefficients_of<R, T> coefficients_at(R const& rule, update_facts f) {
+#if defined(__CUDA_ARCH__)
+  return on_device<T>(rule, f);
+#else
+  return rule.template at<T>(f);
+#endif
+}
+
 /// Counters and coefficients of the tensors of one rule type, in executor-side memory.
 ///
 /// `prepare` before a step turns the rate into coefficients, in double; `commit` after it counts the
@@ -41,15 +52,16 @@ struct rule_counters {
   coefficients_of<R, double>* wide;
   rounding* round;
 
+  LIMBER_NO_EXEC_CHECK
   LIMBER_HD void prepare(i64 t, hyper_block const& h) const {
     rule_entry<R> const& e = entries[t];
     double const scale = e.share.lr_scale;
     double const before = seen[t] == 0 ? h.rate : previous_rate[t];
     update_facts const f{seen[t] + 1, h.rate * scale, before * scale};
     if (e.wide != 0)
-      wide[t] = e.share.rule.template at<double>(f);
+      wide[t] = coefficients_at<double>(e.share.rule, f);
     else
-      narrow[t] = e.share.rule.template at<float>(f);
+      narrow[t] = coefficients_at<float>(e.share.rule, f);
     round[t] = rounding_of(e.share.rule, f.t);
   }
 

@@ -75,8 +75,8 @@ struct direct_element {
   }
 };
 
-/// p ← what a two-pass rule makes of its direction; the direction is zeroed.
-template <update_rule R, class T, bool Gated>
+/// p ← what a two-pass rule makes of its direction; the direction is zeroed if `Zero`.
+template <update_rule R, class T, bool Gated, bool Zero>
 struct apply_element {
   coefficients_of<R, T> c;
   bool skip;
@@ -84,7 +84,7 @@ struct apply_element {
   template <class... S>
   LIMBER_HD void operator()(T& p, T& direction, S&... slots) const noexcept {
     T const d = direction;
-    direction = T(0);
+    if constexpr (Zero) direction = T(0);
     if constexpr (Gated)
       if (skip) return;
     p = R::apply(c, p, d, slots...);
@@ -151,13 +151,13 @@ struct direct_source {
 
 /// Makes apply_element for each tensor; `direction` and `value` are norms over the part's tensors, of
 /// the directions and of the model before the step.
-template <update_rule R, bool Gated>
+template <update_rule R, bool Gated, bool Zero>
 struct apply_source {
   step_facts<R> facts;
   norm_facts direction{};
   norm_facts value{};
   template <class T>
-  [[nodiscard]] LIMBER_HD apply_element<R, T, Gated> at(i64 t) const noexcept {
+  [[nodiscard]] LIMBER_HD apply_element<R, T, Gated, Zero> at(i64 t) const noexcept {
     norms<T> n = facts.template norms_of<T>(t);
     n.gradient = direction.of<T>(t).root;
     if constexpr (needs_value_norm<R>) n.value = value.of<T>(t).root;

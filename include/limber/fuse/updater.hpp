@@ -148,10 +148,10 @@ class updater {
   [[nodiscard]] shared_array<hyper_block> const& hyper() const noexcept { return hyper_; }
   /// Norms of the last step's gradients, before `scale`.
   [[nodiscard]] norm_memory const& norms() const noexcept { return norms_; }
-  /// Calls f(counters, tensors) for each rule type's counters.
-  template <class F>
-  void each_counters(F const& f) const {
-    std::apply([&](auto const&... p) { (f(p.counters(), static_cast<i64>(p.size())), ...); }, parts_);
+  /// Counters and coefficients of the tensors of rule `Rule`, for control functors.
+  template <class Rule>
+  [[nodiscard]] detail::rule_counters<Rule> counters() const noexcept {
+    return std::get<detail::updater_part<Rule>>(parts_).counters();
   }
 
   /// Leaves tensor `index` out of norms and updates from now on, or takes it back in. Its state stays.

@@ -134,8 +134,8 @@ class updater_part {
     dispatch<0>([&](auto const&... slots) {
       if constexpr (two_pass<R>) {
         e.measure(directions_, direct_source<R, gated>{facts}, inout(gradients_), in(values_), slots...);
-        e.each(apply_source<R, gated>{facts, directions_.facts(),
-                                      directions_.facts(needs_value_norm<R> ? 1 : 0)},
+        e.each(apply_source<R, gated, Zero>{facts, directions_.facts(),
+                                            directions_.facts(needs_value_norm<R> ? 1 : 0)},
                values, inout(gradients_), slots...);
       } else if constexpr (Zero) {
         e.each(update_source<R, gated>{facts}, values, inout(gradients_), slots...);

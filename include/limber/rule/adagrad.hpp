@@ -42,8 +42,8 @@ struct adagrad {
 
   /// @pre f.t ≥ 1
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
-    double const slower = 1 + static_cast<double>(f.t - 1) * lr_decay;
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
+    double const slower = math::add(1.0, math::mul(static_cast<double>(f.t - 1), lr_decay));
     return {static_cast<T>(-f.rate / slower), static_cast<T>(weight_decay),
             static_cast<T>(initial_accumulator), static_cast<T>(eps)};
   }

@@ -46,7 +46,7 @@ struct adam {
 
   /// @pre f.t ≥ 1
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     auto const t = static_cast<double>(f.t);
     double const bias1 = 1 - std::pow(beta1, t), bias2 = 1 - std::pow(beta2, t);
     return {average_of<T>(beta1),

@@ -39,7 +39,7 @@ struct adamw {
 
   /// @pre f.t ≥ 1
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     adam const plain{.beta1 = beta1, .beta2 = beta2, .eps = eps};
     return {plain.at<T>(f), static_cast<T>(-f.rate * weight_decay)};
   }

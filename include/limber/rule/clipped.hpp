@@ -41,8 +41,9 @@ struct clipped {
     T scale;
   };
 
+  LIMBER_NO_EXEC_CHECK
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     return {inner.template at<T>(f), static_cast<T>(max_norm), T{1}};
   }
 
@@ -83,11 +84,13 @@ struct clipped {
     return R::apply(c.inner, p, d, slot...);
   }
 
-  [[nodiscard]] constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
+  [[nodiscard]] LIMBER_HD constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
     return slots_used(inner);
   }
 
-  [[nodiscard]] constexpr rounding rounding_at(i64 t) const noexcept { return rounding_of(inner, t); }
+  [[nodiscard]] LIMBER_HD constexpr rounding rounding_at(i64 t) const noexcept {
+    return rounding_of(inner, t);
+  }
 
   void check() const {
     detail::expects_positive("clipped", "max_norm", max_norm);

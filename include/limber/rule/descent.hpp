@@ -22,7 +22,7 @@ struct descent {
   };
 
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     return {static_cast<T>(-f.rate)};
   }
 

@@ -40,8 +40,9 @@ struct ema {
     average_weights<T> weights;
   };
 
+  LIMBER_NO_EXEC_CHECK
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     return {inner.template at<T>(f), average_of<T>(decay)};
   }
 
@@ -83,11 +84,13 @@ struct ema {
     return p;
   }
 
-  [[nodiscard]] constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
+  [[nodiscard]] LIMBER_HD constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
     return 1 + slots_used(inner);
   }
 
-  [[nodiscard]] constexpr rounding rounding_at(i64 t) const noexcept { return rounding_of(inner, t); }
+  [[nodiscard]] LIMBER_HD constexpr rounding rounding_at(i64 t) const noexcept {
+    return rounding_of(inner, t);
+  }
 
   void check() const {
     detail::expects_fraction("ema", "decay", decay);

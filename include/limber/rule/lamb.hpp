@@ -50,7 +50,7 @@ struct lamb {
 
   /// @pre f.t ≥ 1
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     adam const moments{.beta1 = beta1, .beta2 = beta2, .eps = eps};
     auto const rate = static_cast<T>(-f.rate);
     return {moments.at<T>({.t = f.t, .rate = -1, .previous_rate = -1}), static_cast<T>(weight_decay),

@@ -43,7 +43,7 @@ struct lars {
   };
 
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     return {static_cast<T>(momentum), static_cast<T>(weight_decay), static_cast<T>(trust_coefficient),
             static_cast<T>(f.rate), static_cast<T>(f.rate)};
   }
@@ -70,7 +70,7 @@ struct lars {
     return update(c, p, g, u);
   }
 
-  [[nodiscard]] constexpr int slot_count() const noexcept { return momentum == 0 ? 0 : 1; }
+  [[nodiscard]] LIMBER_HD constexpr int slot_count() const noexcept { return momentum == 0 ? 0 : 1; }
 
   void check() const {
     detail::expects_fraction("lars", "momentum", momentum);

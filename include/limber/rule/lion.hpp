@@ -36,7 +36,7 @@ struct lion {
   };
 
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     return {average_of<T>(beta1), average_of<T>(beta2), static_cast<T>(-f.rate),
             static_cast<T>(-f.rate * weight_decay)};
   }

@@ -42,8 +42,9 @@ struct master {
     coefficients_of<R, T> inner;
   };
 
+  LIMBER_NO_EXEC_CHECK
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     return {inner.template at<T>(f)};
   }
 
@@ -79,11 +80,11 @@ struct master {
     return w;
   }
 
-  [[nodiscard]] constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
+  [[nodiscard]] LIMBER_HD constexpr int slot_count() const noexcept requires detail::counts_slots<R> {
     return 1 + slots_used(inner);
   }
 
-  [[nodiscard]] constexpr rounding rounding_at(i64 t) const noexcept {
+  [[nodiscard]] LIMBER_HD constexpr rounding rounding_at(i64 t) const noexcept {
     return stochastic ? rounding{true, seed, static_cast<std::uint64_t>(t)} : rounding{};
   }
 

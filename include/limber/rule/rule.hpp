@@ -12,11 +12,12 @@
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 namespace limber {
 
-/// What a rule may know of a step. Evaluated once per step and tensor, on the host, in double.
+/// What a rule may know of a step. Evaluated once per step and tensor, in double.
 struct update_facts {
   i64 t = 1;                 ///< updates this tensor's state has seen, this one included: from 1
   double rate = 0;           ///< η of this update
@@ -31,7 +32,13 @@ struct update_facts {
 ///     static LIMBER_HD T update(coefficients<T> const&, T p, T g, S&... slot);   // → the new parameter
 ///
 /// `update` is the only arithmetic, and uses only limber::math. Slots start at zero, except `weight`
-/// slots, which start as a copy of the parameter. Optional members:
+/// slots, which start as a copy of the parameter.
+///
+/// `at`, `slot_count` and `rounding_at` are LIMBER_HD in every rule of this room, so that a kernel can
+/// compute coefficients: of the same bits as the host's but for the last place of std::pow. A rule with
+/// a host-only `at` is a rule as well, for executors that fold coefficients on the host.
+///
+/// Optional members:
 ///
 ///     int slot_count() const;          leading slots really used, ≤ slots.size() (μ = 0 needs none);
 ///                                      `update` must accept that many
@@ -79,13 +86,40 @@ concept has_master = update_rule<R> && requires {
   requires R::master_slot >= 0;
 };
 
-/// Slots that `r` really uses.
+namespace detail {
+// A variable, because device code may read a constexpr variable but not call std::array's size().
 template <update_rule R>
-[[nodiscard]] constexpr int slots_used(R const& r) noexcept {
+inline constexpr int slots_declared = static_cast<int>(R::slots.size());
+}  // namespace detail
+
+#if defined(__CUDACC__)
+namespace detail {
+// Every layer's `at` is called by a __device__ function here: an error, not a warning, if it is host-only.
+template <class T, update_rule R>
+__device__ void refuse_host_only(R const& r, update_facts f) {
+  static_cast<void>(r.template at<T>(f));
+  if constexpr (requires { requires update_rule<std::remove_cvref_t<decltype(r.inner)>>; })
+    refuse_host_only<T>(r.inner, f);
+}
+}  // namespace detail
+
+/// r.at<T>(f), for kernels. Does not compile if it, or that of a wrapped rule, is host-only. Does not
+/// synchronize.
+template <class T, update_rule R>
+[[nodiscard]] __device__ coefficients_of<R, T> on_device(R const& r, update_facts f) {
+  if (false) detail::refuse_host_only<T>(r, f);
+  return r.template at<T>(f);
+}
+#endif
+
+/// Slots that `r` really uses.
+LIMBER_NO_EXEC_CHECK
+template <update_rule R>
+[[nodiscard]] LIMBER_HD constexpr int slots_used(R const& r) noexcept {
   if constexpr (requires { r.slot_count(); })
     return static_cast<int>(r.slot_count());
   else
-    return static_cast<int>(R::slots.size());
+    return detail::slots_declared<R>;
 }
 
 /// Throws std::invalid_argument if `r` has hyper-parameters out of range.
@@ -95,8 +129,9 @@ void check(R const& r) {
 }
 
 /// How `r` rounds the parameter when it stores update t.
+LIMBER_NO_EXEC_CHECK
 template <update_rule R>
-[[nodiscard]] constexpr rounding rounding_of(R const& r, i64 t) noexcept {
+[[nodiscard]] LIMBER_HD constexpr rounding rounding_of(R const& r, i64 t) noexcept {
   if constexpr (requires { r.rounding_at(t); })
     return r.rounding_at(t);
   else

@@ -7,9 +7,9 @@
 #include <limber/core/math.hpp>
 #include <limber/rule/limits.hpp>
 #include <limber/rule/rule.hpp>
+#include <limber/rule/statistics.hpp>
 
 #include <cmath>
-#include <limits>
 
 namespace limber {
 
@@ -64,7 +64,7 @@ struct sgd {
   };
 
   template <class T>
-  [[nodiscard]] coefficients<T> at(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     bool const inside = form == momentum_form::inside;
     double const scale = inside ? f.rate : 1;
     double const damped = f.t == 1 ? 1 : 1 - dampening;
@@ -94,7 +94,7 @@ struct sgd {
     return update(c, p, g, v);
   }
 
-  [[nodiscard]] constexpr int slot_count() const noexcept { return momentum == 0 ? 0 : 1; }
+  [[nodiscard]] LIMBER_HD constexpr int slot_count() const noexcept { return momentum == 0 ? 0 : 1; }
 
   void check() const {
     detail::expects_fraction("sgd", "momentum", momentum);
@@ -108,11 +108,11 @@ struct sgd {
 
  private:
   template <class T>
-  [[nodiscard]] T carried(update_facts f) const noexcept {
+  [[nodiscard]] LIMBER_HD T carried(update_facts f) const noexcept {
     if (form == momentum_form::outside || !momentum_correction || f.previous_rate == 0)
       return static_cast<T>(momentum);
     double const corrected = momentum * (f.rate / f.previous_rate);
-    bool const in_range = std::abs(corrected) <= double{std::numeric_limits<T>::max()};
+    bool const in_range = std::abs(corrected) <= double{detail::largest_finite<T>};
     return static_cast<T>(in_range ? corrected : momentum);
   }
 };

@@ -27,7 +27,7 @@ struct average_weights {
 
 /// The weights for β. @pre 0 ≤ β < 1
 template <class T>
-[[nodiscard]] inline average_weights<T> average_of(double beta) noexcept {
+[[nodiscard]] LIMBER_HD inline average_weights<T> average_of(double beta) noexcept {
   return {static_cast<T>(beta), static_cast<T>(1 - beta)};
 }
 

@@ -35,6 +35,6 @@ struct adascale {
   }
 };
 
-static_assert(schedule<adascale>);
+static_assert(device_schedule<adascale>);
 
 }  // namespace limber

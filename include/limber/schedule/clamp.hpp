@@ -4,6 +4,7 @@
 /// @file
 /// A schedule kept between two rates.
 
+#include <limber/schedule/constant.hpp>
 #include <limber/schedule/elapsed.hpp>
 
 #include <type_traits>
@@ -28,6 +29,7 @@ struct clamp {
     if constexpr (finite_schedule<S>) length = part.length;
   }
 
+  LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const {
     return math::clamp(static_cast<double>(part(p)), low, high);
   }
@@ -41,5 +43,7 @@ struct clamp {
     detail::each_amount(part, f);
   }
 };
+
+static_assert(device_schedule<clamp<constant>>);
 
 }  // namespace limber

@@ -66,10 +66,13 @@ struct cosine_restarts {
   [[nodiscard]] LIMBER_HD double in_cycle(progress const& p) const noexcept {
     if (multiplier == 1) return detail::passed(p, period).rest / period.value;
     double const q = detail::elapsed(p, period.in) / period.value, log_m = std::log(multiplier);
+    // math::mul, so that no device fuses a product with the first sum inside log1p or expm1.
+    double const grown = math::mul(q, multiplier - 1);
     // A start that rounding alone misses counts as reached: the rate there is 1, not `to`.
-    double const n = std::floor(std::log1p(q * (multiplier - 1)) / log_m * (1 + 0x1p-50));
-    double const start = std::expm1(n * log_m) / (multiplier - 1);
-    return (q - start) / std::exp(n * log_m);
+    double const n = std::floor(math::mul(std::log1p(grown) / log_m, 1 + 0x1p-50));
+    double const log_length = math::mul(n, log_m);
+    double const start = std::expm1(log_length) / (multiplier - 1);
+    return (q - start) / std::exp(log_length);
   }
 
   [[nodiscard]] detail::checked check() const {
@@ -81,6 +84,6 @@ struct cosine_restarts {
   }
 };
 
-static_assert(finite_schedule<cosine> && schedule<cosine_restarts>);
+static_assert(finite_schedule<cosine> && device_schedule<cosine> && device_schedule<cosine_restarts>);
 
 }  // namespace limber

@@ -54,12 +54,15 @@ struct periods {
 
 /// An amount in whole steps or samples, to the nearest.
 [[nodiscard]] LIMBER_HD inline i64 in_ticks(amount length, i64 epoch_size) noexcept {
-  double const n = length.in == unit::epochs ? length.value * static_cast<double>(epoch_size) : length.value;
-  return n > 0 ? (n < 0x1p62 ? static_cast<i64>(std::floor(n + 0.5)) : i64{1} << 62) : 0;
+  // Two roundings on every device: a fused multiply-add could move the boundary by one.
+  double const n =
+      length.in == unit::epochs ? math::mul(length.value, static_cast<double>(epoch_size)) : length.value;
+  return n > 0 ? (n < 0x1p62 ? static_cast<i64>(std::floor(math::add(n, 0.5))) : i64{1} << 62) : 0;
 }
 
 /// The length of a finite schedule in whole steps or samples. Those made of parts add up their parts'
 /// whole lengths, so that nesting moves no boundary even where an epoch's fraction is no whole sample.
+LIMBER_NO_EXEC_CHECK
 template <finite_schedule S>
 [[nodiscard]] LIMBER_HD i64 length_in_ticks(S const& s, i64 epoch_size) noexcept {
   if constexpr (requires { s.length_in_ticks(epoch_size); }) {

@@ -37,6 +37,6 @@ struct exponential {
   }
 };
 
-static_assert(schedule<exponential>);
+static_assert(device_schedule<exponential>);
 
 }  // namespace limber

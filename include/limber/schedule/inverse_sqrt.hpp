@@ -33,6 +33,6 @@ struct inverse_sqrt {
   }
 };
 
-static_assert(schedule<inverse_sqrt>);
+static_assert(device_schedule<inverse_sqrt>);
 
 }  // namespace limber

@@ -42,6 +42,6 @@ struct legw {
   }
 };
 
-static_assert(schedule<legw>);
+static_assert(device_schedule<legw>);
 
 }  // namespace limber

@@ -56,6 +56,6 @@ struct linear_scaling {
   }
 };
 
-static_assert(schedule<linear_scaling>);
+static_assert(device_schedule<linear_scaling>);
 
 }  // namespace limber

@@ -41,6 +41,6 @@ struct one_cycle {
   }
 };
 
-static_assert(finite_schedule<one_cycle>);
+static_assert(finite_schedule<one_cycle> && device_schedule<one_cycle>);
 
 }  // namespace limber

@@ -18,6 +18,7 @@ struct switched {
   amount at;
   B after;
 
+  LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const {
     return detail::elapsed(p, at.in) < at.value ? static_cast<double>(before(p))
                                                 : static_cast<double>(after(p));
@@ -62,5 +63,7 @@ template <class S, class... More>
   static_assert(sizeof...(More) % 2 == 1, "piecewise: a piece, then boundary and piece by turns");
   return detail::piecewise_after(amount{0, boundary.in}, std::move(first), boundary, std::move(more)...);
 }
+
+static_assert(device_schedule<switched<constant, constant>>);
 
 }  // namespace limber

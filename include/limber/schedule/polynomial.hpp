@@ -35,6 +35,6 @@ struct polynomial {
   }
 };
 
-static_assert(finite_schedule<polynomial>);
+static_assert(finite_schedule<polynomial> && device_schedule<polynomial>);
 
 }  // namespace limber

@@ -29,6 +29,7 @@ struct product {
     if constexpr (finite) length = ending().length;
   }
 
+  LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const {
     return math::mul(static_cast<double>(a(p)), static_cast<double>(b(p)));
   }
@@ -77,5 +78,7 @@ template <class A, class B>
 [[nodiscard]] auto operator*(A a, B b) {
   return detail::multiply(detail::as_schedule(std::move(a)), detail::as_schedule(std::move(b)));
 }
+
+static_assert(device_schedule<product<constant, constant>>);
 
 }  // namespace limber

@@ -27,6 +27,7 @@ struct lasting {
     detail::expects_length("lasting", "length", over);
   }
 
+  LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const { return static_cast<double>(part(p)); }
 
   template <class F>
@@ -68,6 +69,7 @@ struct sequence {
     if constexpr (finite_schedule<B>) length = {head.value + amount(rest.length).value, head.in};
   }
 
+  LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const {
     unit const in = static_cast<amount>(first.length).in;
     i64 const end = detail::length_in_ticks(first, p.epoch_size);
@@ -97,5 +99,7 @@ template <finite_schedule A, schedule B>
 template <schedule A, schedule B>
   requires(!finite_schedule<A>)
 void operator|(A first, B rest) = delete;
+
+static_assert(device_schedule<lasting<constant>> && device_schedule<sequence<lasting<constant>, constant>>);
 
 }  // namespace limber

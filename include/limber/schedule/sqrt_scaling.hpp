@@ -41,6 +41,6 @@ struct sqrt_scaling {
   }
 };
 
-static_assert(schedule<sqrt_scaling>);
+static_assert(device_schedule<sqrt_scaling>);
 
 }  // namespace limber

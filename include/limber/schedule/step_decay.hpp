@@ -85,6 +85,6 @@ struct multi_step {
   }
 };
 
-static_assert(schedule<step_decay> && schedule<multi_step>);
+static_assert(device_schedule<step_decay> && device_schedule<multi_step>);
 
 }  // namespace limber

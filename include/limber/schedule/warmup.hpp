@@ -35,6 +35,6 @@ struct warmup {
   }
 };
 
-static_assert(finite_schedule<warmup>);
+static_assert(finite_schedule<warmup> && device_schedule<warmup>);
 
 }  // namespace limber
