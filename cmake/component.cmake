@@ -5,24 +5,29 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-# limber_add_component(<name> BASE <folder> HEADERS <file>... [LINKS <target>...] [PACKAGES <package>...])
+# limber_add_component(<name> [BASE <folder> HEADERS <file>...] [LINKS <target>...] [PACKAGES <package>...])
 #
-# Makes limber_<name>, alias limber::<name>. HEADERS are relative to BASE. PACKAGES are what a user of
-# the installed copy must have, found only when the component is asked for.
+# Makes limber_<name>, alias limber::<name>. HEADERS are relative to BASE; without them the component is
+# what headers of another one must be linked with. PACKAGES are what a user of the installed copy must
+# have, found only when the component is asked for.
 function(limber_add_component name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "BASE" "HEADERS;LINKS;PACKAGES")
   set(target limber_${name})
-  set(base ${PROJECT_SOURCE_DIR}/${arg_BASE})
-  list(TRANSFORM arg_HEADERS PREPEND ${base}/)
 
   add_library(${target} INTERFACE)
   add_library(limber::${name} ALIAS ${target})
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${name})
-  target_sources(${target} INTERFACE FILE_SET HEADERS BASE_DIRS ${base} FILES ${arg_HEADERS})
   target_link_libraries(${target} INTERFACE ${arg_LINKS})
 
   set(export limber-${name}-targets)
-  install(TARGETS ${target} EXPORT ${export} FILE_SET HEADERS)
+  if(arg_HEADERS)
+    set(base ${PROJECT_SOURCE_DIR}/${arg_BASE})
+    list(TRANSFORM arg_HEADERS PREPEND ${base}/)
+    target_sources(${target} INTERFACE FILE_SET HEADERS BASE_DIRS ${base} FILES ${arg_HEADERS})
+    install(TARGETS ${target} EXPORT ${export} FILE_SET HEADERS)
+  else()
+    install(TARGETS ${target} EXPORT ${export})
+  endif()
   install(EXPORT ${export} NAMESPACE limber:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/limber)
   # Also for the build tree: otherwise a project that adds this one as a subfolder cannot export() a
   # target of its own that links it.
@@ -43,6 +48,10 @@ function(limber_install_package)
     INSTALL_DESTINATION ${folder} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
   write_basic_package_version_file(${PROJECT_BINARY_DIR}/limber-config-version.cmake
                                    COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+  foreach(module limber-cuda-standard.cmake FindNCCL.cmake)
+    configure_file(${PROJECT_SOURCE_DIR}/cmake/${module} ${PROJECT_BINARY_DIR}/${module} COPYONLY)
+    install(FILES ${PROJECT_SOURCE_DIR}/cmake/${module} DESTINATION ${folder})
+  endforeach()
   install(FILES ${PROJECT_BINARY_DIR}/limber-config.cmake ${PROJECT_BINARY_DIR}/limber-config-version.cmake
           DESTINATION ${folder})
   install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-# What tests, examples and benches share and users never see: warnings, threads, OpenMP, paths.
+# What tests, examples and benches share and users never see: warnings, threads, OpenMP, nvcc, paths.
 
 find_package(Threads REQUIRED)
 
 add_library(limber_development INTERFACE)
 target_link_libraries(limber_development INTERFACE limber_limber Threads::Threads)
-target_compile_options(limber_development INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
+target_include_directories(limber_development INTERFACE ${PROJECT_SOURCE_DIR}/cuda)  # what of it needs no nvcc
+target_compile_options(limber_development INTERFACE -Wall -Wextra -Wshadow -Wconversion
+                                                    $<$<COMPILE_LANGUAGE:CXX>:-Wpedantic>)
 target_compile_definitions(limber_development INTERFACE LIMBER_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
                                                         LIMBER_BINARY_DIR="${PROJECT_BINARY_DIR}")
 
@@ -22,11 +24,47 @@ if(OpenMP_CXX_FOUND AND LIMBER_WITH_OPENMP)
   target_link_libraries(limber_development INTERFACE OpenMP::OpenMP_CXX)
 endif()
 
+# limber_nvcc is TRUE when .cu files can be compiled; no GPU is needed for that.
+set(limber_nvcc FALSE)
+if(LIMBER_WITH_CUDA)
+  find_program(LIMBER_NVCC nvcc HINTS ${CUDAToolkit_BIN_DIR} ENV CUDA_PATH PATHS /usr/local/cuda/bin)
+  set(CMAKE_CUDA_ARCHITECTURES ${LIMBER_CUDA_ARCHITECTURES})
+  if(LIMBER_NVCC)
+    # check_language knows of the environment alone; what the user has set stays.
+    if(NOT DEFINED ENV{CUDACXX})
+      set(ENV{CUDACXX} ${LIMBER_NVCC})
+    endif()
+    if(NOT DEFINED ENV{CUDAHOSTCXX})
+      set(ENV{CUDAHOSTCXX} ${CMAKE_CXX_COMPILER})
+    endif()
+    include(CheckLanguage)
+    check_language(CUDA)
+  endif()
+  if(NOT LIMBER_NVCC)
+    set(reason "nvcc was not found")
+  elseif(NOT CMAKE_CUDA_COMPILER)
+    set(reason "${LIMBER_NVCC} does not work with ${CMAKE_CXX_COMPILER}")
+  elseif(NOT CUDAToolkit_FOUND)
+    set(reason "no CUDA toolkit was found")
+  else()
+    enable_language(CUDA)
+    include(${PROJECT_SOURCE_DIR}/cmake/limber-cuda-standard.cmake)
+    set(limber_nvcc TRUE)
+  endif()
+  if(NOT limber_nvcc AND LIMBER_WITH_CUDA STREQUAL "AUTO")
+    message(STATUS "limber: CUDA skipped: ${reason}")
+  elseif(NOT limber_nvcc)
+    message(FATAL_ERROR "limber: LIMBER_WITH_CUDA=${LIMBER_WITH_CUDA}, but ${reason}")
+  endif()
+endif()
+
 # limber_executable(<target> <source>...): warnings are errors; --compile-no-warning-as-error lifts that.
+# The CUDA runtime is linked statically: nothing of it is looked for when the program starts.
 function(limber_executable target)
   add_executable(${target} ${ARGN})
   target_link_libraries(${target} PRIVATE limber_development)
-  set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ON CXX_EXTENSIONS OFF)
+  set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ON CXX_EXTENSIONS OFF CUDA_STANDARD 20
+                                             CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_RUNTIME_LIBRARY Static)
 endfunction()
 
 # limber_find_needs(<result> <package>...): looks for each package; the result lists what is absent.
@@ -38,13 +76,26 @@ macro(limber_find_needs result)
   set(limber_target_ZLIB ZLIB::ZLIB)
   set(limber_target_OpenMP OpenMP::OpenMP_CXX)
   set(limber_target_benchmark benchmark::benchmark)
+  set(limber_target_CUDA CUDA::cudart_static)
+  set(limber_target_cuBLAS CUDA::cublas)
+  set(limber_target_NCCL NCCL::NCCL)
   set(${result})
   foreach(limber_need IN ITEMS ${ARGN})
-    if(NOT limber_target_${limber_need})
+    if(limber_need STREQUAL "nvcc")
+      if(NOT limber_nvcc)
+        list(APPEND ${result} nvcc)
+      endif()
+    elseif(NOT limber_target_${limber_need})
       message(FATAL_ERROR "limber: no package '${limber_need}' is known to cmake/development.cmake")
     elseif(limber_need STREQUAL "OpenMP")
       if(NOT limber_openmp)
         list(APPEND ${result} OpenMP)
+      endif()
+    elseif(NOT LIMBER_WITH_CUDA AND limber_need MATCHES "^(CUDA|cuBLAS|NCCL)$")
+      list(APPEND ${result} ${limber_need})
+    elseif(limber_need MATCHES "^(CUDA|cuBLAS)$")
+      if(NOT TARGET ${limber_target_${limber_need}})  # looked for by cmake/cuda.cmake
+        list(APPEND ${result} ${limber_need})
       endif()
     else()
       find_package(${limber_need} QUIET)

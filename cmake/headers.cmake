@@ -3,16 +3,33 @@
 
 set(LIMBER_HEADERS
     limber/batch/apportion.hpp
+    limber/batch/bounded.hpp
+    limber/batch/dbs.hpp
     limber/batch/fixed.hpp
+    limber/batch/goodput.hpp
+    limber/batch/increase_instead_of_decay.hpp
     limber/batch/logical_shards.hpp
+    limber/batch/noise_scale.hpp
     limber/batch/per_worker.hpp
     limber/batch/permutation.hpp
     limber/batch/plan.hpp
     limber/batch/policies.hpp
+    limber/batch/replan.hpp
     limber/batch/sampler.hpp
+    limber/batch/speed.hpp
     limber/comm/checked.hpp
     limber/comm/collective.hpp
     limber/comm/detail/host_collective.hpp
+    limber/comm/detail/nccl_birth.hpp
+    limber/comm/detail/nccl_board.hpp
+    limber/comm/detail/nccl_bootstrap.hpp
+    limber/comm/detail/nccl_call.hpp
+    limber/comm/detail/nccl_communicator.hpp
+    limber/comm/detail/nccl_engine.hpp
+    limber/comm/detail/nccl_group.hpp
+    limber/comm/detail/nccl_operation.hpp
+    limber/comm/detail/nccl_registration.hpp
+    limber/comm/detail/nccl_staging.hpp
     limber/comm/detail/signature.hpp
     limber/comm/detail/threads_group.hpp
     limber/comm/detail/threads_hub.hpp
@@ -20,6 +37,8 @@ set(LIMBER_HEADERS
     limber/comm/detail/threads_record.hpp
     limber/comm/detail/threads_shrink.hpp
     limber/comm/detail/ticket.hpp
+    limber/comm/launch.hpp
+    limber/comm/nccl.hpp
     limber/comm/self.hpp
     limber/comm/threads.hpp
     limber/core/clock.hpp
@@ -41,9 +60,13 @@ set(LIMBER_HEADERS
     limber/fuse/functors.hpp
     limber/fuse/host.hpp
     limber/fuse/host_loop.hpp
+    limber/fuse/hyper.hpp
     limber/fuse/layout.hpp
+    limber/fuse/norm_report.hpp
+    limber/fuse/rule_counters.hpp
     limber/fuse/rule_fingerprint.hpp
     limber/fuse/rule_functors.hpp
+    limber/fuse/shared_array.hpp
     limber/fuse/updater.hpp
     limber/fuse/updater_part.hpp
     limber/limber.hpp
@@ -99,4 +122,29 @@ set(LIMBER_HEADERS
     limber/sync/when.hpp
     limber/sync/who.hpp)
 
-set(LIMBER_CUDA_HEADERS)
+set(LIMBER_CUDA_HEADERS
+    limber/cuda/advance.hpp
+    limber/cuda/completion.hpp
+    limber/cuda/cuda_device.cuh
+    limber/cuda/device_block.hpp
+    limber/cuda/device_plan.hpp
+    limber/cuda/device_state.hpp
+    limber/cuda/each_body.hpp
+    limber/cuda/emulator.hpp
+    limber/cuda/error.hpp
+    limber/cuda/executor.hpp
+    limber/cuda/fused_step.hpp
+    limber/cuda/graph.cuh
+    limber/cuda/launch.cuh
+    limber/cuda/launch_plan.hpp
+    limber/cuda/list_tables.hpp
+    limber/cuda/mirror.hpp
+    limber/cuda/norm_body.hpp
+    limber/cuda/operand_table.hpp
+    limber/cuda/step_lists.hpp
+    limber/cuda/storage.hpp
+    limber/cuda/stream.hpp
+    limber/cuda/tensor_operands.hpp
+    limber/cuda/unroll.hpp
+    limber/cuda/vector_access.hpp
+    limber/cuda/warp.hpp)

@@ -9,9 +9,18 @@ option(LIMBER_BUILD_BENCH "Build the benches (needs Google Benchmark)" ${PROJECT
 set(LIMBER_WITH_OPENMP AUTO CACHE STRING "OpenMP in tests, examples and benches: AUTO, ON or OFF")
 set_property(CACHE LIMBER_WITH_OPENMP PROPERTY STRINGS AUTO ON OFF)
 
-option(LIMBER_WITH_CUDA "Provide limber::cuda, and compile the headers as CUDA in the tests" OFF)
+# AUTO: limber::cuda when the CUDA toolkit is found, and tests and benches in .cu files when nvcc is.
+set(limber_default OFF)
+if(PROJECT_IS_TOP_LEVEL)
+  set(limber_default AUTO)
+endif()
+set(LIMBER_WITH_CUDA ${limber_default} CACHE STRING "limber::cuda, and what nvcc compiles: AUTO, ON or OFF")
+set_property(CACHE LIMBER_WITH_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(LIMBER_CUDA_ARCHITECTURES 90 CACHE STRING "Architectures of tests, examples and benches; others through PTX")
 
-foreach(engine NCCL MPI GLOO TORCH)
+option(LIMBER_WITH_NCCL "Provide limber::nccl" OFF)
+
+foreach(engine MPI GLOO TORCH)
   option(LIMBER_WITH_${engine} "Not part of ${PROJECT_VERSION} yet" OFF)
   if(LIMBER_WITH_${engine})
     message(FATAL_ERROR "limber: LIMBER_WITH_${engine}=ON, but this engine is not part of ${PROJECT_VERSION} yet")

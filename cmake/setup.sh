@@ -119,7 +119,7 @@ need() {
 # configure <preset>: says nothing unless it fails, but what was skipped.
 configure() {
   local options=() log
-  if command -v ccache >/dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+  if command -v ccache >/dev/null; then options+=(-DCMAKE_{CXX,CUDA}_COMPILER_LAUNCHER=ccache); fi
   if [[ ! -f $limber_root/build/$1/CMakeCache.txt ]]; then
     options+=("-DCMAKE_CXX_COMPILER=$(limber_compiler)")
     say "configuring build/$1"
@@ -133,6 +133,9 @@ configure() {
   grep -E '^(-- )?limber: ' "$log" | sed 's/^-- //' >&2 || true
   rm -f "$log"
 }
+
+# found_nvcc <preset>: whether the last `configure <preset>` found one that works. It is never installed here.
+found_nvcc() { grep -q '^CMAKE_CUDA_COMPILER:[A-Z]*=/' "$limber_root/build/$1/CMakeCache.txt"; }
 
 # build <preset> <target>...: one moving line on a terminal, else only what went wrong.
 build() {

@@ -39,8 +39,8 @@ inline std::string compiler() {
 
 }  // namespace detail
 
-/// Writes the machine block. Nothing in it says whose machine it is.
-inline void describe_machine(std::ostream& out, benchmark::CPUInfo const& cpu) {
+/// Writes the machine block, `device` last. Nothing in it says whose machine it is.
+inline void describe_machine(std::ostream& out, benchmark::CPUInfo const& cpu, std::string const& device) {
   out << "processor  " << detail::processor() << ", " << cpu.num_cpus << " cores";
   for (auto const& c : cpu.caches)
     if (c.type != "Instruction") out << ", L" << c.level << ' ' << (c.size >> 10) << " KiB";
@@ -49,7 +49,7 @@ inline void describe_machine(std::ostream& out, benchmark::CPUInfo const& cpu) {
   if (!cpu.load_avg.empty())
     out << "\nload       " << std::fixed << std::setprecision(1) << cpu.load_avg[0]
         << " (runnable threads over the last minute, before the start)";
-  out << "\n\n" << std::defaultfloat;
+  out << '\n' << device;
 }
 
 }  // namespace limber::bench

@@ -186,8 +186,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(one_pass_over_columns_gives_the_bits_of_a_leaf, T,
     std::vector<square_column<T>> columns(256);
     for (std::size_t i = 0; i < x.size(); ++i) columns[i % 256].add(x[i]);
     square_column<T> total;
-    for (auto const part :
-         {&square_column<T>::ordinary, &square_column<T>::large, &square_column<T>::small}) {
+    for (auto const part : {&square_column<T>::ordinary, &square_column<T>::large, &square_column<T>::tiny}) {
       std::vector<T> column;
       for (auto const& c : columns) column.push_back(c.*part);
       total.*part = limber::detail::column_tree(column.data());

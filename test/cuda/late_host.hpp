@@ -2,16 +2,14 @@
 #pragma once
 
 /// @file
-/// The host executor, seen as one whose reports come later.
+/// The host executor with news that arrives late.
 
 #include <limber/fuse/host.hpp>
 
 namespace limber::testing {
 
-/// Runs functors as `host` does, but lets nobody know at once: what is deferred must then be decided by
-/// the functors themselves. News arrives `lag` questions late.
+/// Runs functors as `host` does; what is sent to the host side counts as arrived `lag` questions later.
 struct late_host : host {
-  static constexpr bool deferred = true;
   int lag = 0;
   int published = 0;
   int asked = 0;

@@ -8,10 +8,16 @@ set(common -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_BUILD_TYPE=Debug)
 # limber_add_stranger(<name> SOURCE <folder> OPTIONS <cmake option>...): configures, builds and runs a project.
 function(limber_add_stranger name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "SOURCE" "OPTIONS")
-  limber_add_check(package.${name} LABEL package TIMEOUT 120 COMMAND
+  limber_add_check(package.${name} LABEL package TIMEOUT 300 COMMAND
                    ${CMAKE_CTEST_COMMAND} --build-and-test ${arg_SOURCE} ${scratch}/${name}
                    --build-generator ${CMAKE_GENERATOR} --build-options ${common} ${arg_OPTIONS}
                    --test-command stranger)
+endfunction()
+
+# limber_skip_stranger(<name> <what is absent>): the same, where it cannot be built.
+function(limber_skip_stranger name absent)
+  limber_add_check(package.${name} LABEL package COMMAND ${CMAKE_COMMAND} -E echo "skipped: not found: ${absent}")
+  set_tests_properties(limber.package.${name} PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped:")
 endfunction()
 
 # limber_add_refusal(<name> EXPECT <regex> SOURCE <folder> OPTIONS ...): configuring fails and says why.
@@ -25,7 +31,7 @@ endfunction()
 
 limber_add_check(package.install LABEL package COMMAND
                  ${CMAKE_COMMAND} -D build=${PROJECT_BINARY_DIR} -D source=${PROJECT_SOURCE_DIR}
-                 -D scratch=${scratch} -P ${CMAKE_CURRENT_LIST_DIR}/install.cmake)
+                 -D scratch=${scratch} -D cuda=$<TARGET_EXISTS:limber_cuda> -P ${CMAKE_CURRENT_LIST_DIR}/install.cmake)
 set_tests_properties(limber.package.install PROPERTIES FIXTURES_SETUP limber_installed)
 
 limber_add_stranger(installed SOURCE ${CMAKE_CURRENT_LIST_DIR}/stranger
@@ -38,13 +44,38 @@ limber_add_refusal(refuses_an_absent_component EXPECT "without component 'rocm' 
 set_tests_properties(limber.package.installed limber.package.refuses_another_version
                      limber.package.refuses_an_absent_component PROPERTIES FIXTURES_REQUIRED limber_installed)
 
+set(as_cuda -DCMAKE_CUDA_COMPILER=${CMAKE_CUDA_COMPILER} -DCMAKE_CUDA_HOST_COMPILER=${CMAKE_CXX_COMPILER}
+            -DCMAKE_CUDA_ARCHITECTURES=90)
+set(cuda_project ${CMAKE_CURRENT_LIST_DIR}/cuda)
+if(limber_nvcc)
+  limber_add_stranger(installed_cuda SOURCE ${cuda_project} OPTIONS -DCMAKE_PREFIX_PATH=${prefix} ${as_cuda})
+  limber_add_stranger(subdirectory_cuda SOURCE ${cuda_project} OPTIONS -DLIMBER_TREE=${PROJECT_SOURCE_DIR} ${as_cuda})
+else()
+  limber_skip_stranger(installed_cuda nvcc)
+  limber_skip_stranger(subdirectory_cuda nvcc)
+endif()
+set_tests_properties(limber.package.installed_cuda PROPERTIES FIXTURES_REQUIRED limber_installed)
+
 limber_add_check(package.cleanup LABEL package COMMAND
-                 ${CMAKE_COMMAND} -E rm -rf ${prefix} ${scratch}/installed)
+                 ${CMAKE_COMMAND} -E rm -rf ${prefix} ${scratch}/installed ${scratch}/installed_cuda)
 set_tests_properties(limber.package.cleanup PROPERTIES FIXTURES_CLEANUP limber_installed)
 
 limber_add_stranger(build_tree SOURCE ${CMAKE_CURRENT_LIST_DIR}/stranger
                     OPTIONS -Dlimber_DIR=${PROJECT_BINARY_DIR} -DEXPECTED_PREFIX=${PROJECT_SOURCE_DIR})
 limber_add_stranger(subdirectory SOURCE ${CMAKE_CURRENT_LIST_DIR}/subdirectory
                     OPTIONS -DLIMBER_TREE=${PROJECT_SOURCE_DIR})
-limber_add_refusal(refuses_an_absent_engine EXPECT "LIMBER_WITH_NCCL=ON, but this engine is not part of" SOURCE
-                   ${PROJECT_SOURCE_DIR} OPTIONS -DLIMBER_WITH_NCCL=ON)
+limber_add_refusal(refuses_an_absent_engine EXPECT "LIMBER_WITH_MPI=ON, but this engine is not part of" SOURCE
+                   ${PROJECT_SOURCE_DIR} OPTIONS -DLIMBER_WITH_MPI=ON)
+
+# With every engine that is here: configured anew, without tests.
+limber_find_needs(absent CUDA NCCL)
+if(absent)
+  limber_skip_stranger(with_nccl "${absent}")
+else()
+  limber_add_check(package.configure_with_nccl LABEL package COMMAND
+                   ${CMAKE_COMMAND} -S ${PROJECT_SOURCE_DIR} -B ${scratch}/engines -G ${CMAKE_GENERATOR} ${common}
+                   -DLIMBER_WITH_NCCL=ON -DLIMBER_BUILD_TESTS=OFF -DLIMBER_BUILD_EXAMPLES=OFF -DLIMBER_BUILD_BENCH=OFF)
+  set_tests_properties(limber.package.configure_with_nccl PROPERTIES FIXTURES_SETUP limber_with_nccl)
+  limber_add_stranger(with_nccl SOURCE ${CMAKE_CURRENT_LIST_DIR}/nccl OPTIONS -Dlimber_DIR=${scratch}/engines)
+  set_tests_properties(limber.package.with_nccl PROPERTIES FIXTURES_REQUIRED limber_with_nccl)
+endif()

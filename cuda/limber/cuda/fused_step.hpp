@@ -33,6 +33,18 @@ struct fused_options {
   bucket_options buckets{};                  ///< how gradients are cut for the wire
 };
 
+namespace detail {
+
+/// Looks at two lists and changes nothing.
+struct look {
+  template <class T>
+  [[nodiscard]] LIMBER_HD T operator()(T const&, T const& x) const noexcept {
+    return x;
+  }
+};
+
+}  // namespace detail
+
 /// Rules, schedule and progress over tensors on a device; the host only enqueues.
 ///
 ///     gpu::fused_step step{exec, parameters, adamw{}, rate, {.epoch_size = N}};
@@ -51,10 +63,9 @@ struct fused_options {
 ///          arrived, and throws limber::error once more than max_skipped came in a row.
 /// Memory   tensors are the caller's and must outlive the step and every graph that holds it; a graph is
 ///          captured again when tensors move (`move_gradients`).
-template <executor E, class Schedule, class Updater>
+template <limber::executor E, class Schedule, class Updater>
   requires mirrors_state<E>
 class fused_step {
-  static_assert(is_deferred<E>, "a fused step needs an executor whose reports come later: the gpu's");
   static_assert(std::is_trivially_copyable_v<Schedule>,
                 "a schedule on the device must be trivially copyable");
 
@@ -212,21 +223,13 @@ class fused_step {
   }
 
  private:
-  // Looks at two lists and changes nothing.
-  struct look {
-    template <class T>
-    [[nodiscard]] LIMBER_HD T operator()(T const&, T const& x) const noexcept {
-      return x;
-    }
-  };
-
   // Lists are seen once, with nothing to do, so that neither a captured nor a later step allocates.
   void start() {
     updater_.seed(exec_);
     updater_.mask(exec_);
     updater_.hyper()[0] = hyper_block(0, 1, true);
     exec_.publish(updater_.hyper());
-    if (options_.ranks > 1) exec_.measure(local_, look{}, in(packed_.parts), in(lists_.gradients));
+    if (options_.ranks > 1) exec_.measure(local_, detail::look{}, in(packed_.parts), in(lists_.gradients));
     updater_.template launch<false>(exec_, options_.ranks > 1 ? reduced_.parts : lists_.gradients);
     started_ = true;
   }

@@ -18,7 +18,7 @@ namespace limber::gpu {
 ///     void fetch(shared_array)      executor's side → host side; does not synchronize
 ///     bool done(event)              whether all that was started before `record` has finished; never waits
 template <class E>
-concept mirrors_state = executor<E> && requires(E& e, shared_array<i64> a) {
+concept mirrors_state = limber::executor<E> && requires(E& e, shared_array<i64> a) {
   e.fetch(a);
   { e.done(e.record()) } -> std::convertible_to<bool>;
 };

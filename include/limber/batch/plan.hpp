@@ -15,10 +15,19 @@
 
 namespace limber {
 
+struct batch_plan;
+
 /// What the optimizer gathered before it asks a policy. All ranks hold the same bits.
+///
+/// Units    seconds[i] is what rank i computed for its share of one update, the mean since the last plan,
+///          without any waiting: with the waiting inside, all ranks look alike and nothing can be learnt.
+///          0 = not measured (no samples, or a rank that has just come).
+/// Shapes   seconds has one entry a rank, or none before anything was measured.
 struct batch_facts {
-  int world = 1;           ///< workers, ≥ 1
-  limber::progress now{};  ///< where training stands
+  int world = 1;                        ///< workers, ≥ 1
+  limber::progress now{};               ///< where training stands
+  std::vector<double> seconds{};        ///< pure compute time of each rank's share of an update
+  batch_plan const* current = nullptr;  ///< the plan in force, null at the start; not owned
 };
 
 /// Planned sizes of the updates to come, until the next plan.
@@ -31,12 +40,16 @@ struct batch_plan {
   i64 shards = 0;            ///< logical shards that an update consists of, 0 = none
   i64 calls_per_update = 1;  ///< calls of step() that one update takes
 
+  /// Samples/s of each rank as the policy believes, 0 = never measured; empty if the policy does not
+  /// measure. All memory that a policy has of the past.
+  std::vector<double> speed{};
+
   friend bool operator==(batch_plan const&, batch_plan const&) = default;
 };
 
 /// Decides the global batch and every rank's share of it.
 ///
-/// A pure function: no clock, no communication, no state outside the policy. Every rank calls it with
+/// A pure function: no clock, no communication, no state outside facts and plan. Every rank calls it with
 /// equal facts and so gets an equal plan.
 template <class P>
 concept batch_policy = std::copy_constructible<P> && requires(P const& policy, batch_facts const& facts) {

@@ -152,16 +152,65 @@ template <class T>
   return a;
 }
 
+/// x in T: exact from float to double, to nearest even the other way. Subnormals stay.
+template <class T>
+[[nodiscard]] LIMBER_HD inline T convert(float x) noexcept {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == sizeof(double)) {
+    double r;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(r) : "f"(x));
+    return r;
+  } else {
+    return x;
+  }
+#else
+  return static_cast<T>(x);
+#endif
+}
+template <class T>
+[[nodiscard]] LIMBER_HD inline T convert(double x) noexcept {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    float r;
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(r) : "d"(x));
+    return r;
+  } else {
+    return x;
+  }
+#else
+  return static_cast<T>(x);
+#endif
+}
+
+/// True if x is 0 or −0.
+template <class T>
+[[nodiscard]] LIMBER_HD inline bool is_zero(T x) noexcept {
+  return magnitude_bits(x) == 0;
+}
+
+/// a < b; subnormals are not zero here either.
+template <class T>
+[[nodiscard]] LIMBER_HD constexpr bool less(T a, T b) noexcept {
+  return a < b;
+}
+#if defined(__CUDA_ARCH__)
+[[nodiscard]] __device__ inline bool less(float a, float b) noexcept {
+  int r;
+  asm("{ .reg .pred p; setp.lt.f32 p, %1, %2; selp.s32 %0, 1, 0, p; }" : "=r"(r) : "f"(a), "f"(b));
+  return r != 0;
+}
+#endif
+
 /// The larger of a and b; a when they compare equal.
 template <class T>
 [[nodiscard]] LIMBER_HD constexpr T max(T a, T b) noexcept {
-  return a < b ? b : a;
+  return math::less(a, b) ? b : a;
 }
 
 /// The smaller of a and b; a when they compare equal.
 template <class T>
 [[nodiscard]] LIMBER_HD constexpr T min(T a, T b) noexcept {
-  return b < a ? b : a;
+  return math::less(b, a) ? b : a;
 }
 
 /// x limited to [low, high].

@@ -13,7 +13,7 @@
 ///
 /// Columns are kept three times, after J. L. Blue (A Portable Fortran Program to Find the Euclidean
 /// Norm of a Vector, TOMS 1978): once for elements of ordinary magnitude, once for large ones scaled
-/// down, once for small ones scaled up. So one pass over the elements is enough.
+/// down, once for tiny ones scaled up. So one pass over the elements is enough.
 
 #include <limber/core/config.hpp>
 #include <limber/core/math.hpp>
@@ -42,8 +42,8 @@ template <class T>
 [[nodiscard]] LIMBER_HD inline square_sum<T> add(square_sum<T> a, square_sum<T> b) noexcept {
   if (!a.finite()) return a;
   if (!b.finite()) return b;
-  if (a.s == 0) return b;
-  if (b.s == 0) return a;
+  if (math::is_zero(a.s)) return b;
+  if (math::is_zero(b.s)) return a;
   if (a.e < b.e) {
     square_sum<T> const c = a;
     a = b;
@@ -64,7 +64,7 @@ template <class T>
 /// of √n.
 template <class T>
 [[nodiscard]] LIMBER_HD inline T root_of(square_sum<T> q) noexcept {
-  if (!q.finite() || q.s == 0) return q.s;
+  if (!q.finite() || math::is_zero(q.s)) return q.s;
   T root = math::sqrt(q.s);
   // 2^e in two halves: e may reach the edge of the range of normal numbers.
   int const half = q.e / 2;
@@ -76,7 +76,7 @@ template <class T>
 template <class T>
 [[nodiscard]] LIMBER_HD inline square_sum<T> normalised(square_sum<T> q) noexcept {
   using B = math::detail::bits<T>;
-  if (q.s == 0 || !q.finite()) return q;
+  if (math::is_zero(q.s) || !q.finite()) return q;
   int const exponent = static_cast<int>(math::magnitude_bits(q.s) >> B::mantissa) - B::bias;
   int const half = exponent >= 0 ? exponent / 2 : -((1 - exponent) / 2);
   return {math::mul(q.s, math::power_of_two<T>(-2 * half)), q.e + half};
@@ -94,7 +94,7 @@ struct square_column {
   static constexpr int limit = single ? 50 : 450;
   static constexpr int shift = single ? 100 : 700;
 
-  T ordinary = 0, large = 0, small = 0;
+  T ordinary = 0, large = 0, tiny = 0;
 
   /// True if v belongs to `ordinary`, or is zero: then `fma(v, v, ordinary)` is all that add does.
   [[nodiscard]] static LIMBER_HD bool is_ordinary(T v) noexcept {
@@ -114,7 +114,7 @@ struct square_column {
       large = math::fma(x, x, large);
     } else {
       T const x = math::mul(v, math::power_of_two<T>(shift));
-      small = math::fma(x, x, small);
+      tiny = math::fma(x, x, tiny);
     }
   }
 };
@@ -131,9 +131,9 @@ template <class T>
   }
   constexpr int shift = square_column<T>::shift;
   square_sum<T> const ordinary = normalised(square_sum<T>{total.ordinary, 0});
-  if (total.large == 0 && total.small == 0) return ordinary;
+  if (math::is_zero(total.large) && math::is_zero(total.tiny)) return ordinary;
   return add(add(normalised(square_sum<T>{total.large, shift}), ordinary),
-             normalised(square_sum<T>{total.small, -shift}));
+             normalised(square_sum<T>{total.tiny, -shift}));
 }
 
 namespace detail {
@@ -179,7 +179,7 @@ template <class T>
   for (i64 i = 0; i < n; ++i) columns[i % leaf_columns].add(x[i]);
   square_column<T> total;
   T column[leaf_columns];
-  for (auto const part : {&square_column<T>::ordinary, &square_column<T>::large, &square_column<T>::small}) {
+  for (auto const part : {&square_column<T>::ordinary, &square_column<T>::large, &square_column<T>::tiny}) {
     for (int c = 0; c < leaf_columns; ++c) column[c] = columns[c].*part;
     total.*part = detail::column_tree(column);
   }

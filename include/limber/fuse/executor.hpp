@@ -49,6 +49,18 @@ template <class T, class F>
     return (source);
 }
 
+/// True if the source wants to be left out: a source may have
+///
+///     bool skips() const          asked where the functor runs, so it may read what kernels wrote
+///     auto otherwise() const      the functor for every element then; for `measure` norms are zero then
+template <class F>
+[[nodiscard]] LIMBER_HD inline bool skips([[maybe_unused]] F const& source) noexcept {
+  if constexpr (requires { source.skips(); })
+    return source.skips();
+  else
+    return false;
+}
+
 /// Runs functors over lists of tensors.
 ///
 ///     slab make(layout const&)                     flat memory, zeroed; once, never in a step
@@ -81,13 +93,6 @@ concept executor = requires(E& e, layout const& where, tensor_list const& l, voi
   e.publish(a);
   e.collect(a);
   e.wait(e.record());
-};
-
-/// True for an executor whose work is done later: functors then test on the device what the host
-/// cannot know yet. Says so by `static constexpr bool deferred = true`.
-template <class E>
-inline constexpr bool is_deferred = requires {
-  requires E::deferred;
 };
 
 }  // namespace limber

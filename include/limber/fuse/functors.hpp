@@ -6,7 +6,6 @@
 
 #include <limber/core/config.hpp>
 #include <limber/core/math.hpp>
-#include <limber/rule/statistics.hpp>
 
 namespace limber {
 
@@ -81,7 +80,7 @@ struct pack {
     T const before = g;
     T const kept = carry ? sum : T(0);
     g = T(0);
-    if (is_zero(w)) {
+    if (math::is_zero(w)) {
       to = kept;
       return T(0);
     }
@@ -104,7 +103,7 @@ struct difference {
   template <class T>
   LIMBER_HD T operator()(T& d, T const& anchor, T const& x) const noexcept {
     auto const w = weight.as<T>();
-    d = is_zero(w) ? T(0) : math::mul(w, math::sub(anchor, x));
+    d = math::is_zero(w) ? T(0) : math::mul(w, math::sub(anchor, x));
     return d;
   }
 };
@@ -115,7 +114,7 @@ struct weighted {
   template <class T>
   LIMBER_HD T operator()(T& d, T const& x) const noexcept {
     auto const w = weight.as<T>();
-    d = is_zero(w) ? T(0) : math::mul(w, x);
+    d = math::is_zero(w) ? T(0) : math::mul(w, x);
     return d;
   }
 };
@@ -143,7 +142,7 @@ struct blend {
   template <class T>
   LIMBER_HD void operator()(T& to, T const& from) const noexcept {
     auto const a = alpha.as<T>();
-    if (!is_zero(a)) to = math::lerp(to, from, a);
+    if (!math::is_zero(a)) to = math::lerp(to, from, a);
   }
 };
 

@@ -48,6 +48,8 @@ class host {
 
   template <class F, access... A>
   void each(F const& f, operand<A>... lists) {
+    if constexpr (requires { f.otherwise(); })
+      if (limber::skips(f)) return each(f.otherwise(), lists...);
     i64 const leaves = check_shapes(lists...);
     for_leaves(std::get<0>(std::tie(lists...)).list, leaves, [&](i64 t, i64 first, i64 n, i64) {
       if (wide(t, lists...))
@@ -66,7 +68,13 @@ class host {
     for (auto* parts : {&narrow_[0], &narrow_[1]}) parts->resize(static_cast<std::size_t>(leaves));
     for (auto* parts : {&wide_[0], &wide_[1]}) parts->resize(static_cast<std::size_t>(leaves));
     for (std::size_t t = 0; t < list.size(); ++t) to.is_wide[t] = wide(static_cast<i64>(t), lists...) ? 1 : 0;
-    for_leaves(&list, leaves, [&](i64 t, i64 first, i64 n, i64 leaf) {
+    if (limber::skips(f)) {
+      for (int k = 0; k < 2; ++k) {
+        std::ranges::fill(narrow_[k], square_sum<float>{});
+        std::ranges::fill(wide_[k], square_sum<double>{});
+      }
+    }
+    for_leaves(&list, limber::skips(f) ? 0 : leaves, [&](i64 t, i64 first, i64 n, i64 leaf) {
       auto const k = static_cast<std::size_t>(leaf);
       if (to.is_wide[static_cast<std::size_t>(t)] != 0)
         put(wide_, k, detail::norm_leaf<double>(functor_of<double>(f, t), t, first, n, lists...));

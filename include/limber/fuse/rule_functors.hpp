@@ -25,45 +25,38 @@ struct gradient_and_value {
 };
 
 /// p ← R(p, scale · g, slots…); where the gradient is writable it is zeroed in the same pass.
-///
-/// @tparam Gated  the host does not know yet whether the gradient is finite: `skip` says so
-template <update_rule R, class T, bool Gated>
+template <update_rule R, class T>
 struct update_element {
   coefficients_of<R, T> c;
   T scale;
-  bool skip;
 
   template <class G, class... S>
   LIMBER_HD void operator()(T& p, G& g, S&... slots) const noexcept {
     T const x = math::mul(scale, g);
     if constexpr (!std::is_const_v<G>) g = T(0);
-    if constexpr (Gated)
-      if (skip) return;
     p = R::update(c, p, x, slots...);
   }
 };
 
 /// g ← direction of a two-pass rule, returned for its norm, and the model if the rule wants its norm.
-template <update_rule R, class T, bool Gated>
+template <update_rule R, class T>
 struct direct_element {
   coefficients_of<R, T> c;
   T scale;
-  bool skip;
 
   template <class... S>
   LIMBER_HD auto operator()(T& g, T const& p, S&... slots) const noexcept {
-    bool run = true;
-    if constexpr (Gated) run = !skip;
-    if (run) g = R::direction(c, p, math::mul(scale, g), slots...);
+    T const w = model(p, slots...);
+    g = R::direction(c, p, math::mul(scale, g), slots...);
     if constexpr (needs_value_norm<R>)
-      return two<T>{g, model(p, slots...)};
+      return two<T>{g, w};
     else
       return g;
   }
 
  private:
   template <class... S>
-  [[nodiscard]] static LIMBER_HD T model(T const& p, S&... slots) noexcept {
+  [[nodiscard]] static LIMBER_HD T model(T const& p, [[maybe_unused]] S&... slots) noexcept {
     if constexpr (has_master<R>) {
       T w = p;
       int k = 0;
@@ -76,18 +69,24 @@ struct direct_element {
 };
 
 /// p ← what a two-pass rule makes of its direction; the direction is zeroed if `Zero`.
-template <update_rule R, class T, bool Gated, bool Zero>
+template <update_rule R, class T, bool Zero>
 struct apply_element {
   coefficients_of<R, T> c;
-  bool skip;
 
   template <class... S>
   LIMBER_HD void operator()(T& p, T& direction, S&... slots) const noexcept {
     T const d = direction;
     if constexpr (Zero) direction = T(0);
-    if constexpr (Gated)
-      if (skip) return;
     p = R::apply(c, p, d, slots...);
+  }
+};
+
+/// Instead of an update that is dropped: only the gradient is zeroed, where it is writable and `Zero`.
+template <bool Zero>
+struct leave_element {
+  template <class T, class G, class... S>
+  LIMBER_HD void operator()(T&, [[maybe_unused]] G& g, S&...) const noexcept {
+    if constexpr (Zero && !std::is_const_v<G>) g = G(0);
   }
 };
 
@@ -130,39 +129,44 @@ struct step_facts {
 };
 
 /// Makes update_element for each tensor.
-template <update_rule R, bool Gated>
+template <update_rule R>
 struct update_source {
   step_facts<R> facts;
   template <class T>
-  [[nodiscard]] LIMBER_HD update_element<R, T, Gated> at(i64 t) const noexcept {
-    return {facts.template refined<T>(t), facts.hyper->template scale_as<T>(), Gated && facts.skips()};
+  [[nodiscard]] LIMBER_HD update_element<R, T> at(i64 t) const noexcept {
+    return {facts.template refined<T>(t), facts.hyper->template scale_as<T>()};
   }
+  [[nodiscard]] LIMBER_HD bool skips() const noexcept { return facts.skips(); }
+  [[nodiscard]] LIMBER_HD leave_element<true> otherwise() const noexcept { return {}; }
 };
 
 /// Makes direct_element for each tensor.
-template <update_rule R, bool Gated>
+template <update_rule R>
 struct direct_source {
   step_facts<R> facts;
   template <class T>
-  [[nodiscard]] LIMBER_HD direct_element<R, T, Gated> at(i64 t) const noexcept {
-    return {facts.template refined<T>(t), facts.hyper->template scale_as<T>(), Gated && facts.skips()};
+  [[nodiscard]] LIMBER_HD direct_element<R, T> at(i64 t) const noexcept {
+    return {facts.template refined<T>(t), facts.hyper->template scale_as<T>()};
   }
+  [[nodiscard]] LIMBER_HD bool skips() const noexcept { return facts.skips(); }
 };
 
 /// Makes apply_element for each tensor; `direction` and `value` are norms over the part's tensors, of
 /// the directions and of the model before the step.
-template <update_rule R, bool Gated, bool Zero>
+template <update_rule R, bool Zero>
 struct apply_source {
   step_facts<R> facts;
   norm_facts direction{};
   norm_facts value{};
   template <class T>
-  [[nodiscard]] LIMBER_HD apply_element<R, T, Gated, Zero> at(i64 t) const noexcept {
+  [[nodiscard]] LIMBER_HD apply_element<R, T, Zero> at(i64 t) const noexcept {
     norms<T> n = facts.template norms_of<T>(t);
     n.gradient = direction.of<T>(t).root;
     if constexpr (needs_value_norm<R>) n.value = value.of<T>(t).root;
-    return {R::refine_direction(facts.template refined<T>(t), n), Gated && facts.skips()};
+    return {R::refine_direction(facts.template refined<T>(t), n)};
   }
+  [[nodiscard]] LIMBER_HD bool skips() const noexcept { return facts.skips(); }
+  [[nodiscard]] LIMBER_HD leave_element<Zero> otherwise() const noexcept { return {}; }
 };
 
 template <std::size_t>

@@ -123,16 +123,12 @@ class updater {
       e.measure(norms_, detail::gradient_and_value{}, in(gradients_), in(measured_));
     else
       e.measure(norms_, identity{}, in(gradients_));
-    bool run = true;
-    if constexpr (!is_deferred<E>) run = norms_.facts().finite();
-    auto const gradient = norms_.facts();
     auto const value = wants_value_norm ? norms_.facts(1) : norm_facts{};
-    if (run)
-      each_part([&](auto& p) {
-        if (p.size() > 0) p.template step<Zero>(e, gradients_, hyper_, gradient, value);
-      });
+    each_part([&](auto& p) {
+      if (p.size() > 0) p.template step<Zero>(e, gradients_, hyper_, norms_.facts(), value);
+    });
     if constexpr (Zero)
-      if (!run || any_frozen) e.each(zero{}, limber::out(gradients));
+      if (any_frozen) e.each(zero{}, limber::out(gradients));
   }
 
   /// Takes what was frozen since into the lists of a step. Does not synchronize.

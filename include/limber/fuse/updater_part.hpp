@@ -124,7 +124,6 @@ class updater_part {
   template <bool Zero, executor E>
   void step(E& e, tensor_list const& gradients, shared_array<hyper_block> const& hyper,
             norm_facts const& gradient, norm_facts const& value) {
-    constexpr bool gated = is_deferred<E>;
     for (std::size_t t = 0; t < index_.size(); ++t) {
       gradients_[t] = gradients[static_cast<std::size_t>(index_[t])];
       gradients_[t].length = values_[t].length;
@@ -133,14 +132,16 @@ class updater_part {
     auto const values = inout(values_, round_.device, origin_memory_.device);
     dispatch<0>([&](auto const&... slots) {
       if constexpr (two_pass<R>) {
-        e.measure(directions_, direct_source<R, gated>{facts}, inout(gradients_), in(values_), slots...);
-        e.each(apply_source<R, gated, Zero>{facts, directions_.facts(),
-                                            directions_.facts(needs_value_norm<R> ? 1 : 0)},
-               values, inout(gradients_), slots...);
+        e.measure(directions_, direct_source<R>{facts}, inout(gradients_), in(values_), slots...);
+        apply_source<R, Zero> const source{facts, directions_.facts(),
+                                           directions_.facts(needs_value_norm<R> ? 1 : 0)};
+        constexpr std::size_t kept = sizeof...(slots) - std::min(sizeof...(slots), slots_spared<R>);
+        with_slots([&](auto const&... few) { e.each(source, values, inout(gradients_), few...); },
+                   std::make_index_sequence<kept>{});
       } else if constexpr (Zero) {
-        e.each(update_source<R, gated>{facts}, values, inout(gradients_), slots...);
+        e.each(update_source<R>{facts}, values, inout(gradients_), slots...);
       } else {
-        e.each(update_source<R, gated>{facts}, values, in(gradients_), slots...);
+        e.each(update_source<R>{facts}, values, in(gradients_), slots...);
       }
     });
   }

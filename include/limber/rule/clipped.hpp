@@ -29,6 +29,7 @@ template <update_rule R>
 struct clipped {
   static constexpr auto slots = R::slots;
   static constexpr bool value_norm = needs_value_norm<R>;
+  static constexpr std::size_t slots_spared = limber::slots_spared<R>;
   static constexpr int master_slot = detail::master_slot_behind<R>(0);
 
   R inner{};            ///< the rule that sees the clipped gradient
@@ -79,7 +80,7 @@ struct clipped {
   }
 
   template <class T, class... S>
-    requires detail::directs_with<R, T, S...>
+    requires detail::applies_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T apply(coefficients<T> const& c, T p, T d, S&... slot) noexcept {
     return R::apply(c.inner, p, d, slot...);
   }

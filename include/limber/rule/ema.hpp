@@ -29,6 +29,7 @@ template <update_rule R>
 struct ema {
   static constexpr auto slots = detail::weight_and_slots<R>();
   static constexpr bool value_norm = needs_value_norm<R>;
+  static constexpr std::size_t slots_spared = limber::slots_spared<R>;
   static constexpr int master_slot = detail::master_slot_behind<R>(1);
 
   R inner{};             ///< the rule that makes the model
@@ -76,7 +77,7 @@ struct ema {
   }
 
   template <class T, class... S>
-    requires detail::directs_with<R, T, S...>
+    requires detail::applies_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T apply(coefficients<T> const& c, T p, T d, T& average,
                                          S&... slot) noexcept {
     p = R::apply(c.inner, p, d, slot...);

@@ -9,6 +9,7 @@
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 
+#include <cstddef>
 #include <limits>
 
 namespace limber {
@@ -30,6 +31,7 @@ namespace limber {
 struct lamb {
   static constexpr std::array slots{slot::moment, slot::moment};
   static constexpr bool value_norm = true;
+  static constexpr std::size_t slots_spared = 2;
 
   double beta1 = 0.9;          ///< decay of m, in [0, 1)
   double beta2 = 0.999;        ///< decay of v, in [0, 1)
@@ -67,15 +69,15 @@ struct lamb {
   /// @param n  n.value = ‖p‖, n.gradient = ‖d‖
   template <class T>
   [[nodiscard]] static LIMBER_HD coefficients<T> refine_direction(coefficients<T> c, norms<T> n) noexcept {
-    bool const defined = !is_zero(n.value) && !is_zero(n.gradient);
+    bool const defined = !math::is_zero(n.value) && !math::is_zero(n.gradient);
     T const ratio = defined ? math::div(math::min(n.value, c.max_value_norm), n.gradient) : T{1};
     c.step = math::mul(c.rate, ratio);
     return c;
   }
 
   /// The new parameter from direction d.
-  template <class T>
-  [[nodiscard]] static LIMBER_HD T apply(coefficients<T> const& c, T p, T d, T&, T&) noexcept {
+  template <class T, class... S>
+  [[nodiscard]] static LIMBER_HD T apply(coefficients<T> const& c, T p, T d, S&...) noexcept {
     return math::fma(c.step, d, p);
   }
 

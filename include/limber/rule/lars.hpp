@@ -50,7 +50,7 @@ struct lars {
 
   template <class T>
   [[nodiscard]] static LIMBER_HD coefficients<T> refine(coefficients<T> c, norms<T> n) noexcept {
-    bool const defined = !is_zero(n.value) && !is_zero(n.gradient);
+    bool const defined = !math::is_zero(n.value) && !math::is_zero(n.gradient);
     T const total = math::fma(c.decay, n.value, n.gradient);
     T const ratio = defined ? math::div(math::mul(c.trust, n.value), total) : T{1};
     c.step = math::mul(c.rate, ratio);

@@ -45,7 +45,7 @@ struct lion {
   [[nodiscard]] static LIMBER_HD T update(coefficients<T> const& c, T p, T g, T& m) noexcept {
     T const d = moving_average(c.direction, m, g);
     m = moving_average(c.m, m, g);
-    T const sign = is_zero(d) ? T{0} : math::copysign(T{1}, d);
+    T const sign = math::is_zero(d) ? T{0} : math::copysign(T{1}, d);
     return math::fma(c.shrink, p, math::fma(c.step, sign, p));
   }
 

@@ -32,6 +32,7 @@ struct master {
   static constexpr auto slots = detail::weight_and_slots<R>();
   static constexpr int master_slot = 0;
   static constexpr bool value_norm = needs_value_norm<R>;
+  static constexpr std::size_t slots_spared = limber::slots_spared<R>;
 
   R inner{};                ///< the rule that makes the model
   bool stochastic = false;  ///< how the parameter is rounded when it is stored
@@ -74,7 +75,7 @@ struct master {
   }
 
   template <class T, class... S>
-    requires detail::directs_with<R, T, S...>
+    requires detail::applies_with<R, T, S...>
   [[nodiscard]] static LIMBER_HD T apply(coefficients<T> const& c, T, T d, T& w, S&... slot) noexcept {
     w = R::apply(c.inner, w, d, slot...);
     return w;

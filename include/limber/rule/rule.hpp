@@ -69,6 +69,10 @@ concept uses_norms = update_rule<R> && requires(coefficients_of<R, float> c, nor
 /// then `refine_direction` with norms.gradient = ‖direction‖, then `apply`.
 ///
 ///     static T direction(c, T p, T g, S&... slot);    static T apply(c, T p, T direction, S&... slot);
+///
+/// The value's norm is known to `refine_direction`, not yet to `refine`. A rule may say
+/// `static constexpr std::size_t slots_spared = n`: apply has no use for its last n slots and can be
+/// called without them.
 template <class R>
 concept two_pass = update_rule<R> && requires(coefficients_of<R, float> c, norms<float> n) {
   { R::refine_direction(c, n) } -> std::same_as<coefficients_of<R, float>>;
@@ -79,6 +83,13 @@ template <class R>
 inline constexpr bool needs_value_norm = requires {
   requires R::value_norm;
 };
+
+/// Slots, from the last, that `apply` of a two-pass rule does without.
+template <class R>
+inline constexpr std::size_t slots_spared = 0;
+template <class R>
+  requires requires { R::slots_spared; }
+inline constexpr std::size_t slots_spared<R> = R::slots_spared;
 
 /// A rule that keeps the model in higher precision in one of its slots.
 template <class R>

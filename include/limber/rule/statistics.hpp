@@ -38,7 +38,7 @@ template <class T>
 template <class T>
 [[nodiscard]] LIMBER_HD inline T moving_average(average_weights<T> const& w, T old, T fresh) noexcept {
   // Operands are chosen, not results: a branch around two lerps would keep the loop from vectorising.
-  bool const mostly_old = w.fresh < w.old;
+  bool const mostly_old = math::less(w.fresh, w.old);
   T const from = mostly_old ? old : fresh, to = mostly_old ? fresh : old;
   return math::lerp(from, to, mostly_old ? w.fresh : w.old);
 }
@@ -50,12 +50,6 @@ template <class T>
 template <class T>
 [[nodiscard]] LIMBER_HD inline T limited(T x) noexcept {
   return math::min(x, detail::largest_finite<T>);
-}
-
-/// x is +0 or −0. Looks at the bits: under --use_fast_math a device takes subnormal numbers for 0.
-template <class T>
-[[nodiscard]] LIMBER_HD inline bool is_zero(T x) noexcept {
-  return math::magnitude_bits(x) == 0;
 }
 
 }  // namespace limber

@@ -25,6 +25,12 @@ concept directs_with = requires(coefficients_of<R, T> const& c, T x, S&... slot)
   R::apply(c, x, x, slot...);
 };
 
+/// R's second pass takes exactly these slots.
+template <class R, class T, class... S>
+concept applies_with = requires(coefficients_of<R, T> const& c, T x, S&... slot) {
+  R::apply(c, x, x, slot...);
+};
+
 /// The number of R's slots depends on its hyper-parameters.
 template <class R>
 concept counts_slots = requires(R const& r) {
