@@ -10,12 +10,23 @@
 #include <limber/cuda/stream.hpp>
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <utility>
 
 namespace limber::gpu {
 
+/// Where an executor's device memory comes from, when that is not the runtime's pool: a host framework's
+/// caching allocator. Both are called in the order of the stream.
+struct memory_source {
+  std::function<void*(std::size_t bytes, cudaStream_t)> allocate{};  ///< null: out of memory
+  std::function<void(void*, cudaStream_t)> release{};                ///< must not throw
+};
+
 /// The device that is current when it is made, and a stream of it.
 ///
-/// Memory   stream-ordered (cudaMallocAsync); what executors allocate has to be released before the stream is
+/// Memory   stream-ordered (cudaMallocAsync), or from a source of the caller's; what executors allocate has
+/// to be released before the stream is
 ///          destroyed. Host memory is pinned.
 /// Errors   std::invalid_argument for a device without stream-ordered memory or a stream of another device;
 ///          limber::error for what the runtime reports.
@@ -23,9 +34,11 @@ class cuda_device {
  public:
   using marker = stream_event;
 
-  explicit cuda_device(stream_view stream) : stream_(stream) {
+  explicit cuda_device(stream_view stream, memory_source from = {})
+      : stream_(stream), from_(std::move(from)) {
     check(cudaGetDevice(&ordinal_), "cudaGetDevice");
-    expects(attribute(cudaDevAttrMemoryPoolsSupported) != 0, "gpu: device ", ordinal_,
+    expects(!from_.allocate == !from_.release, "gpu: a memory_source needs both allocate and release");
+    expects(from_.allocate || attribute(cudaDevAttrMemoryPoolsSupported) != 0, "gpu: device ", ordinal_,
             " has no stream-ordered memory");
 #if CUDART_VERSION >= 12080
     int of_stream = ordinal_;
@@ -40,12 +53,20 @@ class cuda_device {
   /// Does not synchronize.
   [[nodiscard]] std::byte* allocate(i64 bytes) {
     current_device const here(ordinal_);
+    if (from_.allocate) {
+      void* const p = from_.allocate(static_cast<std::size_t>(bytes), stream_.get());
+      if (p == nullptr) check(cudaErrorMemoryAllocation, "memory_source");
+      expects(reinterpret_cast<std::uintptr_t>(p) % slot_alignment == 0, "gpu: memory_source gave ", p,
+              ", which is not aligned to ", slot_alignment, " bytes");
+      return static_cast<std::byte*>(p);
+    }
     void* p = nullptr;
     check(cudaMallocAsync(&p, static_cast<std::size_t>(bytes), stream_.get()), "cudaMallocAsync");
     return static_cast<std::byte*>(p);
   }
   /// Does not synchronize. Errors are not reported: the runtime may be shutting down.
   void release(std::byte* p) noexcept {
+    if (from_.release) return from_.release(p, stream_.get());
     if (cudaFreeAsync(p, stream_.get()) != cudaSuccess) (void)cudaGetLastError();
   }
   /// May synchronize the device.
@@ -115,6 +136,7 @@ class cuda_device {
   }
 
   stream_view stream_;
+  memory_source from_;
   int ordinal_ = 0;
   i64 warps_ = 0;
 };
@@ -122,7 +144,7 @@ class cuda_device {
 /// Runs functors on a GPU, in the order of one stream:
 ///
 ///     gpu::stream stream;
-///     gpu::executor e{stream};
+///     gpu::executor e{stream};                                 // or {stream, memory_source{take, give}}
 ///     e.each(copy{}, out(to), in(from));
 using executor = basic_executor<cuda_device>;
 
