@@ -2,6 +2,7 @@
 # Every header that is installed. cmake/list_headers.sh writes this file; a test compares it with the tree.
 
 set(LIMBER_HEADERS
+    limber/batch/any_policy.hpp
     limber/batch/apportion.hpp
     limber/batch/bounded.hpp
     limber/batch/dbs.hpp
@@ -75,6 +76,7 @@ set(LIMBER_HEADERS
     limber/optimizer/groups.hpp
     limber/optimizer/handover.hpp
     limber/optimizer/options.hpp
+    limber/optimizer/planning.hpp
     limber/optimizer/registry.hpp
     limber/rule/adagrad.hpp
     limber/rule/adam.hpp

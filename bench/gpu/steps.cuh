@@ -105,7 +105,7 @@ auto thrust_step(shared_shapes const& s, R rule, std::index_sequence<J...>) {
     thrust_loop<G>(
         state, *s, types, rule,
         [&](cudaStream_t on, arrays const& memory, i64 k, std::size_t i, auto const& c) {
-          clearing_gradient<limber::detail::update_element<R, float, false>> const f{{c, unscale, false}};
+          clearing_gradient<limber::detail::update_element<R, float>> const f{{c, unscale}};
           auto const* const p = at<P const>(memory, k, 0, i);
           auto const all = thrust::make_zip_iterator(thrust::make_tuple(
               at<P>(memory, k, 0, i), at<G>(memory, k, 1, i), at<float>(memory, k, 2 + J, i)...));

@@ -25,11 +25,13 @@ struct control {
   shared_array<coefficients_of<R, float>> coefficients;
   shared_array<i64> index;
   shared_array<hyper_block> hyper;
+  norm_memory norms;  // of nothing: finite
 
   control(gpu_executor& e, R const& rule, i64 tensors)
       : coefficients(e.share<coefficients_of<R, float>>(tensors)),
         index(e.share<i64>(tensors)),
-        hyper(e.share<hyper_block>(1)) {
+        hyper(e.share<hyper_block>(1)),
+        norms(make_norms(e, tensors)) {
     for (i64 t = 0; t < tensors; ++t) {
       coefficients[static_cast<std::size_t>(t)] = rule.template at<float>(facts);
       index[static_cast<std::size_t>(t)] = t;
@@ -40,7 +42,7 @@ struct control {
     e.publish(hyper);
   }
   [[nodiscard]] limber::detail::step_facts<R> facts_of_step() const noexcept {
-    return {coefficients.device, nullptr, index.device, hyper.device};
+    return {coefficients.device, nullptr, index.device, hyper.device, norms.facts()};
   }
 };
 
@@ -56,7 +58,7 @@ void add_update(program& all, task const& t, shared_shapes const& s, R rule, std
       memory.fill(e, 0);
       memory.fill(e, 1);
       control<R> const c(e, rule, static_cast<i64>(s->lengths.size()));
-      limber::detail::update_source<R, false> const source{c.facts_of_step()};
+      limber::detail::update_source<R> const source{c.facts_of_step()};
       time_passes(
           state, on,
           [&](i64 k) {
@@ -71,8 +73,8 @@ void add_update(program& all, task const& t, shared_shapes const& s, R rule, std
       arrays const memory(*s, types);
       memory.fill(e, 0);
       memory.fill(e, 1);
-      keeping_gradient<limber::detail::update_element<R, float, false>> const f{
-          {rule.template at<float>(facts), 1.f, false}};
+      keeping_gradient<limber::detail::update_element<R, float>> const f{
+          {rule.template at<float>(facts), 1.f}};
       time_passes(
           state, on,
           [&](i64 k) {

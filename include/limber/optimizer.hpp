@@ -13,6 +13,7 @@
 #include <limber/optimizer/groups.hpp>
 #include <limber/optimizer/handover.hpp>
 #include <limber/optimizer/options.hpp>
+#include <limber/optimizer/planning.hpp>
 #include <limber/optimizer/registry.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/schedule.hpp>
@@ -21,7 +22,6 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -74,6 +74,7 @@ class optimizer {
             options_.ramp.steps_per_growth);
     rearm();
     checked_rate();
+    expect_no_contradiction(options_.batch, rate_, site_->now);
     mark_ = options_.clock();
   }
 
@@ -147,6 +148,8 @@ class optimizer {
     });
     sync_.pin(at);
     h.compare("the rate", rate());
+    times_.restart();
+    considered_ = at.now;
     met_ = true;
   }
 
@@ -253,27 +256,19 @@ class optimizer {
   }
 
   // What the policy says for so many workers; changes nothing.
-  [[nodiscard]] batch_plan plan(int world) const {
-    expects(options_.batch != nullptr, "options: batch holds no policy");
-    batch_plan p = options_.batch(batch_facts{world, site_->now});
-    expects(p.total > 0, "batch policy: the planned batch must be positive, got ", p.total);
-    i64 const dealt = std::accumulate(p.share.begin(), p.share.end(), i64{0});
-    expects(dealt == p.total, "batch policy: shares of ", dealt, " samples in all for a batch of ", p.total);
-    expects(static_cast<int>(p.share.size()) == world, "batch policy: ", p.share.size(), " shares for ",
-            world, " workers");
-    expects(p.shards >= 0, "batch policy: shards must not be negative, got ", p.shards);
-    expects(p.shards > 0 || p.calls_per_update == 1,
-            "batch policy: only logical shards take several calls an update, got calls_per_update ",
-            p.calls_per_update, "; use the strategy's period");
-    expects(p.shards == 0 || calls_per_update_ == 1,
-            "options: logical shards set the calls of an update themselves; the strategy's gradient period "
-            "must be 1, got ",
-            calls_per_update_);
-    expects(p.shards == 0 || state_type::agreed,
-            "options: logical shards need a strategy in which gradients cross all workers");
-    expects(planning_.share.empty() || (p.shards > 0) == (planning_.shards > 0),
-            "batch policy: cannot change between logical shards and none while training");
-    return p;
+  [[nodiscard]] batch_plan plan(int world) const { return plan(batch_facts{world, site_->now}); }
+  [[nodiscard]] batch_plan plan(batch_facts const& facts) const {
+    return ask(options_.batch, facts, {calls_per_update_, state_type::agreed}, planning_);
+  }
+
+  // Asks a policy that wants it once more, with what the workers took for their shares since.
+  void replan(i64 n) {
+    if (!options_.batch.asks_again()) return;
+    times_.count(report_.host_seconds, n);
+    if (!options_.batch.due(std::exchange(considered_, site_->now), site_->now)) return;
+    batch_facts const facts{site_->comm->size(), site_->now, times_.gather(*site_->comm), &planning_};
+    adopt(plan(facts));
+    if (site_->now.planned_batch() != planned_batch()) rearm();
   }
 
   void adopt(batch_plan p) {
@@ -330,6 +325,7 @@ class optimizer {
     double const end = options_.clock();
     report_.host_seconds = begin - std::exchange(mark_, end);
     report_.exchange_seconds = end - begin;
+    replan(n);
     if (report_.skipped_in_a_row > options_.max_skipped)
       throw error({"optimizer", "step", 0, o.culprit_rank, std::string(report_.culprit),
                    text("gradients were not finite in ", report_.skipped_in_a_row,
@@ -368,6 +364,8 @@ class optimizer {
   i64 begun_ = -1;
   bool met_ = false;
   double mark_ = 0;
+  compute_time times_;
+  progress considered_{};  // when the policy was last thought of
 };
 
 template <class... R, class L, class S, class C>

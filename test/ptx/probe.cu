@@ -44,11 +44,11 @@ using gpu::each_body, gpu::norm_body;
 constexpr limber::access i = limber::access::in, o = limber::access::out, io = limber::access::inout;
 
 // The kernels as an executor launches them, for tensors of any type and alignment.
-struct sgd_step : limber::detail::update_source<sgd, true> {};
-struct adamw_step : limber::detail::update_source<adamw, true> {};
-struct master_step : limber::detail::update_source<master<adamw>, true> {};
-struct lamb_direction : limber::detail::direct_source<lamb, true> {};
-struct lamb_step : limber::detail::apply_source<lamb, true, true> {};
+struct sgd_step : limber::detail::update_source<sgd> {};
+struct adamw_step : limber::detail::update_source<adamw> {};
+struct master_step : limber::detail::update_source<master<adamw>> {};
+struct lamb_direction : limber::detail::direct_source<lamb> {};
+struct lamb_step : limber::detail::apply_source<lamb, true> {};
 struct norm_of_one : identity {};
 struct norm_of_two : limber::detail::gradient_and_value {};
 struct packing : pack {};
@@ -68,7 +68,7 @@ void* as_launched() {
 template void*
 as_launched<each_body<float, sgd_step, io, io, io>, each_body<float, adamw_step, io, io, io, io>,
             each_body<double, adamw_step, io, io, io, io>, each_body<float, master_step, io, io, io, io, io>,
-            norm_body<float, 2, lamb_direction, io, i, io, io>, each_body<float, lamb_step, io, io, io, io>,
+            norm_body<float, 2, lamb_direction, io, i, io, io>, each_body<float, lamb_step, io, io>,
             norm_body<float, 1, norm_of_one, i>, norm_body<double, 1, norm_of_one, i>,
             norm_body<float, 2, norm_of_two, i, i>, norm_body<float, 1, packing, o, io>,
             each_body<float, cast, o, i>, each_body<float, unpacking, o, i>,
@@ -83,7 +83,7 @@ struct types {
   }
 };
 template <update_rule R>
-using element = limber::detail::update_element<R, float, false>;
+using element = limber::detail::update_element<R, float>;
 
 // A name ends in the number of operands that are loaded and of those that are stored.
 #define LIMBER_CONGRUENT(name, f, operands, ...)                                             \

@@ -4,6 +4,7 @@
 /// @file
 /// Every batch policy, and the sampler that deals what they plan.
 
+#include <limber/batch/any_policy.hpp>
 #include <limber/batch/apportion.hpp>
 #include <limber/batch/dbs.hpp>
 #include <limber/batch/fixed.hpp>

@@ -4,6 +4,7 @@
 /// @file
 /// What an optimizer is told once, and what it tells after every call.
 
+#include <limber/batch/any_policy.hpp>
 #include <limber/batch/per_worker.hpp>
 #include <limber/batch/plan.hpp>
 #include <limber/core/clock.hpp>
@@ -11,15 +12,15 @@
 #include <limber/core/progress.hpp>
 #include <limber/fuse/bucket_plan.hpp>
 
-#include <functional>
 #include <string_view>
 
 namespace limber {
 
 /// What an optimizer is told once.
 struct options {
-  /// Plans the global batch and each worker's share: per_worker, fixed, logical_shards, or your own.
-  std::function<batch_plan(batch_facts const&)> batch = per_worker{1};
+  /// Plans the global batch and each worker's share: per_worker, fixed, logical_shards, dbs, noise_scale,
+  /// … or your own. One that wants to be asked again is, with every rank's compute time.
+  any_policy batch = per_worker{1};
   i64 epoch_size = 1;                        ///< samples an epoch has, for schedules in epochs
   ramp_rule ramp{};                          ///< how the rate follows a change of the planned batch
   gradient_is gradient = gradient_is::mean;  ///< what the host's gradient is of its n samples
