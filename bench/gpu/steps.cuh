@@ -102,16 +102,15 @@ auto thrust_step(shared_shapes const& s, R rule, std::index_sequence<J...>) {
   std::vector<dtype> types{dtype_of<P>, dtype_of<G>};
   types.resize(2 + sizeof...(J), dtype::f32);
   return [=](benchmark::State& state) {
-    thrust_loop<G>(
-        state, *s, types, rule,
-        [&](cudaStream_t on, arrays const& memory, i64 k, std::size_t i, auto const& c) {
-          clearing_gradient<limber::detail::update_element<R, float>> const f{{c, unscale}};
-          auto const* const p = at<P const>(memory, k, 0, i);
-          auto const all = thrust::make_zip_iterator(thrust::make_tuple(
-              at<P>(memory, k, 0, i), at<G>(memory, k, 1, i), at<float>(memory, k, 2 + J, i)...));
-          transform(on, s->lengths[i], f, all, p, at<G const>(memory, k, 1, i),
-                    at<float>(memory, k, 2 + J, i)...);
-        });
+    thrust_loop<G>(state, *s, types, rule,
+                   [&](cudaStream_t on, arrays const& memory, i64 k, std::size_t i, auto const& c) {
+                     clearing_gradient<limber::detail::update_element<R, float>> const f{{c, unscale}};
+                     auto const* const p = at<P const>(memory, k, 0, i);
+                     auto const all = thrust::make_zip_iterator(thrust::make_tuple(
+                         at<P>(memory, k, 0, i), at<G>(memory, k, 1, i), at<float>(memory, k, 2 + J, i)...));
+                     transform(on, s->lengths[i], f, all, p, at<G const>(memory, k, 1, i),
+                               at<float>(memory, k, 2 + J, i)...);
+                   });
   };
 }
 

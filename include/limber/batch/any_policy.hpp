@@ -8,6 +8,7 @@
 #include <limber/batch/plan.hpp>
 #include <limber/batch/replan.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <functional>
 #include <utility>
@@ -18,7 +19,8 @@ namespace limber {
 class any_policy {
  public:
   any_policy(std::nullptr_t) {}
-  template <batch_policy P>
+  template <class P>
+    requires(!std::same_as<P, any_policy> && batch_policy<P>)
   any_policy(P policy)
       : due_([policy](progress const& then, progress const& now) { return is_due(policy, then, now); }),
         plan_(std::move(policy)),
