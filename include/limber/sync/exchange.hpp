@@ -74,7 +74,7 @@ class exchange<Gradients, Merges...>::state {
       o.samples = static_cast<i64>(at.planned) * o.calls;
       assumed_ += o.samples;
     }
-    count(o);
+    count(o, at.rate);
     merge_if(at, o, [&](auto const& m) { return m.due(at); });
     return o;
   }
@@ -88,7 +88,7 @@ class exchange<Gradients, Merges...>::state {
         o.samples = static_cast<i64>(at.planned) * o.calls;
         assumed_ += o.samples;
       }
-    if (o.due) count(o);
+    if (o.due) count(o, at.rate);
     merge_if(at, o, [&](auto& m) { return m.calls_open() > 0; });
     return o;
   }
@@ -129,7 +129,10 @@ class exchange<Gradients, Merges...>::state {
     k = 0;
     each_merge([&](auto& m) {
       std::string const prefix = text("sync/merge", k++, "/");
-      m.visit([&](std::string const& name, tensor_view v) { f(prefix + name, kept::alike, v); },
+      // Groups that merge among themselves hold different models, unless gradients cross everyone.
+      constexpr bool same = agreed || std::remove_reference_t<decltype(m)>::agreed;
+      m.visit([&](std::string const& name,
+                  tensor_view v) { f(prefix + name, same ? kept::alike : kept::apart, v); },
               [&](std::string const& name, tensor_view v) { f(prefix + name, kept::round, v); });
     });
   }
@@ -177,8 +180,8 @@ class exchange<Gradients, Merges...>::state {
   using holder = std::tuple<typename Merges::template state<Site>...>;
 
   // Where all apply the same update, all weigh the same.
-  void count(outcome const& o) {
-    each_merge([&](auto& m) { m.count(agreed ? o.samples : o.own_samples); });
+  void count(outcome const& o, double rate) {
+    each_merge([&](auto& m) { m.count(agreed ? o.samples : o.own_samples, rate); });
   }
 
   template <class Due>

@@ -20,10 +20,19 @@
 
 namespace limber::sync {
 
+/// What the outer rule of a merge is fed.
+enum class outer_rate {
+  plain,     ///< the difference of models, at the merge's own rate
+  per_rate,  ///< the difference divided by the inner rate, at the merge's rate times that
+};
+
 /// Models cross `when`, with `who`, and merge by an outer rule applied to their mean difference.
 ///
 ///     d = Σ nᵢ (x̃ − xᵢ) / Σ nᵢ          nᵢ: samples that rank i applied since the last merge
 ///     x̃ ← How(x̃, d) at `rate`;   xᵢ ← x̃
+///
+/// With `outer_rate::per_rate` the outer rule sees d / η and steps at `rate` · η, η being the last rate of
+/// the round that was not 0: its momentum then has the unit of a gradient and follows the schedule.
 ///
 /// With `descent` at rate 1, the default, x̃ becomes the sample-weighted mean of the models.
 ///
@@ -38,9 +47,10 @@ struct merge {
   How how;
   double rate;
   moments at_merge;
+  outer_rate unit;
 
-  merge(When w, Who o, How h = {}, double r = 1, moments m = moments::keep)
-      : when(w), who(o), how(h), rate(r), at_merge(m) {
+  merge(When w, Who o, How h = {}, double r = 1, moments m = moments::keep, outer_rate u = outer_rate::plain)
+      : when(w), who(o), how(h), rate(r), at_merge(m), unit(u) {
     check(how);
     expects(rate >= 0 && math::finite(rate), "merge: rate must be a number of at least 0, got ", rate);
   }
@@ -92,10 +102,11 @@ class merge<When, Who, How>::state {
     if (pinned_ == 0) pin(at);
   }
 
-  /// Counts one update, in which this rank applied `own` samples.
-  void count(i64 own) {
+  /// Counts one update at `rate`, in which this rank applied `own` samples.
+  void count(i64 own, double rate) {
     ++calls_;
     samples_ += own;
+    if (rate > 0) last_rate_ = rate;
   }
   [[nodiscard]] bool due(Site const& at) const { return tap_.when(calls_, at.now); }
 
@@ -103,7 +114,9 @@ class merge<When, Who, How>::state {
   i64 run(Site& at) {
     double const total = mean_difference(at);
     if (total > 0) {
-      verdict const v = outer_.template step<false>(at.exec, reduced_.parts, tap_.rate, nominal(at) / total);
+      double const unit = tap_.unit == outer_rate::per_rate && last_rate_ > 0 ? last_rate_ : 1;
+      verdict const v =
+          outer_.template step<false>(at.exec, reduced_.parts, tap_.rate * unit, nominal(at) / total / unit);
       if (!v.applied)
         throw error({"sync", "merge", 0, -1,
                      std::string(at.inner.values()[static_cast<std::size_t>(v.culprit)].name),
@@ -133,6 +146,7 @@ class merge<When, Who, How>::state {
   template <class F, class Own>
   void visit(F const& f, Own const& own) {
     f("pinned", tensor_view{reinterpret_cast<std::byte*>(&pinned_), 1, dtype::int64, {}});
+    f("last_rate", tensor_view{reinterpret_cast<std::byte*>(&last_rate_), 1, dtype::f64, {}});
     own("samples", tensor_view{reinterpret_cast<std::byte*>(&samples_), 1, dtype::int64, {}});
     for (auto const& t : anchor_.parts) f(text("anchor/", t.name), t);
     outer_.visit("outer/", [&](std::string const& name, tensor_view v, bool) { f(name, v); });
@@ -151,6 +165,7 @@ class merge<When, Who, How>::state {
     h.mix(period());
     h.mix(tap_.rate);
     h.mix(static_cast<i64>(tap_.at_merge));
+    h.mix(static_cast<i64>(tap_.unit));
     limber::detail::mix_rule(h, tap_.how);
   }
 
@@ -187,9 +202,10 @@ class merge<When, Who, How>::state {
   std::deque<weighted_mean<E, G>> means_;
   flights<G> flights_;
   std::optional<group_of<Who, C>> group_;
-  i64 pinned_ = 0;   // the anchor was set
-  i64 calls_ = 0;    // updates since the last merge
-  i64 samples_ = 0;  // that this rank applied in them
+  i64 pinned_ = 0;        // the anchor was set
+  i64 calls_ = 0;         // updates since the last merge
+  i64 samples_ = 0;       // that this rank applied in them
+  double last_rate_ = 0;  // η of the last update at a rate that was not 0
 };
 
 }  // namespace limber::sync

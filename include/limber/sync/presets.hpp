@@ -4,6 +4,8 @@
 /// @file
 /// Strategies by name: each is one row of choices over the pieces of an exchange.
 
+#include <limber/rule/descent.hpp>
+#include <limber/rule/sgd.hpp>
 #include <limber/sync/exchange.hpp>
 
 namespace limber::sync {
@@ -21,9 +23,10 @@ struct allreduce {
 };
 
 /// Local SGD: every worker steps on its own gradient; models are averaged every `period` calls,
-/// weighted by the samples each applied.
+/// weighted by the samples each applied. With `from`, post-local SGD: every call until then.
 ///
-/// Units        the rate is for one step's total batch; it is not multiplied by `period`.
+/// Units        the rate is for one step's total batch; it is not multiplied by `period`. `from` is in
+///              steps, samples or epochs of planned progress: where the rate first decays, in the paper.
 /// State        gradient history stays each worker's own unless `at_merge` says otherwise.
 /// Collectives  one all-reduce of the model every `period` calls, none in between.
 /// Choices      a merge follows call `period`, 2·`period`, …; the official code merges after call 1,
@@ -33,12 +36,89 @@ struct allreduce {
 struct local {
   i64 period = 1;
   moments at_merge = moments::keep;
+  amount from{0, unit::steps};
 
   [[nodiscard]] auto parts() const {
-    return exchange(gradients(every{1}, alone{}), merge(every{period}, everyone{}, descent{}, 1, at_merge));
+    return exchange(gradients(every{1}, alone{}),
+                    merge(every_after{from, period}, everyone{}, descent{}, 1, at_merge));
   }
 };
 
-static_assert(strategy<allreduce> && strategy<local>);
+/// Hierarchical local SGD: blocks of `block_size` neighbouring ranks average every `period` calls, all
+/// workers every `period` · `block_periods`.
+///
+/// Collectives  one all-reduce of the model in the block or, less often, over all. Needs a `splittable`
+/// collective. Paper        Lin, Stich, Patel and Jaggi, arXiv:1808.07217, hierarchical local SGD.
+struct hierarchical {
+  int block_size = 1;
+  i64 period = 1;         ///< H, calls between averages of a block
+  i64 block_periods = 1;  ///< H_b, of those between averages of all
+  moments at_merge = moments::keep;
+
+  [[nodiscard]] auto parts() const {
+    return exchange(gradients(every{1}, alone{}),
+                    merge(every{period}, block{block_size}, descent{}, 1, at_merge),
+                    merge(every{period * block_periods}, everyone{}, descent{}, 1, at_merge));
+  }
+};
+
+/// SlowMo: local SGD with a slow momentum over what the rounds moved.
+///
+///     u ← β u + (x̃ − x̄) / γ;   x̃ ← x̃ − α γ u          γ: the rate of the round's last step
+///
+/// Choices      β = 0 and α = 1 is local SGD. A round whose rates were all 0 moves nothing.
+/// Collectives  those of local SGD.
+/// Paper        Wang, Tantia, Ballas and Rabbat, SlowMo: Improving Communication-Efficient Distributed SGD
+///              with Slow Momentum, ICLR 2020, arXiv:1910.00643, Algorithm 1.
+struct slowmo {
+  i64 period = 1;
+  double beta = 0.6;                  ///< β, slow momentum
+  double alpha = 1;                   ///< α, slow rate
+  moments at_merge = moments::reset;  ///< the base rule's history at a merge; the paper tries all three
+
+  [[nodiscard]] auto parts() const {
+    return exchange(gradients(every{1}, alone{}), merge(every{period}, everyone{}, sgd{.momentum = beta},
+                                                        alpha, at_merge, outer_rate::per_rate));
+  }
+};
+
+/// DiLoCo: many local steps, then an outer Nesterov step on the mean difference of models.
+///
+///     Δ = x̃ − x̄;   m ← μ m + Δ;   x̃ ← x̃ − η_o (Δ + μ m)
+///
+/// State        the inner rule's history is each worker's own and never averaged.
+/// Choices      any rule can be the outer one: `merge` takes it. Means are weighted by samples.
+/// Collectives  one all-reduce of the model every `period` calls.
+/// Paper        Douillard et al., DiLoCo: Distributed Low-Communication Training of Language Models, 2023,
+///              arXiv:2311.08105.
+struct diloco {
+  i64 period = 500;
+  double outer_lr = 0.7;        ///< η_o
+  double outer_momentum = 0.9;  ///< μ; 0 with η_o = 1 is local SGD
+
+  [[nodiscard]] auto parts() const {
+    sgd const outer{.momentum = outer_momentum, .nesterov = outer_momentum > 0};
+    return exchange(gradients(every{1}, alone{}), merge(every{period}, everyone{}, outer, outer_lr));
+  }
+};
+
+/// Lookahead: synchronous SGD whose model goes back, every `period` updates, part of its way.
+///
+///     x̃ ← x̃ + α (x − x̃);   x ← x̃
+///
+/// Collectives  those of synchronous SGD; the merge is each worker's own, and equal on all.
+/// Paper        Zhang, Lucas, Hinton and Ba, Lookahead Optimizer: k steps forward, 1 step back, NeurIPS 2019,
+///              arXiv:1907.08610.
+struct lookahead {
+  i64 period = 5;      ///< k, updates
+  double alpha = 0.5;  ///< α; 1 is synchronous SGD
+
+  [[nodiscard]] auto parts() const {
+    return exchange(gradients(every{1}, everyone{}), merge(every{period}, alone{}, descent{}, alpha));
+  }
+};
+
+static_assert(strategy<allreduce> && strategy<local> && strategy<hierarchical> && strategy<slowmo> &&
+              strategy<diloco> && strategy<lookahead>);
 
 }  // namespace limber::sync

@@ -30,7 +30,21 @@ struct every {
   }
 };
 
-static_assert(timing<every>);
+/// Every call at first; from the planned point `from` on every `period` calls.
+struct every_after {
+  amount from{0, unit::steps};
+  i64 period = 1;
+
+  every_after(amount f, i64 p) : from(f), period(p) {
+    expects(p >= 1, "every_after: period must be at least 1, got ", p);
+    expects(f.value >= 0, "every_after: from must not be negative, got ", f.value, " ", name_of(f.in));
+  }
+  [[nodiscard]] bool operator()(i64 calls_open, progress const& now) const noexcept {
+    return calls_open >= period || now.in(from.in) < from.value;
+  }
+};
+
+static_assert(timing<every> && timing<every_after>);
 
 /// True if every call is due, now and later.
 template <timing W>

@@ -6,6 +6,7 @@
 
 #include <limber/comm/collective.hpp>
 #include <limber/comm/self.hpp>
+#include <limber/core/error.hpp>
 
 #include <tuple>
 #include <type_traits>
@@ -28,6 +29,20 @@ struct alone {
   template <collective C>
   [[nodiscard]] self of(C&) const {
     return {};
+  }
+};
+
+/// Runs of `size` neighbouring ranks, the last of which may be shorter: the workers of one machine.
+struct block {
+  static constexpr bool agreed = false;
+  int size;
+
+  explicit block(int n) : size(n) { expects(n >= 1, "block: size must be at least 1, got ", n); }
+  /// A collective call of all ranks of `comm`.
+  template <collective C>
+  [[nodiscard]] auto of(C& comm) const {
+    static_assert(splittable<C>, "limber: blocks need a collective that models limber::splittable");
+    return comm.split(comm.rank() / size);
   }
 };
 

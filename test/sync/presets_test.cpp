@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// labels: unit property sanitize
+#define BOOST_TEST_MODULE limber.sync.presets
+#include <limber/limber.hpp>
+
+#include <boost/test/unit_test.hpp>
+
+#include <support/checks.hpp>
+#include <support/dealing.hpp>
+#include <support/toy_model.hpp>
+
+#include <array>
+#include <tuple>
+#include <vector>
+
+using namespace limber;
+using namespace limber::literals;
+using namespace limber::testing;
+
+using scalars = std::tuple<float, double>;
+
+namespace {
+
+dealing const four{{2, 6, 16, 8}, {10, 0, 3, 4}, {1, 20, 5, 9}};
+dealing const even_four{{8, 8, 8, 8}};
+
+// A round of local SGD by hand: models of all ranks after `steps` calls of plain descent at `rate` from
+// the same start, and the samples of each.
+struct rounds {
+  static constexpr int workers = 3;
+  std::vector<double> anchor = toy_model<double>{}.all();
+  i64 first = 0;
+  int call = 0;
+
+  // Σ nᵢ (x̃ − xᵢ) / Σ nᵢ after so many calls, at rate(call).
+  template <class Rate>
+  std::vector<double> mean_difference(dealing const& deal, int calls, Rate const& rate) {
+    std::array<toy_model<double>, workers> m;
+    std::array<double, workers> n{};
+    for (auto& x : m) put(x, anchor);
+    for (int k = 0; k < calls; ++k, ++call) {
+      auto const& now = deal[static_cast<std::size_t>(call) % deal.size()];
+      for (std::size_t r = 0; r < workers; first += now[r++]) {
+        if (now[r] == 0) continue;
+        m[r].gw.assign(m[r].gw.size(), 0);
+        m[r].gb.assign(1, 0);
+        m[r].backward(run_of(first, now[r]));
+        for (std::size_t i = 0; i < m[r].w.size(); ++i) m[r].w[i] -= rate(call) * m[r].gw[i];
+        m[r].b[0] -= rate(call) * m[r].gb[0];
+        n[r] += static_cast<double>(now[r]);
+      }
+    }
+    std::vector<double> d(anchor.size());
+    double const total = n[0] + n[1] + n[2];
+    for (std::size_t r = 0; r < workers; ++r)
+      for (std::size_t i = 0; i < d.size(); ++i) d[i] += n[r] / total * (anchor[i] - m[r].all()[i]);
+    return d;
+  }
+  static void put(toy_model<double>& m, std::vector<double> const& x) {
+    std::copy_n(x.begin(), m.w.size(), m.w.begin());
+    m.b[0] = x.back();
+  }
+};
+
+double rate_of(int call) { return 0.02 * std::min(1.0, call / 4.0); }
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_block_for_each_worker_is_local_sgd_and_period_one_is_all_reduce, T, scalars) {
+  for (auto const& deal : {four, even_four}) {
+    auto const local = train<T>(4, sync::local{.period = 3}, adamw{}, deal);
+    auto const blocks =
+        train<T>(4, sync::hierarchical{.block_size = 2, .period = 3, .block_periods = 1}, adamw{}, deal);
+    BOOST_TEST(distance(blocks[0], local[0]) < bound<T>);
+    BOOST_TEST(distance(blocks[3], local[3]) < bound<T>);
+  }
+  auto const all = train<T>(4, sync::allreduce{}, nesterov, even_four);
+  auto const blocks = train<T>(4, sync::hierarchical{2, 1, 1}, nesterov, even_four);
+  BOOST_TEST(distance(blocks[1], all[1]) < bound<T>);
+}
+
+BOOST_AUTO_TEST_CASE(blocks_agree_among_themselves_between_averages_of_all) {
+  auto const open = train<double>(4, sync::hierarchical{2, 2, 3}, nesterov, four, 4, false);
+  BOOST_TEST((open[0] == open[1]));
+  BOOST_TEST((open[2] == open[3]));
+  BOOST_TEST(distance(open[0], open[2]) > 1e-6);
+  auto const merged = train<double>(4, sync::hierarchical{2, 2, 3}, nesterov, four, 6, false);
+  BOOST_TEST((merged[0] == merged[3]));
+  // Averaging in blocks first changes what is averaged later.
+  BOOST_TEST(distance(merged[0], train<double>(4, sync::local{6}, nesterov, four, 6, false)[0]) > 1e-9);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(without_outer_momentum_slowmo_and_diloco_are_local_sgd, T, scalars) {
+  for (auto const at : {sync::moments::keep, sync::moments::average, sync::moments::reset}) {
+    auto const local = train<T>(3, sync::local{4, at}, nesterov, changing);
+    auto const slow =
+        train<T>(3, sync::slowmo{.period = 4, .beta = 0, .alpha = 1, .at_merge = at}, nesterov, changing);
+    BOOST_TEST(distance(slow[0], local[0]) < bound<T>);
+  }
+  auto const local = train<T>(3, sync::local{4}, adamw{}, changing);
+  auto const outer =
+      train<T>(3, sync::diloco{.period = 4, .outer_lr = 1, .outer_momentum = 0}, adamw{}, changing);
+  BOOST_TEST(distance(outer[0], local[0]) < bound<T>);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(one_worker_is_the_plain_rule, T, scalars) {
+  dealing const one{{8}};
+  auto const plain = train<T>(1, sync::allreduce{}, nesterov, one)[0];
+  auto const keep = sync::moments::keep;
+  BOOST_TEST(distance(train<T>(1, sync::hierarchical{1, 3, 2}, nesterov, one)[0], plain) < bound<T>);
+  BOOST_TEST(distance(train<T>(1, sync::slowmo{3, 0, 1, keep}, nesterov, one)[0], plain) < bound<T>);
+  BOOST_TEST(distance(train<T>(1, sync::diloco{3, 1, 0}, nesterov, one)[0], plain) < bound<T>);
+  BOOST_TEST(distance(train<T>(1, sync::lookahead{3, 1}, nesterov, one)[0], plain) < bound<T>);
+}
+
+BOOST_AUTO_TEST_CASE(diloco_follows_the_paper) {
+  rounds by_hand;
+  std::vector<double> m(by_hand.anchor.size());
+  for (int round = 0; round < 5; ++round) {
+    auto const d = by_hand.mean_difference(changing, 4, rate_of);
+    for (std::size_t i = 0; i < d.size(); ++i) {
+      m[i] = 0.9 * m[i] + d[i];
+      by_hand.anchor[i] -= 0.7 * (d[i] + 0.9 * m[i]);
+    }
+  }
+  auto const got = train<double>(3, sync::diloco{.period = 4}, descent{}, changing, 20);
+  BOOST_TEST(distance(got[0], by_hand.anchor) < 1e-12);
+  BOOST_TEST((got[0] == got[2]));
+}
+
+BOOST_AUTO_TEST_CASE(slowmo_follows_the_paper_while_the_rate_changes) {
+  rounds by_hand;
+  std::vector<double> u(by_hand.anchor.size());
+  for (int round = 0; round < 7; ++round) {
+    auto const d = by_hand.mean_difference(changing, 3, rate_of);
+    double const gamma = rate_of(by_hand.call - 1);
+    for (std::size_t i = 0; i < d.size(); ++i) {
+      u[i] = 0.6 * u[i] + d[i] / gamma;
+      by_hand.anchor[i] -= 0.8 * gamma * u[i];
+    }
+  }
+  auto const got =
+      train<double>(3, sync::slowmo{.period = 3, .beta = 0.6, .alpha = 0.8}, descent{}, changing, 21);
+  BOOST_TEST(distance(got[0], by_hand.anchor) < 1e-12);
+}
+
+BOOST_AUTO_TEST_CASE(lookahead_goes_back_part_of_its_way) {
+  auto const all = train<double>(3, sync::allreduce{}, nesterov, even);
+  BOOST_TEST(distance(train<double>(3, sync::lookahead{5, 1}, nesterov, even)[0], all[0]) < 1e-12);
+  auto const start = toy_model<double>{}.all();
+  auto const end = train<double>(3, sync::allreduce{}, nesterov, changing, 4);
+  auto const back = train<double>(3, sync::lookahead{4, 0.25}, nesterov, changing, 4);
+  for (std::size_t i = 0; i < start.size(); ++i)
+    BOOST_TEST(back[1][i] == start[i] + 0.25 * (end[1][i] - start[i]), boost::test_tools::tolerance(1e-12));
+}
+
+BOOST_AUTO_TEST_CASE(post_local_averages_every_call_until_it_starts) {
+  // 24 samples a call planned; local from the tenth update on.
+  sync::local const late{.period = 6, .from = 10_steps};
+  auto const before = train<double>(3, late, adamw{}, changing, 9, false);
+  auto const synchronous = train<double>(3, sync::local{1}, adamw{}, changing, 9, false);
+  BOOST_TEST((before[0] == synchronous[0]));
+  BOOST_TEST((before[0] == before[2]));
+  auto const after = train<double>(3, late, adamw{}, changing, 13, false);
+  BOOST_TEST(distance(after[0], after[2]) > 1e-9);
+}
+
+BOOST_AUTO_TEST_CASE(bad_choices_are_refused_by_name) {
+  BOOST_TEST(has(message_of([] { (void)sync::hierarchical{0, 1, 1}.parts(); }), "block", "0"));
+  BOOST_TEST(has(message_of([] { (void)sync::local{.period = 0}.parts(); }), "period", "0"));
+  BOOST_TEST(has(message_of([] { (void)sync::local{.from = {-1, unit::steps}}.parts(); }), "from", "-1"));
+  BOOST_TEST(has(message_of([] { (void)sync::slowmo{.beta = 1.5}.parts(); }), "momentum", "1.5"));
+  BOOST_TEST(has(message_of([] { (void)sync::lookahead{.alpha = -1}.parts(); }), "rate", "-1"));
+}
