@@ -124,11 +124,11 @@ auto thrust_lamb(shared_shapes const& s, R rule) {
           i64 const n = s->lengths[i];
           auto *const p = at<float>(memory, k, 0, i), *const g = at<float>(memory, k, 1, i);
           auto *const m = at<float>(memory, k, 2, i), *const v = at<float>(memory, k, 3, i);
-          making_direction<limber::detail::direct_element<R, float, false>> const direct{{c, unscale, false}};
+          making_direction<limber::detail::direct_element<R, float>> const direct{{c, unscale}};
           transform(on, n, direct, thrust::make_zip_iterator(thrust::make_tuple(g, m, v)), g, p, m, v);
           norms<float> const of{std::sqrt(sum_of_squares(on, n, p)), std::sqrt(sum_of_squares(on, n, g)), 0};
-          applying_direction<limber::detail::apply_element<R, float, false, true>> const apply{
-              {R::refine_direction(c, of), false}};
+          applying_direction<limber::detail::apply_element<R, float, true>> const apply{
+              {R::refine_direction(c, of)}};
           transform(on, n, apply, thrust::make_zip_iterator(thrust::make_tuple(p, g)), p, g);
         });
   };

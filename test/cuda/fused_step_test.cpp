@@ -2,6 +2,7 @@
 // labels: kernel property sanitize
 // timeout: 300
 #define BOOST_TEST_MODULE limber.cuda.fused_step
+#include <limber/cuda/executor.hpp>
 #include <limber/cuda/fused_step.hpp>
 #include <limber/limber.hpp>
 
@@ -321,4 +322,46 @@ BOOST_AUTO_TEST_CASE(bad_input_is_refused_by_name) {
   BOOST_TEST(has(message_of([&] { step.pack(); }), "several ranks"));
   gpu::fused_step two{exec, m.parameters(), sgd{}, 0.1, {.ranks = 2}};
   BOOST_TEST(has(message_of([&] { two.update(); }), "update(reduce)"));
+}
+
+// What a graph would hold: after one update nothing is allocated or sent, and what a captured call reads is
+// left alone by lists that come later, wherever they lie.
+BOOST_AUTO_TEST_CASE(a_capture_needs_one_update_before_and_keeps_its_tables) {
+  model<float> expected, m;
+  late_host plain;
+  gpu::fused_step a{plain, expected.parameters(), clipped{adamw{}, 1.0}, rate};
+  gpu::basic_executor<gpu::emulator> exec;
+  gpu::fused_step b{exec, m.parameters(), clipped{adamw{}, 1.0}, rate};
+  BOOST_TEST(has(message_of([&] { b.update(); }), "advance"));
+  for (unsigned i = 0; i < 6; ++i) {
+    expected.backward(i);
+    m.backward(i);
+    a.advance(32, 64);
+    a.update();
+    b.advance(32, 64);
+    exec.device().capture(i > 0);
+    b.update();
+    exec.device().capture(false);
+    BOOST_TEST_REQUIRE((m == expected), "step " << i);
+  }
+  std::vector<float> one(9, 1), other(9, 1);
+  tensor_list list{view(one, "one")};
+  exec.device().capture(true);
+  BOOST_TEST(has(message_of([&] { exec.each(zero{}, out(list)); }), "captured", "once before"));
+  exec.device().capture(false);
+  exec.each(zero{}, out(list));
+  exec.device().capture(true);
+  exec.each(zero{}, out(list));
+  exec.device().capture(false);
+  auto const made = exec.device().seen().allocations;
+  list[0] = view(other, "other");
+  exec.each(zero{}, out(list));
+  BOOST_TEST(other[0] == 0);
+  BOOST_TEST(exec.device().seen().allocations > made);  // a table of its own: the captured one stays
+  auto const mine = exec.device().seen().allocations;
+  list[0] = view(one, "one");
+  one[3] = 7;
+  exec.each(zero{}, out(list));
+  BOOST_TEST(one[3] == 0);
+  BOOST_TEST(exec.device().seen().allocations == mine);
 }

@@ -50,8 +50,17 @@ class cuda_device {
     warps_ = i64{attribute(cudaDevAttrMultiProcessorCount)} * 16;
   }
 
+  /// True between the begin and the end of a capture of the stream. Does not synchronize.
+  [[nodiscard]] bool capturing() const {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(stream_.get(), &status), "cudaStreamIsCapturing");
+    return status != cudaStreamCaptureStatusNone;
+  }
+
   /// Does not synchronize.
   [[nodiscard]] std::byte* allocate(i64 bytes) {
+    expects(!capturing(),
+            "gpu: memory cannot be allocated while a graph is captured: run the same step once before");
     current_device const here(ordinal_);
     if (from_.allocate) {
       void* const p = from_.allocate(static_cast<std::size_t>(bytes), stream_.get());

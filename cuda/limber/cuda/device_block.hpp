@@ -6,17 +6,24 @@
 ///
 /// A device is a type like gpu::emulator or gpu::cuda_device:
 ///
-///     std::byte* allocate(i64 bytes), void release(std::byte*) noexcept          the device's memory,
-///     stream-ordered std::byte* allocate_host(i64 bytes), void release_host(std::byte*) noexcept      the
-///     host's, for transfers void upload(device, host, bytes), download(host, device, bytes), clear(device,
-///     bytes)     asynchronous void synchronize()                                                    waits
-///     for all that was started marker, void mark(marker&), void await(marker const&)     a place in the
-///     stream; the host waits for it void launch(body, items)                                  body(warp, i)
-///     for i in [0, items), in any order void check_memory(tensor_view const&)                      throws
-///     unless kernels may access it i64 warps()                                                so many fill
-///     the chip
+///     std::byte* allocate(i64 bytes)               the device's memory, stream-ordered
+///     void release(std::byte*) noexcept
+///     std::byte* allocate_host(i64 bytes)          the host's, for transfers
+///     void release_host(std::byte*) noexcept
+///     void upload(device, host, bytes)             asynchronous, like the two that follow
+///     void download(host, device, bytes)
+///     void clear(device, bytes)
+///     void synchronize()                           waits for all that was started
+///     marker; void mark(marker&)                   a place in the stream
+///     void await(marker const&)                    the host waits for it
+///     bool reached(marker const&) const            asks, and does not wait
+///     bool capturing() const                       a graph is being captured
+///     void launch(body, items)                     body(warp, i) for i in [0, items), in any order
+///     void check_memory(tensor_view const&)        throws unless kernels may access it
+///     i64 warps()                                  so many fill the chip
 
 #include <limber/core/config.hpp>
+#include <limber/core/error.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -85,6 +92,8 @@ class staging {
   /// Copies `bytes` from the host's memory to the device's. Does not synchronize.
   void send(void* to, void const* from, i64 bytes) {
     if (bytes == 0) return;
+    expects(!device_->capturing(),
+            "gpu: facts cannot be sent while a graph is captured: run the same step once before");
     ring& r = ring_for(bytes);
     block& b = r.blocks[r.next];
     r.next = (r.next + 1) % r.blocks.size();

@@ -81,10 +81,12 @@ class device_plans {
   using plan = device_plan<Device>;
 
   /// The plan for tables of these shapes, or null if they have not met yet.
-  [[nodiscard]] plan* find(key const& shapes) noexcept {
+  /// @param pin  a graph is being captured: keep it for good
+  [[nodiscard]] plan* find(key const& shapes, bool pin) noexcept {
     for (auto& m : meetings_)
       if (m.shapes == shapes) {
         m.used = ++clock_;
+        m.pinned = m.pinned || pin;
         return m.where.get();
       }
     return nullptr;
@@ -97,8 +99,11 @@ class device_plans {
     for (auto const& m : meetings_)
       if (m.where->lengths == lengths && m.where->wide == wide) where = m.where;
     if (!where) where = std::make_shared<plan>(device, up, std::move(lengths), std::move(wide));
-    if (meetings_.size() == capacity)
-      meetings_.erase(std::ranges::min_element(meetings_, {}, &meeting::used));
+    if (meetings_.size() >= capacity) {
+      auto const oldest = std::ranges::min_element(
+          meetings_, {}, [](meeting const& m) { return std::pair(m.pinned, m.used); });
+      if (!oldest->pinned) meetings_.erase(oldest);
+    }
     meetings_.push_back({shapes, where, ++clock_});
     return *where;
   }
@@ -108,6 +113,7 @@ class device_plans {
     key shapes;
     std::shared_ptr<plan> where;
     i64 used;
+    bool pinned = false;
   };
   std::vector<meeting> meetings_;
   i64 clock_ = 0;

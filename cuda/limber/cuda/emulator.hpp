@@ -38,7 +38,13 @@ class emulator {
   emulator() = default;
   explicit emulator(options o) : options_(std::move(o)) {}
 
+  /// Pretends that a graph is being captured, or not.
+  void capture(bool on) noexcept { capturing_ = on; }
+  [[nodiscard]] bool capturing() const noexcept { return capturing_; }
+
   [[nodiscard]] std::byte* allocate(i64 bytes) {
+    expects(!capturing_,
+            "gpu: memory cannot be allocated while a graph is captured: run the same step once before");
     auto* const p = allocate_host(bytes);
     std::memset(p, 0xa5, static_cast<std::size_t>(bytes));
     return p;
@@ -99,6 +105,7 @@ class emulator {
  private:
   static constexpr std::align_val_t line{256};
   options options_{};
+  bool capturing_ = false;
   counts counts_{};
 };
 

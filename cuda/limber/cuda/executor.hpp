@@ -26,7 +26,11 @@ namespace limber::gpu {
 /// Cost     `each`: one launch (two where some tensors are f64), `measure` one, and one in double for totals
 ///          then. Nothing is allocated, and nothing waits, for lists whose content was seen before; new
 ///          addresses at the same shapes are one small transfer.
-/// Memory   `make` and `share` own theirs; plans and tables of up to 256 lists are kept.
+/// Memory   `make` and `share` own theirs; plans and tables of up to 256 lists are kept, besides those that
+///          a captured graph reads.
+/// Graphs   calls can be captured once each list was seen; the graph must be launched in the order of the
+///          same stream, because plans hold the sums of the norm under way. What would allocate or send
+///          during a capture is an error.
 /// Threads  one at a time.
 template <class Device>
 class basic_executor {
@@ -192,7 +196,7 @@ class basic_executor {
     };
     check_shapes_once(lists...);
     (bind(lists), ...);
-    out.plan = plans_.find(shapes);
+    out.plan = plans_.find(shapes, device_->capturing());
     if (out.plan == nullptr) out.plan = &meet(shapes, lists...);
     return out;
   }

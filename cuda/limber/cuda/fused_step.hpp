@@ -138,6 +138,7 @@ class fused_step {
   void update() {
     expects(options_.ranks == 1, "fused_step: ", options_.ranks,
             " ranks: use update(reduce), or pack and land");
+    expect_started();
     updater_.template launch<true>(exec_, lists_.gradients);
   }
 
@@ -153,11 +154,13 @@ class fused_step {
   /// Weighs, casts and sums up this rank's gradients into `packed()`, zeroing them; fills `control()`.
   void pack() {
     expects(options_.ranks > 1, "fused_step: pack needs several ranks");
+    expect_started();
     exec_.measure(local_, pack_from_memory{wire_.device}, out(packed_.parts), inout(lists_.gradients));
     exec_.run(1, fill_control{control_.device, wire_.device, local_.facts()});
   }
   /// Updates from `reduced()` and `total()`.
   void land() {
+    expect_started();
     exec_.run(1, gpu::settle{updater_.hyper().device, settled_.device, control_.device + 1, wire_.device});
     updater_.template launch<false>(exec_, reduced_.parts);
   }
@@ -178,7 +181,8 @@ class fused_step {
     return s;
   }
 
-  /// Waits for the update in flight and counts it. Synchronizes.
+  /// Waits for the update in flight and counts it. Synchronizes. @pre every advance was followed by its
+  /// update
   device_state const& settle() {
     if (!started_) start();
     with_counters([&](auto const& counters, i64 tensors) {
@@ -192,8 +196,9 @@ class fused_step {
     return poll();
   }
 
-  /// Gradients are at these addresses from now on, in the order of registration. Graphs must be
-  /// captured again. Does not synchronize. @throws std::invalid_argument if lengths or types differ
+  /// Gradients are at these addresses from now on, in the order of registration. Graphs must be captured
+  /// again, after an update that is not captured. Does not synchronize. @throws std::invalid_argument if
+  /// lengths or types differ
   void move_gradients(std::vector<tensor_view> const& to) { lists_.move_gradients(to); }
 
   /// The name of tensor `index` of a report; "" for −1.
@@ -201,7 +206,8 @@ class fused_step {
     return index < 0 ? std::string_view{} : lists_.values[static_cast<std::size_t>(index)].name;
   }
 
-  /// Calls f(name, view, is_weight) for every piece of state, in device memory. @pre settle
+  /// Calls f(name, view, is_weight) for every piece of state: in device memory, but for what only the host
+  /// writes (`frozen`, `seeded`), which is in its own. @pre settle
   template <class F>
   void visit(F const& f) {
     f(std::string("progress"),
@@ -223,6 +229,10 @@ class fused_step {
   }
 
  private:
+  void expect_started() const {
+    expects(started_, "fused_step: call advance(n, planned) before the update, also before it is captured");
+  }
+
   // Lists are seen once, with nothing to do, so that neither a captured nor a later step allocates.
   void start() {
     updater_.seed(exec_);

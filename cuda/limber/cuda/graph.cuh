@@ -14,9 +14,12 @@ namespace limber::gpu {
 
 /// A CUDA graph, ready to launch.
 ///
+///     step.advance(n, planned); forward(); backward(); step.update();      // once: everything is set up
 ///     gpu::graph const g = gpu::graph::capture(stream, [&] { forward(); backward(); step.update(); });
-///     for (…) { step.advance(n, planned); g.launch(stream); }
+///     for (…) { step.advance(n, planned); g.launch(stream); }          // the first advance counts, too
 ///
+/// Order    a graph with work of an executor is launched on the executor's stream; one with NCCL work is
+///          destroyed before the communicator.
 /// Memory   holds addresses: what the captured work reads and writes must stay where it is as long as
 ///          the graph is launched. Freed memory under a graph is not detected here; compute-sanitizer
 ///          does.
@@ -24,7 +27,8 @@ class graph {
  public:
   /// Captures what f enqueues on `stream`, other streams that fork from it and join it included.
   /// Nothing runs. Does not synchronize.
-  /// @throws limber::error if f enqueues what cannot be captured (an allocation, a wait of the host)
+  /// @throws limber::error if f enqueues what cannot be captured (a wait of the host), and
+  ///         std::invalid_argument if an executor would have to allocate or send
   template <class F>
   [[nodiscard]] static graph capture(cudaStream_t stream, F&& f) {
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");

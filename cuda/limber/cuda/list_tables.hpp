@@ -35,6 +35,7 @@ class list_tables {
     device_block<Device, operand_entry> entries;
     i64 shape;  ///< equal only for equal lengths and types, and tables of one origin
     i64 used;
+    bool pinned = false;  ///< a captured graph reads it: neither refreshed nor given up
   };
 
   list_tables(std::shared_ptr<Device> device, staging<Device>& up) : device_(std::move(device)), up_(&up) {}
@@ -47,10 +48,10 @@ class list_tables {
     for (auto& t : tables_) {
       if (t->list != &list || t->shadow.size() != list.size()) continue;
       if (alike<true>(*t, list)) return touched(*t, list);
-      if (known == nullptr && alike<false>(*t, list)) known = t.get();
+      if (known == nullptr && !t->pinned && alike<false>(*t, list)) known = t.get();
     }
     for (auto& t : tables_)
-      if (t->list != &list && alike<true>(*t, list)) return touched(*t, list);
+      if ((t->list != &list || t->pinned) && alike<true>(*t, list)) return touched(*t, list);
     if (known == nullptr) return made(list);
     write(*known, list);
     return touched(*known, list);
@@ -66,7 +67,8 @@ class list_tables {
   }
 
   table const& touched(table& t, tensor_list const& list) noexcept {
-    t.list = &list;
+    if (device_->capturing()) t.pinned = true;
+    if (!t.pinned) t.list = &list;
     t.used = clock_;
     return t;
   }
@@ -79,9 +81,10 @@ class list_tables {
               ++shapes_,
               clock_});
     write(*t, list);
-    if (tables_.size() == capacity) {
-      auto const oldest = std::ranges::min_element(tables_, {}, [](auto const& x) { return x->used; });
-      tables_.erase(oldest);
+    if (tables_.size() >= capacity) {
+      auto const oldest =
+          std::ranges::min_element(tables_, {}, [](auto const& x) { return std::pair(x->pinned, x->used); });
+      if (!(*oldest)->pinned) tables_.erase(oldest);
     }
     tables_.push_back(std::move(t));
     return *tables_.back();

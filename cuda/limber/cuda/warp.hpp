@@ -88,7 +88,10 @@ class warp {
     __threadfence();
     return atomicAdd(counter, 1u);
   }
-  __device__ __forceinline__ void acquire() const { __threadfence(); }
+  __device__ __forceinline__ void acquire() const {
+    __syncwarp();  // lane 0 counted up for all
+    __threadfence();
+  }
 
   // The L1 cache is not coherent: read from L2.
   template <class S>

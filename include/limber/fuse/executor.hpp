@@ -70,9 +70,9 @@ template <class F>
 ///     norm_report const& report(norm_memory const&)   reads what `measure` found. Synchronizes.
 ///     void run(i64 n, f)                           f(i) for i in [0, n): control, not tensors
 ///     shared_array<T> share<T>(n)                  memory that host and functors both see; once
-///     void publish(shared_array)                   host side → executor's side; the host side may change at
-///     once void collect(shared_array)                   executor's side → host side. Synchronizes. event
-///     record(); void wait(event)             the host waits for what was started before
+///     void publish(shared_array)                   host side → executor's; the host side may change at once
+///     void collect(shared_array)                   executor's side → host side. Synchronizes.
+///     event record(); void wait(event)             the host waits for what was started before
 ///
 /// Shapes   all lists have the same number of tensors and equal lengths position by position; tensors
 ///          of length 0 are skipped. Lists must not overlap each other. f64 goes with f64 only.

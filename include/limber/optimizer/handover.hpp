@@ -87,6 +87,7 @@ class handover {
     tensor_view data = piece.data;
     data.name = piece.name;
     if (data.length == 0) return;
+    e.wait(e.record());  // the piece, and memory that was just made, are ready for the collective
     if (piece.how == kept::alike) return comm_.broadcast(data, giver_).wait();
     if (piece.how == kept::round) {
       if (joins_) clear(e, data);
@@ -125,6 +126,7 @@ class handover {
   void take_from_giver(E& e, tensor_view data) {
     if (joins_ || comm_.rank() == giver_) return comm_.broadcast(data, giver_).wait();
     slab const spare = e.make(layout_of({data}));
+    e.wait(e.record());
     comm_.broadcast(spare.parts[0], giver_).wait();
   }
 

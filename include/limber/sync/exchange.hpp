@@ -104,13 +104,17 @@ class exchange<Gradients, Merges...>::state {
         Site& at;
         slab parameters, buffers;
         ~guard() {
-          at.exec.each(copy{}, out(at.inner.values()), in(parameters.parts));
-          if (!at.buffers.empty()) at.exec.each(copy{}, out(at.buffers), in(buffers.parts));
+          try {
+            at.exec.each(copy{}, out(at.inner.values()), in(parameters.parts));
+            if (!at.buffers.empty()) at.exec.each(copy{}, out(at.buffers), in(buffers.parts));
+          } catch (...) {  // a device in trouble: f has told, or the next call does
+          }
         }
       } own{at, at.exec.make(layout_of(values)), at.exec.make(layout_of(at.buffers))};
       at.exec.each(copy{}, out(own.parameters.parts), in(values));
       if (!at.buffers.empty()) at.exec.each(copy{}, out(own.buffers.parts), in(at.buffers));
       std::get<levels - 1>(merges_).average_into(at, values);
+      at.exec.wait(at.exec.record());  // f may look from anywhere
       return std::forward<F>(f)();
     }
   }

@@ -94,7 +94,10 @@ class gradients<When, Who>::state {
   template <class F>
   void visit(F const& f) {
     if (calls_ == 0) return;
-    f("open/control", view(mine_));
+    // As bytes: it lies in the host's memory, whatever the executor.
+    f("open/control",
+      tensor_view{
+          reinterpret_cast<std::byte*>(mine_.data()), static_cast<i64>(sizeof mine_), dtype::uint8, {}});
     f("open/samples", tensor_view{reinterpret_cast<std::byte*>(&own_), 1, dtype::int64, {}});
     for (auto const& t : sum_.parts) f(text("open/", t.name), t);
   }
@@ -192,10 +195,11 @@ class gradients<When, Who>::state {
   // not depend on how many workers there are.
   void gather_shards(Site& at) {
     G& group = std::get<0>(*group_);
-    at.exec.wait(at.exec.record());
     for (int q = 0; q < group.size(); ++q) {
       i64 const index = (calls_ - 1) * group.size() + q;
       if (index >= at.shards) break;
+      // Also for what the shard before is still being read from.
+      at.exec.wait(at.exec.record());
       slab const& data = q == group.rank() ? sent_ : reduced_;
       control facts = shard_;
       flights_.broadcast(group, plan_, data, view(facts, "control"), q);

@@ -146,7 +146,9 @@ class merge<When, Who, How>::state {
   template <class F, class Own>
   void visit(F const& f, Own const& own) {
     f("pinned", tensor_view{reinterpret_cast<std::byte*>(&pinned_), 1, dtype::int64, {}});
-    f("last_rate", tensor_view{reinterpret_cast<std::byte*>(&last_rate_), 1, dtype::f64, {}});
+    f("last_rate",
+      tensor_view{
+          reinterpret_cast<std::byte*>(&last_rate_), static_cast<i64>(sizeof last_rate_), dtype::uint8, {}});
     own("samples", tensor_view{reinterpret_cast<std::byte*>(&samples_), 1, dtype::int64, {}});
     for (auto const& t : anchor_.parts) f(text("anchor/", t.name), t);
     outer_.visit("outer/", [&](std::string const& name, tensor_view v, bool) { f(name, v); });

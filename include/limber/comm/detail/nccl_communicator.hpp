@@ -201,7 +201,8 @@ class basic_communicator {
   /// Starts the sums of all `buckets` as one NCCL operation behind what is on `stream` now. What is put on
   /// `stream` next overlaps it; `join` orders it behind. May be captured. Does not synchronize.
   ///
-  /// Memory   device memory only; views stay valid until joined, or as long as the captured graph is used
+  /// Memory   device memory only; views stay valid until joined, or as long as the captured graph is used.
+  ///          A graph that holds such work has to be destroyed before the communicator.
   /// Errors   std::invalid_argument for host memory or a stream of another device. Run it once before a
   ///          capture: the first operation of a communicator connects. Watch replays by `await`.
   void fork_all_reduce(stream_type stream, std::span<reduced const> buckets) {
