@@ -115,7 +115,9 @@ set(LIMBER_HEADERS
     limber/schedule/step_decay.hpp
     limber/schedule/warmup.hpp
     limber/schedule/warmup_stable_decay.hpp
+    limber/sync/elastic.hpp
     limber/sync/exchange.hpp
+    limber/sync/gossip.hpp
     limber/sync/gradients.hpp
     limber/sync/merge.hpp
     limber/sync/presets.hpp

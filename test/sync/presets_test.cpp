@@ -165,10 +165,132 @@ BOOST_AUTO_TEST_CASE(post_local_averages_every_call_until_it_starts) {
   BOOST_TEST(distance(after[0], after[2]) > 1e-9);
 }
 
+// Three workers and a centre by hand: plain descent, and the force towards the centre as it was.
+BOOST_AUTO_TEST_CASE(elastic_averaging_follows_the_paper) {
+  constexpr std::size_t workers = 3;
+  std::array<toy_model<double>, workers> m;
+  auto centre = m[0].all();
+  i64 first = 0;
+  for (int call = 0; call < 21; ++call) {
+    auto const& now = changing[static_cast<std::size_t>(call) % changing.size()];
+    for (std::size_t r = 0; r < workers; first += now[r++]) {
+      if (now[r] == 0) continue;
+      m[r].gw.assign(m[r].gw.size(), 0);
+      m[r].gb.assign(1, 0);
+      m[r].backward(run_of(first, now[r]));
+      for (std::size_t i = 0; i < m[r].w.size(); ++i) m[r].w[i] -= rate_of(call) * m[r].gw[i];
+      m[r].b[0] -= rate_of(call) * m[r].gb[0];
+    }
+    if (call % 3 != 2) continue;
+    auto const old = centre;
+    for (auto& x : m) {
+      auto all = x.all();
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        double const e = 0.9 / workers * (all[i] - old[i]);
+        all[i] -= e;
+        centre[i] += e;
+      }
+      rounds::put(x, all);
+    }
+  }
+  threads::run(3, [&](threads::communicator& comm) {
+    auto const r = static_cast<std::size_t>(comm.rank());
+    toy_model<double> own;
+    optimizer opt{own.parameters(),
+                  descent{},
+                  linear_scaling{.base_lr = 0.02, .base_batch = 24} * warmup(4_steps),
+                  sync::elastic_averaging{.period = 3},
+                  comm,
+                  {.batch = per_worker{8}, .epoch_size = 1000}};
+    i64 at = 0;
+    for (int call = 0; call < 21; ++call) {
+      auto const& now = changing[static_cast<std::size_t>(call) % changing.size()];
+      for (std::size_t k = 0; k < workers; at += now[k++])
+        if (k == r) own.backward(run_of(at, now[k]));
+      opt.step(now[r]);
+    }
+    LIMBER_CHECK(distance(own.all(), m[r].all()) < 1e-12);
+    opt.evaluate([&] { LIMBER_CHECK(distance(own.all(), centre) < 1e-12); });
+    LIMBER_CHECK(distance(own.all(), m[r].all()) < 1e-12);
+    LIMBER_CHECK(opt.now().samples == [&] {
+      i64 sum = 0;
+      for (int call = 0; call < 21; ++call)
+        for (i64 n : changing[static_cast<std::size_t>(call) % changing.size()]) sum += n;
+      return sum;
+    }());
+  });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(without_force_elastic_averaging_is_the_plain_rule, T, scalars) {
+  dealing const one{{8}};
+  auto const plain = train<T>(1, sync::allreduce{}, nesterov, one)[0];
+  BOOST_TEST((train<T>(1, sync::elastic_averaging{3, 0}, nesterov, one)[0] == plain));
+}
+
+BOOST_AUTO_TEST_CASE(a_matching_pairs_everybody_once_and_changes_from_round_to_round) {
+  for (int const size : {1, 2, 3, 8, 9, 64}) {
+    int alone = 0, changed = 0;
+    for (i64 round = 0; round < 40; ++round)
+      for (int r = 0; r < size; ++r) {
+        int const other = sync::partner_of(r, size, 7, round);
+        BOOST_TEST_REQUIRE(sync::partner_of(other, size, 7, round) == r);
+        alone += other == r;
+        changed += other != sync::partner_of(r, size, 7, round + 1);
+      }
+    BOOST_TEST(alone == 40 * (size % 2));
+    BOOST_TEST((changed > 0) == (size > 2));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(gossip_keeps_the_mean_and_brings_models_together) {
+  for (int const workers : {4, 5}) {
+    auto const n = static_cast<std::size_t>(workers);
+    std::vector<std::vector<double>> before(n), after(n), evaluated(n);
+    threads::run(workers, [&](threads::communicator& comm) {
+      auto const r = static_cast<std::size_t>(comm.rank());
+      toy_model<double> m;
+      optimizer opt{m.parameters(),          descent{}, 0.0, sync::gossip{.period = 1, .seed = 3}, comm,
+                    {.batch = per_worker{4}}};
+      opt.meet();
+      for (double& x : m.w) x = static_cast<double>(1 + r);  // models that differ, at rate 0
+      before[r] = m.all();
+      for (int call = 0; call < 30; ++call) {
+        m.backward(run_of(0, 4));
+        opt.step(4);
+      }
+      after[r] = m.all();
+      opt.evaluate([&] { evaluated[r] = m.all(); });
+      LIMBER_CHECK(m.all() == after[r]);
+    });
+    double mean = 0, spread = 0;
+    for (std::size_t r = 0; r < n; ++r) mean += before[r][0] / static_cast<double>(n);
+    double kept = 0;
+    for (std::size_t r = 0; r < n; ++r) {
+      kept += after[r][0] / static_cast<double>(n);
+      spread = std::max(spread, std::abs(after[r][0] - mean));
+      BOOST_TEST(evaluated[r][0] == mean, boost::test_tools::tolerance(1e-12));
+    }
+    BOOST_TEST(kept == mean, boost::test_tools::tolerance(1e-12));
+    BOOST_TEST(spread < 0.05);
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(gossip_of_one_is_the_plain_rule_and_of_two_is_local_sgd_of_equal_shares, T,
+                              scalars) {
+  dealing const one{{8}}, two{{8, 8}};
+  BOOST_TEST(
+      (train<T>(1, sync::gossip{}, nesterov, one)[0] == train<T>(1, sync::allreduce{}, nesterov, one)[0]));
+  auto const pair = train<T>(2, sync::gossip{.period = 3}, nesterov, two);
+  BOOST_TEST((pair[0] == pair[1]));
+  BOOST_TEST(distance(pair[0], train<T>(2, sync::local{3}, nesterov, two)[0]) < bound<T>);
+}
+
 BOOST_AUTO_TEST_CASE(bad_choices_are_refused_by_name) {
   BOOST_TEST(has(message_of([] { (void)sync::hierarchical{0, 1, 1}.parts(); }), "block", "0"));
   BOOST_TEST(has(message_of([] { (void)sync::local{.period = 0}.parts(); }), "period", "0"));
   BOOST_TEST(has(message_of([] { (void)sync::local{.from = {-1, unit::steps}}.parts(); }), "from", "-1"));
   BOOST_TEST(has(message_of([] { (void)sync::slowmo{.beta = 1.5}.parts(); }), "momentum", "1.5"));
   BOOST_TEST(has(message_of([] { (void)sync::lookahead{.alpha = -1}.parts(); }), "rate", "-1"));
+  BOOST_TEST(
+      has(message_of([] { (void)sync::elastic_averaging{.moving_rate = 2}.parts(); }), "moving_rate", "2"));
 }

@@ -4,6 +4,8 @@
 /// @file
 /// A strategy: one path with two taps. Gradients may cross before the rule, models after it.
 
+#include <limber/sync/elastic.hpp>
+#include <limber/sync/gossip.hpp>
 #include <limber/sync/gradients.hpp>
 #include <limber/sync/merge.hpp>
 #include <limber/sync/site.hpp>
@@ -142,7 +144,10 @@ class exchange<Gradients, Merges...>::state {
   }
 
   /// How parameters and other copies of the model relate between ranks right now.
-  [[nodiscard]] kept model_kept() { return agreed || !open() ? kept::alike : kept::apart; }
+  [[nodiscard]] kept model_kept() {
+    constexpr bool unified = (Merges::template state<Site>::unifies && ...);
+    return agreed || (unified && !open()) ? kept::alike : kept::apart;
+  }
 
   /// The same for buffers, which every rank changes while it computes.
   [[nodiscard]] kept buffers_kept() { return gradients_.open() || open() ? kept::apart : kept::alike; }

@@ -69,6 +69,7 @@ class merge<When, Who, How>::state {
 
  public:
   static constexpr bool agreed = Who::agreed;
+  static constexpr bool unifies = true;  ///< its group holds one model after a merge
 
   state(merge tap, Site& at)
       : tap_(tap),

@@ -8,6 +8,8 @@
 #include <limber/rule/sgd.hpp>
 #include <limber/sync/exchange.hpp>
 
+#include <cstdint>
+
 namespace limber::sync {
 
 /// Synchronous SGD: the gradient is averaged over all samples of all workers, every `period` calls
@@ -118,7 +120,44 @@ struct lookahead {
   }
 };
 
+/// Elastic averaging SGD: every worker explores on its own, tied to a centre by an elastic force. With
+/// `sgd{.momentum, .nesterov = true}` as the rule it is EAMSGD.
+///
+/// Units        `moving_rate` is β = workers · α, the share of the way that the centre goes to the mean of
+///              the models; 0.9 per worker instead of over all is unstable.
+/// Choices      the synchronous form: every worker meets the centre at the same call. `evaluate` shows the
+///              centre; models stay apart, also after `finish`. A joiner starts from the workers' mean.
+/// Collectives  one all-reduce of the model every `period` calls.
+/// Paper        Zhang, Choromanska and LeCun, Deep Learning with Elastic Averaging SGD, NIPS 2015,
+///              arXiv:1412.6651, equations 2 and 3.
+struct elastic_averaging {
+  i64 period = 10;           ///< τ
+  double moving_rate = 0.9;  ///< β, in [0, 1]
+
+  [[nodiscard]] auto parts() const {
+    return exchange(gradients(every{1}, alone{}), elastic(every{period}, moving_rate));
+  }
+};
+
+/// Gossiping SGD over random matchings: every worker steps on its own gradient and averages its model,
+/// every `period` calls, with one random partner.
+///
+/// Choices      of the paper's family the form that keeps the mean: both partners take the average. Its pull
+///              and push forms, where nobody waits for the partner, need a mailbox and are not here.
+///              Buffers are averaged by `evaluate` alone. `evaluate` shows the mean of all models.
+/// Collectives  none while training: one message to and from the partner every `period` calls.
+/// Paper        Jin, Yuan, Iandola and Keutzer, How to scale distributed deep learning?, 2016,
+///              arXiv:1611.04581; matchings as in Boyd et al., Randomized Gossip Algorithms, 2006.
+struct gossip {
+  i64 period = 1;
+  std::uint64_t seed = 0;  ///< of the matchings
+
+  [[nodiscard]] auto parts() const {
+    return exchange(gradients(every{1}, alone{}), matching(every{period}, seed));
+  }
+};
+
 static_assert(strategy<allreduce> && strategy<local> && strategy<hierarchical> && strategy<slowmo> &&
-              strategy<diloco> && strategy<lookahead>);
+              strategy<diloco> && strategy<lookahead> && strategy<elastic_averaging> && strategy<gossip>);
 
 }  // namespace limber::sync
