@@ -16,7 +16,8 @@ if(PROJECT_IS_TOP_LEVEL)
 endif()
 set(LIMBER_WITH_CUDA ${limber_default} CACHE STRING "limber::cuda, and what nvcc compiles: AUTO, ON or OFF")
 set_property(CACHE LIMBER_WITH_CUDA PROPERTY STRINGS AUTO ON OFF)
-set(LIMBER_CUDA_ARCHITECTURES 90 CACHE STRING "Architectures of tests, examples and benches; others through PTX")
+set(LIMBER_CUDA_ARCHITECTURES AUTO CACHE STRING
+    "Architectures of tests, examples and benches. AUTO: 90 where there is a GPU, else PTX alone, which compiles faster")
 
 option(LIMBER_WITH_NCCL "Provide limber::nccl" OFF)
 

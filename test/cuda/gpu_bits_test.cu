@@ -112,7 +112,7 @@ void hundred_steps(R const& rule, setting s) {
 }
 
 using rules = std::tuple<sgd, adamw, lion, adagrad, lars, clipped<lamb>, ema<sgd>>;
-using masters = std::tuple<master<adamw>, master<sgd>, master<lamb>>;
+using masters = std::tuple<master<adamw>, master<lamb>>;
 
 }  // namespace
 

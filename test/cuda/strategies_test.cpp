@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: kernel property sanitize
+// labels: kernel property
 // timeout: 300
 #define BOOST_TEST_MODULE limber.cuda.strategies
 #include <limber/cuda/executor.hpp>
