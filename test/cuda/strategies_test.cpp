@@ -121,6 +121,14 @@ BOOST_AUTO_TEST_CASE(local_sgd_has_the_bits_of_the_host) {
   check_same("local, reset moments", adamw{}, sync::local{.period = 4, .at_merge = sync::moments::reset});
 }
 
+BOOST_AUTO_TEST_CASE(other_merges_have_the_bits_of_the_host) {
+  sgd const rule{.momentum = 0.9};
+  check_same("slowmo", rule, sync::slowmo{.period = 3});
+  check_same("hierarchical", rule, sync::hierarchical{.block_size = 2, .period = 2, .block_periods = 2});
+  check_same("elastic", rule, sync::elastic_averaging{.period = 3});
+  check_same("gossip", rule, sync::gossip{.period = 2});
+}
+
 BOOST_AUTO_TEST_CASE(a_joiner_gets_state_from_a_device) {
   std::vector<std::vector<float>> out(3);
   threads::run(3, [&](threads::communicator& comm) {

@@ -24,6 +24,12 @@ struct bucket_options {
   std::optional<dtype> wire{};     ///< bf16 or f16: what f32 gradients are cast to; f64 is never cast
 };
 
+/// The same cuts for what is never cast: models, averages.
+[[nodiscard]] inline bucket_options without_wire(bucket_options o) noexcept {
+  o.wire.reset();
+  return o;
+}
+
 /// One collective's worth of gradients: a run of one dtype in the flat buffer.
 struct bucket {
   i64 offset = 0;  ///< bytes from the start of the buffer, a multiple of 256

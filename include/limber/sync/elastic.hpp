@@ -135,11 +135,6 @@ class elastic<When>::state {
   }
 
  private:
-  [[nodiscard]] static bucket_options without_wire(bucket_options o) {
-    o.wire.reset();
-    return o;
-  }
-
   elastic tap_;
   tensor_list model_;  // masters where there are any, the parameters elsewhere
   bucket_plan plan_;

@@ -134,11 +134,6 @@ class matching<When>::state {
   }
 
  private:
-  [[nodiscard]] static bucket_options without_wire(bucket_options o) {
-    o.wire.reset();
-    return o;
-  }
-
   matching tap_;
   tensor_list model_;  // masters where there are any, the parameters elsewhere
   bucket_plan plan_;

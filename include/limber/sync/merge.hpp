@@ -173,10 +173,6 @@ class merge<When, Who, How>::state {
   }
 
  private:
-  [[nodiscard]] static bucket_options without_wire(bucket_options o) {
-    o.wire.reset();
-    return o;
-  }
   [[nodiscard]] static double nominal(Site const& at) noexcept { return at.planned; }
   [[nodiscard]] double weight(Site const& at) const noexcept {
     return static_cast<double>(samples_) / nominal(at);

@@ -85,11 +85,6 @@ class weighted_mean {
   [[nodiscard]] std::uint64_t hash() const noexcept { return plan_.hash; }
 
  private:
-  [[nodiscard]] static bucket_options without_wire(bucket_options o) {
-    o.wire.reset();
-    return o;
-  }
-
   [[nodiscard]] static tensor_list in_double(tensor_list list) {
     for (auto& t : list) t.type = dtype::f64;
     return list;
