@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: kernel property
 // timeout: 300
+// sanitizers: no
 #define BOOST_TEST_MODULE limber.cuda.fused_step
 #include <limber/cuda/executor.hpp>
 #include <limber/cuda/fused_step.hpp>
