@@ -10,6 +10,7 @@
 #include <support/toy_model.hpp>
 
 #include <array>
+#include <limits>
 #include <tuple>
 #include <vector>
 
@@ -283,6 +284,22 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(gossip_of_one_is_the_plain_rule_and_of_two_is_loca
   auto const pair = train<T>(2, sync::gossip{.period = 3}, nesterov, two);
   BOOST_TEST((pair[0] == pair[1]));
   BOOST_TEST(distance(pair[0], train<T>(2, sync::local{3}, nesterov, two)[0]) < bound<T>);
+}
+
+BOOST_AUTO_TEST_CASE(a_model_that_is_not_finite_pulls_nobody_and_is_replaced) {
+  auto const check = [](auto const& strategy) {
+    threads::run(2, [&](threads::communicator& comm) {
+      toy_model<double> m;
+      auto const start = m.all();
+      optimizer opt{m.parameters(), descent{}, 0.0, strategy, comm, {.batch = per_worker{4}}};
+      opt.meet();
+      if (comm.rank() == 0) m.w[3] = std::numeric_limits<double>::infinity();
+      opt.step(4);
+      LIMBER_CHECK(m.all() == start);
+    });
+  };
+  check(sync::gossip{.period = 1});
+  check(sync::elastic_averaging{.period = 1});
 }
 
 BOOST_AUTO_TEST_CASE(bad_choices_are_refused_by_name) {
