@@ -62,16 +62,11 @@ class optimizer {
   optimizer(parameter_groups<R...> parameters, L const& rate, Strategy strategy, C& comm, options o = {},
             E e = E{})
       : tensors_(parameters),
-        options_(std::move(o)),
+        options_(check(std::move(o))),
         rate_(detail::as_schedule(rate)),
         site_(std::make_unique<site_type>(site(parameters, comm, std::move(e)))),
-        calls_per_update_(sync::period_of(strategy.parts().before.when)),
-        sync_(strategy.parts(), planned_site(comm.size())) {
-    expects(options_.max_skipped >= 0, "options: max_skipped must not be negative, got ",
-            options_.max_skipped);
-    expects(options_.ramp.steps_per_growth >= 0 && math::finite(options_.ramp.steps_per_growth),
-            "options: ramp.steps_per_growth must be a number of at least 0, got ",
-            options_.ramp.steps_per_growth);
+        parts_(strategy.parts()),
+        sync_(parts_, planned_site(comm.size())) {
     rearm();
     checked_rate();
     expect_no_contradiction(options_.batch, rate_, site_->now);
@@ -113,7 +108,31 @@ class optimizer {
   /// Merges what is open and lands what is in flight. Training may go on afterwards.
   void finish() {
     expects(begun_ < 0, "finish: begin(", begun_, ") was called; step() first");
-    if (met_) move(sync_.finish(*site_));
+    if constexpr (!state_type::paced) meet();
+    if (!met_) return;
+    move(sync_.finish(*site_));
+    if constexpr (!state_type::paced) level(*site_->comm, site_->now.calls);
+  }
+
+  /// Serves the workers until all of them have called finish(); for the rank that the strategy names as its
+  /// server, instead of step(). Calls each_update(report) after every update: the parameters hold the model.
+  template <class F>
+  void serve(F&& each_update) {
+    expects(site_->comm->rank() == parts_.server(), "serve: rank ", site_->comm->rank(),
+            " is not the server of this strategy, which is ", parts_.server());
+    meet();
+    sync_.serve(
+        *site_, [&] { site_->rate = checked_rate(); },
+        [&](sync::outcome const& o) {
+          site_->now.calls += o.calls;
+          move(o);
+          describe(o);
+          each_update(report_);
+        });
+    finish();
+  }
+  void serve() {
+    serve([](step_report const&) {});
   }
 
   /// Goes on with the workers of `comm`: closes the round on the old set, plans the new batch, re-arms
@@ -189,8 +208,10 @@ class optimizer {
   [[nodiscard]] batch_plan const& planned() const noexcept { return planning_; }
   /// Planned samples of an update, gradient accumulation included: what the rate is scaled by.
   [[nodiscard]] double planned_batch() const noexcept {
-    return static_cast<double>(planning_.total) *
-           static_cast<double>(site_->shards > 0 ? 1 : calls_per_update_);
+    if (site_->shards > 0) return static_cast<double>(planning_.total);
+    i64 const n = workers();
+    return static_cast<double>(planning_.total * calls_per_update() * parts_.contributors(n)) /
+           static_cast<double>(n);
   }
   [[nodiscard]] Updater& rules() noexcept { return site_->inner; }
 
@@ -199,25 +220,11 @@ class optimizer {
   [[nodiscard]] std::string explain(amount horizon = epochs(1)) {
     expects(horizon.value > 0 && math::finite(horizon.value), "explain: the horizon must be positive, got ",
             horizon.value);
-    site_type const& at = *site_;
-    training_plan p;
-    p.rank = at.comm->rank();
-    p.world = at.comm->size();
-    p.tensors = static_cast<i64>(at.inner.values().size());
-    p.elements = at.inner.elements();
-    for (auto const& v : at.inner.values()) p.value_bytes += v.bytes();
-    for (auto const& g : at.gradients) p.gradient_bytes += g.bytes();
-    p.slot_bytes = at.inner.slot_bytes();
-    p.strategy_bytes = sync_.bytes();
+    training_plan p = detail::plan_of(*site_, sync_);
     p.planned_batch = planned_batch();
-    p.share = planning_.share[static_cast<std::size_t>(at.comm->rank())] * calls_per_update_;
-    sync_.crossings([&](std::string what, i64 period, bucket_plan const& plan) {
-      p.crossings.push_back(
-          {std::move(what), period == 1 ? "every call" : text("every ", period, " calls"), &plan});
-    });
+    p.share = planning_.share[static_cast<std::size_t>(p.rank)] * calls_per_update();
     p.horizon = horizon;
     p.rate = rate_;
-    p.now = at.now;
     return limber::explain(p);
   }
 
@@ -232,24 +239,13 @@ class optimizer {
                  tensors_.use_order,
                  options_.buckets,
                  options_.gradient};
-    std::size_t registered = 0;
-    std::apply(
-        [&](auto const&... of) {
-          auto add = [&](auto const& list) {
-            for (auto const& g : list)
-              for (std::size_t k = 0; k < g.tensors.size(); ++k)
-                at.inner.assign(tensors_.use_order[registered++], g.rule, g.lr_scale);
-          };
-          (add(of), ...);
-        },
-        parameters.of);
+    detail::assign_rules(at.inner, parameters, tensors_.use_order);
     at.inner.allocate(at.exec);
     return at;
   }
 
   // The site with its first plan, from which the strategy allocates.
   [[nodiscard]] site_type& planned_site(int world) {
-    expects(options_.epoch_size >= 1, "options: epoch_size must be at least 1, got ", options_.epoch_size);
     site_->now.epoch_size = options_.epoch_size;
     adopt(plan(world));
     return *site_;
@@ -258,7 +254,12 @@ class optimizer {
   // What the policy says for so many workers; changes nothing.
   [[nodiscard]] batch_plan plan(int world) const { return plan(batch_facts{world, site_->now}); }
   [[nodiscard]] batch_plan plan(batch_facts const& facts) const {
-    return ask(options_.batch, facts, {calls_per_update_, state_type::agreed}, planning_);
+    return ask(options_.batch, facts,
+               {calls_per_update(), state_type::agreed, state_type::paced, parts_.server()}, planning_);
+  }
+  [[nodiscard]] i64 calls_per_update() const { return sync::period_of(parts_.before.when); }
+  [[nodiscard]] i64 workers() const noexcept {
+    return static_cast<i64>(planning_.share.size()) - (parts_.server() >= 0 ? 1 : 0);
   }
 
   // Asks a policy that wants it once more, with what the workers took for their shares since.
@@ -272,11 +273,11 @@ class optimizer {
   }
 
   void adopt(batch_plan p) {
-    site_->planned = static_cast<double>(p.total);
-    site_->planned_share = static_cast<double>(p.total) / static_cast<double>(p.share.size());
-    site_->shards = p.shards;
-    site_->calls_per_update = p.calls_per_update;
     planning_ = std::move(p);
+    site_->planned = static_cast<double>(planning_.total);
+    site_->planned_share = site_->planned / static_cast<double>(workers());
+    site_->shards = planning_.shards;
+    site_->calls_per_update = planning_.calls_per_update;
   }
 
   // The planned batch changed. Before the first update there is nothing that a ramp could start from.
@@ -314,12 +315,15 @@ class optimizer {
   }
 
   step_report const& run(i64 n) {
+    expects(parts_.server() < 0 || site_->comm->rank() != parts_.server(), "step: rank ", parts_.server(),
+            " is the server of this strategy; call serve()");
     meet();
     site_type& at = *site_;
     at.rate = checked_rate();
     double const begin = options_.clock();
-    ++at.now.calls;
+    if (state_type::paced) ++at.now.calls;
     sync::outcome const o = sync_.step(at, n);
+    if (!state_type::paced && o.due) ++at.now.calls;
     move(o);
     describe(o);
     double const end = options_.clock();
@@ -336,7 +340,7 @@ class optimizer {
   // The only place that moves steps and samples.
   void move(sync::outcome const& o) {
     progress& now = site_->now;
-    if (o.applied) ++now.steps;
+    if (o.applied) now.steps += o.steps;
     now.samples += o.samples;
     if (state_type::agreed && o.applied)
       now.noise.update(o.contributions, static_cast<double>(o.samples), o.weighted_squares, o.mean_square);
@@ -358,7 +362,7 @@ class optimizer {
   Schedule rate_;
   std::unique_ptr<site_type> site_;
   batch_plan planning_;
-  i64 calls_per_update_;
+  parts_type parts_;
   state_type sync_;
   step_report report_;
   i64 begun_ = -1;

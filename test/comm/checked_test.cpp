@@ -62,6 +62,7 @@ struct bare {
 struct bare_with_mailbox : bare {
   void post(int peer, i64 tag, std::span<std::byte const> bytes) { inner.post(peer, tag, bytes); }
   std::optional<message> poll(i64 tag) { return inner.poll(tag); }
+  void listen() { inner.listen(); }
 };
 
 template <class C>

@@ -109,6 +109,7 @@ class checked {
     check_tag("poll", tag);
     return inner_.poll(tag);
   }
+  void listen() { inner_.listen(); }
 
  private:
   static constexpr i64 to_judge = std::numeric_limits<i64>::min(), from_judge = to_judge + 1;

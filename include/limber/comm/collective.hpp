@@ -101,10 +101,14 @@ struct message {
 ///
 ///     void post(int peer, i64 tag, std::span<std::byte const>)     delivered in order per (sender, tag)
 ///     std::optional<message> poll(i64 tag)                         the next from any source, if there is one
+///     void listen()          blocks until something has arrived since the last listen; may return early
+///
+/// Errors   `listen` throws limber::error when nothing comes within the deadline, or nobody is left to write.
 template <class C>
 concept mailbox = requires(C& c, std::span<std::byte const> bytes) {
   c.post(0, i64{0}, bytes);
   { c.poll(i64{0}) } -> std::same_as<std::optional<message>>;
+  c.listen();
 };
 
 }  // namespace limber

@@ -98,6 +98,11 @@ class self {
     if (box->second.empty()) mail_.erase(box);
     return first;
   }
+  /// @throws limber::error if nothing is there, since nobody else can post
+  void listen() const {
+    check_alive("listen");
+    if (mail_.empty()) throw failed("listen", {}, "nothing was posted, and nobody else can post");
+  }
 
  private:
   struct letter {

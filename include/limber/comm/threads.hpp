@@ -165,6 +165,7 @@ class communicator {
   }
   /// In order of arrival, whoever sent it.
   [[nodiscard]] std::optional<message> poll(i64 tag) { return group().poll(rank_, tag); }
+  void listen() { group().listen(rank_); }
 
  private:
   friend class world;

@@ -46,6 +46,26 @@ namespace detail {
   return out;
 }
 
+// What a site and its strategy know of it.
+template <class Site, class State>
+[[nodiscard]] training_plan plan_of(Site const& at, State& strategy) {
+  training_plan p;
+  p.rank = at.comm->rank();
+  p.world = at.comm->size();
+  p.tensors = static_cast<i64>(at.inner.values().size());
+  p.elements = at.inner.elements();
+  for (auto const& v : at.inner.values()) p.value_bytes += v.bytes();
+  for (auto const& g : at.gradients) p.gradient_bytes += g.bytes();
+  p.slot_bytes = at.inner.slot_bytes();
+  p.strategy_bytes = strategy.bytes();
+  strategy.crossings([&](std::string what, i64 period, bucket_plan const& plan) {
+    p.crossings.push_back(
+        {std::move(what), period == 1 ? "every call" : text("every ", period, " calls"), &plan});
+  });
+  p.now = at.now;
+  return p;
+}
+
 }  // namespace detail
 
 /// The text that optimizer::explain returns.

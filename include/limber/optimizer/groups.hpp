@@ -36,6 +36,21 @@ parameter_groups<R...> make_groups(std::tuple<std::vector<group<R>>...> of, std:
 
 }  // namespace detail
 
+namespace detail {
+
+// Gives every registered tensor the rule of its group; `place` says where the k-th stands in the updater.
+template <class Updater, class... R>
+void assign_rules(Updater& to, parameter_groups<R...> const& from, std::vector<i64> const& place) {
+  std::size_t registered = 0;
+  auto add = [&](auto const& list) {
+    for (auto const& g : list)
+      for (std::size_t k = 0; k < g.tensors.size(); ++k) to.assign(place[registered++], g.rule, g.lr_scale);
+  };
+  std::apply([&](auto const&... of) { (add(of), ...); }, from.of);
+}
+
+}  // namespace detail
+
 /// Puts groups of different rules, and buffers, into one optimizer: one plan, one norm, one skip.
 ///
 ///     groups(group{matrices, lamb{}}, group{biases, sgd{.momentum = 0.9}}, buffers{statistics})

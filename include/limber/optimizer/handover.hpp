@@ -25,6 +25,14 @@ struct state_piece {
   tensor_view data;
 };
 
+/// Sets `calls` to the most of all ranks: where each counted its own, none is a joiner afterwards.
+template <collective C>
+void level(C& comm, i64& calls) {
+  std::array<i64, 1> mine{calls}, most{};
+  comm.all_reduce(const_view(mine, "finish"), view(most, "finish"), reduction::max).wait();
+  calls = most[0];
+}
+
 /// Compares plans and finds out who is furthest; then hands state over, piece by piece.
 ///
 /// The rank with the most calls gives, the lowest of several. `alike` pieces are sent to all. Of

@@ -8,11 +8,14 @@
 #include <limber/batch/per_worker.hpp>
 #include <limber/batch/plan.hpp>
 #include <limber/core/clock.hpp>
+#include <limber/core/error.hpp>
 #include <limber/core/kinds.hpp>
+#include <limber/core/math.hpp>
 #include <limber/core/progress.hpp>
 #include <limber/fuse/bucket_plan.hpp>
 
 #include <string_view>
+#include <utility>
 
 namespace limber {
 
@@ -28,6 +31,16 @@ struct options {
   i64 max_skipped = 100;                     ///< non-finite updates in a row that a rank puts up with
   clock_function clock = steady_seconds;     ///< where time comes from
 };
+
+/// @throws std::invalid_argument naming the option and its value
+[[nodiscard]] inline options check(options o) {
+  expects(o.epoch_size >= 1, "options: epoch_size must be at least 1, got ", o.epoch_size);
+  expects(o.max_skipped >= 0, "options: max_skipped must not be negative, got ", o.max_skipped);
+  expects(o.ramp.steps_per_growth >= 0 && math::finite(o.ramp.steps_per_growth),
+          "options: ramp.steps_per_growth must be a number of at least 0, got ", o.ramp.steps_per_growth);
+  expects(o.clock != nullptr, "options: clock is empty");
+  return o;
+}
 
 /// What the last call of step() did.
 struct step_report {

@@ -52,12 +52,23 @@ class compute_time {
 struct plan_limits {
   i64 calls_per_update = 1;  ///< calls that the strategy folds into an update
   bool agreed = true;        ///< gradients cross all workers
+  bool paced = true;         ///< all ranks call step() equally often
+  int server = -1;           ///< the rank that has no samples of its own
 };
 
 /// Asks `policy`, and checks the answer. @throws std::invalid_argument naming what does not fit
-[[nodiscard]] inline batch_plan ask(any_policy const& policy, batch_facts const& facts, plan_limits limits,
+[[nodiscard]] inline batch_plan ask(any_policy const& policy, batch_facts facts, plan_limits limits,
                                     batch_plan const& before) {
   expects(static_cast<bool>(policy), "options: batch holds no policy");
+  expects(limits.agreed || limits.paced || !policy.asks_again(),
+          "options: the batch policy is asked again while training, which needs workers that step together; "
+          "with this strategy they do not");
+  if (limits.server >= 0) {
+    expects(limits.server < facts.world, "strategy: the server is rank ", limits.server, " of only ",
+            facts.world, " ranks");
+    expects(facts.world >= 2, "strategy: a server needs at least one worker beside it");
+    --facts.world;
+  }
   batch_plan p = policy(facts);
   expects(p.total > 0, "batch policy: the planned batch must be positive, got ", p.total);
   i64 const dealt = std::accumulate(p.share.begin(), p.share.end(), i64{0});
@@ -74,8 +85,10 @@ struct plan_limits {
           limits.calls_per_update);
   expects(p.shards == 0 || limits.agreed,
           "options: logical shards need a strategy in which gradients cross all workers");
+  expects(p.shards == 0 || limits.paced, "options: logical shards need workers that step together");
   expects(before.share.empty() || (p.shards > 0) == (before.shards > 0),
           "batch policy: cannot change between logical shards and none while training");
+  if (limits.server >= 0) p.share.insert(p.share.begin() + limits.server, 0);
   return p;
 }
 

@@ -28,6 +28,24 @@ struct exchange {
 
   explicit exchange(Gradients g, Merges... m) : before(g), after(m...) {}
 
+  /// The rank that serves the others instead of training; -1: none.
+  [[nodiscard]] int server() const {
+    int rank = -1;
+    auto look = [&](auto const& tap) {
+      if constexpr (requires { tap.server; }) rank = tap.server;
+    };
+    look(before);
+    std::apply([&](auto const&... m) { (look(m), ...); }, after);
+    return rank;
+  }
+  /// How many of `workers` have a part in one update.
+  [[nodiscard]] i64 contributors(i64 workers) const {
+    if constexpr (requires { before.contributors(workers); })
+      return before.contributors(workers);
+    else
+      return workers;
+  }
+
   template <class Site>
   class state;
 };
@@ -48,6 +66,9 @@ class exchange<Gradients, Merges...>::state {
   /// All ranks apply the same update; else each applies its own until models are merged.
   static constexpr bool agreed = tap::agreed;
   static constexpr std::size_t levels = sizeof...(Merges);
+  /// All ranks call step() equally often.
+  static constexpr bool paced =
+      sync::paced<tap> && (sync::paced<typename Merges::template state<Site>> && ...);
 
   state(exchange parts, Site& at)
       : gradients_(parts.before, at),
@@ -92,7 +113,21 @@ class exchange<Gradients, Merges...>::state {
       }
     if (o.due) count(o, at.rate);
     merge_if(at, o, [&](auto& m) { return m.calls_open() > 0; });
+    each_merge([&](auto& m) {
+      if constexpr (requires { m.close(at); }) m.close(at);
+    });
     return o;
+  }
+
+  /// Serves the other ranks until all of them have finished. Calls before() ahead of every update, for its
+  /// rate, and after(outcome) when it is made.
+  template <class Before, class After>
+  void serve(Site& at, Before const& before, After const& after) {
+    auto one = [&](auto& part) {
+      if constexpr (requires { part.serve(at, before, after); }) part.serve(at, before, after);
+    };
+    one(gradients_);
+    each_merge(one);
   }
 
   /// Calls f() with the mean of the ranks' models in the parameters, then puts each rank's own back.

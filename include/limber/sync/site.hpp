@@ -47,6 +47,7 @@ struct outcome {
   bool due = false;      ///< an update was to be made
   bool applied = false;  ///< agreed: it counts as a step
   i64 samples = 0;       ///< agreed: samples it counts for; a merge may correct it, also downwards
+  i64 steps = 1;         ///< steps it counts for, when applied: others' updates may have come with it
 
   bool skipped = false;   ///< this rank's update was dropped: the gradient was not finite
   i64 culprit = -1;       ///< first tensor that was not finite
@@ -57,6 +58,15 @@ struct outcome {
   double weighted_squares = 0;  ///< Σ bᵢ‖gᵢ‖²
   double mean_square = 0;       ///< ‖ḡ‖²
 };
+
+/// False for what lets ranks call step() unequally often: then calls count rounds, or each rank's own.
+template <class T>
+inline constexpr bool paced = [] {
+  if constexpr (requires { T::paced; })
+    return T::paced;
+  else
+    return true;
+}();
 
 /// What happens to gradient history at a merge of models.
 enum class moments {

@@ -168,6 +168,7 @@ class group : public std::enable_shared_from_this<group> {
   void recv(int rank, int peer, tensor_view out);
   void post(int rank, int peer, i64 tag, std::span<std::byte const> bytes);
   [[nodiscard]] std::optional<message> poll(int rank, i64 tag);
+  void listen(int rank);
 
  private:
   static constexpr i64 anything = std::numeric_limits<i64>::max();
@@ -186,6 +187,8 @@ class group : public std::enable_shared_from_this<group> {
     place next{};
     std::map<int, std::deque<letter>> letters{};
     std::map<i64, std::deque<message>> mail{};
+    i64 mailed = 0;  ///< messages that ever arrived
+    i64 heard = 0;   ///< of those, when `listen` last returned
   };
 
   struct verdict {

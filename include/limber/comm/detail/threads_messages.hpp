@@ -54,7 +54,10 @@ inline void group::post(int rank, int peer, i64 tag, std::span<std::byte const> 
   message m{rank, {bytes.begin(), bytes.end()}};
   visit v(*hub_);
   check_in(v, rank, "post", {});
-  if (!at(peer).gone) at(peer).mail[tag].push_back(std::move(m));
+  if (at(peer).gone) return;
+  at(peer).mail[tag].push_back(std::move(m));
+  ++at(peer).mailed;
+  if (at(peer).awaits == anything) v.wake(seat_of(peer));
 }
 
 /// What arrived before the group failed is still delivered.
@@ -70,6 +73,22 @@ inline std::optional<message> group::poll(int rank, i64 tag) {
   box->second.pop_front();
   if (box->second.empty()) mail.erase(box);
   return first;
+}
+
+/// Sleeps until a message arrives that was not there when it last returned.
+inline void group::listen(int rank) {
+  patience p{hub_->now()};
+  visit v(*hub_);
+  check_in(v, rank, "listen", {});
+  for (bool late = false; at(rank).mailed == at(rank).heard; late = idle(v, rank, anything, p)) {
+    if (frozen_ && late) fail(v, culprit_, unexplained());
+    if (!frozen_ && gone_ == size() - 1 && !at(rank).gone)
+      fail(v, rank, text("all others have left, and nobody posts to ", who(rank)));
+    if (!frozen_ && late)
+      fail(v, rank, text("nobody posted anything to ", who(rank), " within ", hub_->how.deadline, " s"));
+    if (failed_) throw thrown("listen", {});
+  }
+  at(rank).heard = at(rank).mailed;
 }
 
 }  // namespace limber::threads::detail
