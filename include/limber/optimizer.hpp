@@ -110,7 +110,7 @@ class optimizer {
     expects(begun_ < 0, "finish: begin(", begun_, ") was called; step() first");
     if constexpr (!state_type::paced) meet();
     if (!met_) return;
-    move(sync_.finish(*site_));
+    move(sync_.finish(*site_, rate_of_update(), [&](sync::outcome const& o) { told(o); }));
     if constexpr (!state_type::paced) level(*site_->comm, site_->now.calls);
   }
 
@@ -121,14 +121,10 @@ class optimizer {
     expects(site_->comm->rank() == parts_.server(), "serve: rank ", site_->comm->rank(),
             " is not the server of this strategy, which is ", parts_.server());
     meet();
-    sync_.serve(
-        *site_, [&] { site_->rate = checked_rate(); },
-        [&](sync::outcome const& o) {
-          site_->now.calls += o.calls;
-          move(o);
-          describe(o);
-          each_update(report_);
-        });
+    sync_.serve(*site_, rate_of_update(), [&](sync::outcome const& o) {
+      told(o);
+      each_update(report_);
+    });
     finish();
   }
   void serve() {
@@ -155,7 +151,7 @@ class optimizer {
     site_type& at = *site_;
     handover<C> h(*at.comm, fingerprint_of_training(), at.now.calls);
     // Progress first: a policy may read it, and all must plan from the same.
-    h.give(at.exec, progress_piece());
+    h.give(at.exec, progress_piece(site_->now));
     at.now.epoch_size = options_.epoch_size;
     adopt(plan(at.comm->size()));
     h.compare("the planned batch", static_cast<double>(planning_.total));
@@ -191,7 +187,7 @@ class optimizer {
   template <class F>
   void visit(F const& f) {
     site_type& at = *site_;
-    f(progress_piece());
+    f(progress_piece(site_->now));
     sync_.visit([&](std::string const& name, kept how, tensor_view v) { f(state_piece{name, how, v}); });
     kept const model = sync_.model_kept();
     for (auto const& v : at.inner.values()) f(state_piece{text("parameter/", v.name), model, v});
@@ -287,23 +283,12 @@ class optimizer {
                                : now.batch.rearmed(now.steps, planned_batch(), options_.ramp);
   }
 
-  [[nodiscard]] state_piece progress_piece() noexcept {
-    progress& now = site_->now;
-    return {"progress",
-            kept::alike,
-            {reinterpret_cast<std::byte*>(&now), static_cast<i64>(sizeof now), dtype::uint8, {}}};
-  }
-
   // All that must be equal on all ranks and can be compared before anything is exchanged.
   [[nodiscard]] std::uint64_t fingerprint_of_training() {
     fingerprint h;
     sync_.mix(h);
     site_->inner.mix(h);
-    h.mix(options_.epoch_size);
-    h.mix(options_.max_skipped);
-    h.mix(static_cast<i64>(options_.gradient));
-    h.mix(options_.ramp.steps_per_growth);
-    h.mix(static_cast<i64>(options_.ramp.proportional) + 2 * static_cast<i64>(options_.ramp.on_decrease));
+    mix(h, options_);
     return h.value();
   }
 
@@ -335,6 +320,16 @@ class optimizer {
                    text("gradients were not finite in ", report_.skipped_in_a_row,
                         " updates in a row; parameters and state are those of the last good one")});
     return report_;
+  }
+
+  // Updates that are made outside of step().
+  [[nodiscard]] auto rate_of_update() {
+    return [this] { site_->rate = checked_rate(); };
+  }
+  void told(sync::outcome const& o) {
+    ++site_->now.calls;
+    move(o);
+    describe(o);
   }
 
   // The only place that moves steps and samples.

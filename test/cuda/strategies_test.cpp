@@ -130,6 +130,14 @@ BOOST_AUTO_TEST_CASE(other_merges_have_the_bits_of_the_host) {
   check_same("gossip", rule, sync::gossip{.period = 2});
 }
 
+BOOST_AUTO_TEST_CASE(delayed_gradients_have_the_bits_of_the_host) {
+  check_same("abs-sgd", sgd{.momentum = 0.5}, sync::abs_sgd{.max_micro_batches = 1});
+  options o;
+  o.buckets = {.first_bytes = 8192, .bytes = 9000, .wire = dtype::bf16};
+  check_same("abs-sgd, bf16 wire", adamw{},
+             sync::abs_sgd{.max_micro_batches = 1, .rate = sync::round_rate::linear}, o);
+}
+
 BOOST_AUTO_TEST_CASE(a_joiner_gets_state_from_a_device) {
   std::vector<std::vector<float>> out(3);
   threads::run(3, [&](threads::communicator& comm) {

@@ -7,6 +7,7 @@
 #include <limber/comm/collective.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/kinds.hpp>
+#include <limber/core/progress.hpp>
 #include <limber/fuse/executor.hpp>
 #include <limber/fuse/functors.hpp>
 
@@ -24,6 +25,13 @@ struct state_piece {
   kept how = kept::alike;
   tensor_view data;
 };
+
+/// Progress as a piece of state.
+[[nodiscard]] inline state_piece progress_piece(progress& now) noexcept {
+  return {"progress",
+          kept::alike,
+          {reinterpret_cast<std::byte*>(&now), static_cast<i64>(sizeof now), dtype::uint8, {}}};
+}
 
 /// Sets `calls` to the most of all ranks: where each counted its own, none is a joiner afterwards.
 template <collective C>

@@ -9,6 +9,7 @@
 #include <limber/batch/plan.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
+#include <limber/core/fingerprint.hpp>
 #include <limber/core/kinds.hpp>
 #include <limber/core/math.hpp>
 #include <limber/core/progress.hpp>
@@ -40,6 +41,15 @@ struct options {
           "options: ramp.steps_per_growth must be a number of at least 0, got ", o.ramp.steps_per_growth);
   expects(o.clock != nullptr, "options: clock is empty");
   return o;
+}
+
+/// Mixes in what must be equal on all ranks.
+inline void mix(fingerprint& h, options const& o) {
+  h.mix(o.epoch_size);
+  h.mix(o.max_skipped);
+  h.mix(static_cast<i64>(o.gradient));
+  h.mix(o.ramp.steps_per_growth);
+  h.mix(static_cast<i64>(o.ramp.proportional) + 2 * static_cast<i64>(o.ramp.on_decrease));
 }
 
 /// What the last call of step() did.

@@ -4,6 +4,7 @@
 /// @file
 /// A strategy: one path with two taps. Gradients may cross before the rule, models after it.
 
+#include <limber/sync/delayed.hpp>
 #include <limber/sync/elastic.hpp>
 #include <limber/sync/gossip.hpp>
 #include <limber/sync/gradients.hpp>
@@ -102,8 +103,11 @@ class exchange<Gradients, Merges...>::state {
     return o;
   }
 
-  /// Closes what is open: exchanges accumulated gradients, merges models.
-  outcome finish(Site& at) {
+  /// Closes what is open: exchanges accumulated gradients, merges models. Rounds that other ranks still
+  /// need come first, each as in `serve`.
+  template <class Before, class After>
+  outcome finish(Site& at, Before const& before, After const& after) {
+    if constexpr (requires { gradients_.drain(at, before, after); }) gradients_.drain(at, before, after);
     outcome o = gradients_.finish(at);
     if constexpr (!agreed)
       if (o.due) {
