@@ -19,6 +19,9 @@ set_property(CACHE LIMBER_WITH_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(LIMBER_CUDA_ARCHITECTURES AUTO CACHE STRING
     "Architectures of tests, examples and benches. AUTO: 90 where there is a GPU, else PTX alone, which compiles faster")
 
+set(LIMBER_WITH_SIM ${limber_default} CACHE STRING "limber::sim, where Boost.Context is found: AUTO, ON or OFF")
+set_property(CACHE LIMBER_WITH_SIM PROPERTY STRINGS AUTO ON OFF)
+
 option(LIMBER_WITH_NCCL "Provide limber::nccl" OFF)
 
 foreach(engine MPI GLOO TORCH)

@@ -55,6 +55,7 @@ has() {
     cmake) has_cmake ;;
     ninja) command -v ninja >/dev/null ;;
     boost-test) has_header boost/test/unit_test.hpp ;;
+    boost-context) has_header boost/context/detail/fcontext.hpp ;;
     eigen) has_header Eigen/Core eigen3/Eigen/Core ;;
     cli11) has_header CLI/CLI.hpp ;;
     json) has_header nlohmann/json.hpp ;;
@@ -70,6 +71,7 @@ describe() {
     cmake) echo 'CMake 3.25' cmake ;;
     ninja) echo 'Ninja' ninja-build ;;
     boost-test) echo 'Boost.Test 1.74' libboost-test-dev ;;
+    boost-context) echo 'Boost.Context 1.74' libboost-context-dev ;;
     eigen) echo 'Eigen 3' libeigen3-dev ;;
     cli11) echo 'CLI11' libcli11-dev ;;
     json) echo 'nlohmann-json' nlohmann-json3-dev ;;

@@ -31,7 +31,7 @@ BEGIN {
   engine["^(cuda|cooperative_groups|nvToolsExt)[a-z_0-9]*\\.h$"] = "^limber/(cuda/|comm/nccl\\.)"
   engine["^Eigen/"] = "^limber/adapt/eigen\\.hpp$"
   engine["^dlpack/"] = "^limber/adapt/dlpack\\.hpp$"
-  engine["^boost/context/"] = "^limber/sim/"
+  engine["^boost/context/"] = engine["^(cxxabi\\.h|sanitizer/)"] = "^limber/sim/"
   engine["^omp\\.h$"] = "^limber/fuse/host"
   engine["^((sys|netinet|arpa)/.*|fcntl|unistd)\\.h$"] = "^limber/(state|elastic)/"
 }

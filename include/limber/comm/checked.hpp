@@ -192,7 +192,7 @@ class checked {
     double const start = how_.clock();
     detail::packer letter;
     letter.put(word::ticket);
-    pack(letter, mine);
+    detail::pack(letter, mine);
     inner_.post(0, to_judge, letter.bytes());
     for (bool asked = false;;) {
       if (auto const m = inner_.poll(from_judge)) {
@@ -238,7 +238,8 @@ class checked {
         missing += text(missing.empty() ? "rank " : ", rank ", r);
       } else if (*said[r] != most) {
         if (f.rank < 0) f.rank = static_cast<int>(r);
-        different += text(different.empty() ? "rank " : "; rank ", r, " ", difference(*said[r], most));
+        different +=
+            text(different.empty() ? "rank " : "; rank ", r, " ", detail::difference(*said[r], most));
       }
     }
     if (missing.empty() && different.empty()) return std::nullopt;
