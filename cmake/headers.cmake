@@ -75,6 +75,7 @@ set(LIMBER_HEADERS
     limber/optimizer/explain.hpp
     limber/optimizer/groups.hpp
     limber/optimizer/handover.hpp
+    limber/optimizer/open_call.hpp
     limber/optimizer/options.hpp
     limber/optimizer/planning.hpp
     limber/optimizer/registry.hpp
@@ -101,6 +102,7 @@ set(LIMBER_HEADERS
     limber/schedule/dynamic_sgd.hpp
     limber/schedule/elapsed.hpp
     limber/schedule/exponential.hpp
+    limber/schedule/gain.hpp
     limber/schedule/inverse_sqrt.hpp
     limber/schedule/legw.hpp
     limber/schedule/linear_scaling.hpp
@@ -115,13 +117,47 @@ set(LIMBER_HEADERS
     limber/schedule/step_decay.hpp
     limber/schedule/warmup.hpp
     limber/schedule/warmup_stable_decay.hpp
+    limber/sim/cluster.hpp
+    limber/sim/communicator.hpp
+    limber/sim/cost.hpp
+    limber/sim/detail/baton.hpp
+    limber/sim/detail/carrier.hpp
+    limber/sim/detail/driver.hpp
+    limber/sim/detail/engine.hpp
+    limber/sim/detail/events.hpp
+    limber/sim/detail/fibers.hpp
+    limber/sim/detail/group.hpp
+    limber/sim/detail/messages.hpp
+    limber/sim/detail/pace.hpp
+    limber/sim/detail/record.hpp
+    limber/sim/detail/regroup.hpp
+    limber/sim/detail/sanitizers.hpp
+    limber/sim/report.hpp
+    limber/sim/run.hpp
+    limber/sim/sim.hpp
+    limber/sim/worker.hpp
+    limber/sync/asynchronous_elastic.hpp
+    limber/sync/asynchronous_gossip.hpp
+    limber/sync/delayed.hpp
     limber/sync/elastic.hpp
+    limber/sync/error_feedback.hpp
     limber/sync/exchange.hpp
+    limber/sync/fragments.hpp
     limber/sync/gossip.hpp
+    limber/sync/gossip_partners.hpp
     limber/sync/gradients.hpp
     limber/sync/merge.hpp
+    limber/sync/parameter_server.hpp
+    limber/sync/parcel.hpp
     limber/sync/presets.hpp
+    limber/sync/push_sum.hpp
+    limber/sync/ready_buckets.hpp
+    limber/sync/round_log.hpp
+    limber/sync/server.hpp
     limber/sync/site.hpp
+    limber/sync/staleness.hpp
+    limber/sync/standing_reduction.hpp
+    limber/sync/streaming.hpp
     limber/sync/weighted_mean.hpp
     limber/sync/when.hpp
     limber/sync/who.hpp)

@@ -12,10 +12,12 @@
 #include <limber/optimizer/explain.hpp>
 #include <limber/optimizer/groups.hpp>
 #include <limber/optimizer/handover.hpp>
+#include <limber/optimizer/open_call.hpp>
 #include <limber/optimizer/options.hpp>
 #include <limber/optimizer/planning.hpp>
 #include <limber/optimizer/registry.hpp>
 #include <limber/schedule/constant.hpp>
+#include <limber/schedule/gain.hpp>
 #include <limber/schedule/schedule.hpp>
 #include <limber/sync/exchange.hpp>
 
@@ -86,28 +88,29 @@ class optimizer {
   optimizer(optimizer&&) = default;
   optimizer& operator=(optimizer&&) = delete;  // it would assign through references to the collective
 
-  /// Declares the samples of the coming backward; then step() takes no argument.
+  /// Declares the samples of the coming backward; then step() takes no argument. Meets the others, as step().
   void begin(i64 n) {
-    expects(n >= 0, "begin: the number of samples must not be negative, got ", n);
-    expects(begun_ < 0, "begin: called twice without step(); ", begun_, " samples are open");
-    begun_ = n;
+    call_.open(n, tensors_);
+    meet();
   }
-  step_report const& step() {
-    expects(begun_ >= 0, "step: say how many samples the gradient is of, by step(n) or begin(n)");
-    return run(std::exchange(begun_, -1));
-  }
+  /// Between begin() and step(): backward has finished this gradient and leaves it alone; buckets that are
+  /// complete cross while it goes on. In any order, on any rank, or not at all: no bit depends on it.
+  /// By name, or by place among all parameters as they were registered.
+  void mark_ready(std::string_view name) { mark(tensors_.find("mark_ready", name)); }
+  void mark_ready(i64 index) { mark(tensors_.registered("mark_ready", index)); }
+  step_report const& step() { return run(call_.close()); }
 
   /// Folds in the gradient of n samples, 0 included; exchanges, updates and merges what is due. The
   /// gradients are zero afterwards.
   step_report const& step(i64 n) {
     expects(n >= 0, "step: the number of samples must not be negative, got ", n);
-    expects(begun_ < 0, "step: begin(", begun_, ") was called; call step() without an argument");
+    call_.expect_closed("step", "call step() without an argument");
     return run(n);
   }
 
   /// Merges what is open and lands what is in flight. Training may go on afterwards.
   void finish() {
-    expects(begun_ < 0, "finish: begin(", begun_, ") was called; step() first");
+    call_.expect_closed("finish", "step() first");
     if constexpr (!state_type::paced) meet();
     if (!met_) return;
     move(sync_.finish(*site_, rate_of_update(), [&](sync::outcome const& o) { told(o); }));
@@ -171,6 +174,7 @@ class optimizer {
   /// Calls f() with the averaged model in the parameters; training is untouched. A collective call.
   template <class F>
   decltype(auto) evaluate(F&& f) {
+    call_.expect_closed("evaluate", "step() first");
     meet();
     return sync_.evaluate(*site_, std::forward<F>(f));
   }
@@ -178,9 +182,7 @@ class optimizer {
   /// Leaves the tensor out of norms and updates from now on (`frozen` true), or takes it back in; its
   /// state is kept. All ranks must call it alike; joiners are told by the handshake.
   void freeze(std::string_view name, bool frozen = true) {
-    auto const t = std::ranges::find(tensors_.names, name);
-    expects(t != tensors_.names.end(), "freeze: there is no parameter named '", name, "'");
-    site_->inner.freeze(t - tensors_.names.begin(), frozen);
+    site_->inner.freeze(tensors_.find("freeze", name), frozen);
   }
 
   /// Calls f(state_piece) for every piece of state: what hand-over, merging and checkpoints need.
@@ -189,7 +191,8 @@ class optimizer {
     site_type& at = *site_;
     f(progress_piece(site_->now));
     sync_.visit([&](std::string const& name, kept how, tensor_view v) { f(state_piece{name, how, v}); });
-    kept const model = sync_.model_kept();
+    // All start from one model, also where they never hold the same one again.
+    kept const model = at.now.calls == 0 ? kept::alike : sync_.model_kept();
     for (auto const& v : at.inner.values()) f(state_piece{text("parameter/", v.name), model, v});
     for (auto const& v : at.buffers) f(state_piece{text("buffer/", v.name), sync_.buffers_kept(), v});
     at.inner.visit("", [&](std::string const& name, tensor_view v, bool weight) {
@@ -283,6 +286,10 @@ class optimizer {
                                : now.batch.rearmed(now.steps, planned_batch(), options_.ramp);
   }
 
+  void mark(i64 tensor) {
+    call_.mark(tensor, tensors_, options_.clock, [&](i64 n) { sync_.mark_ready(*site_, n, tensor); });
+  }
+
   // All that must be equal on all ranks and can be compared before anything is exchanged.
   [[nodiscard]] std::uint64_t fingerprint_of_training() {
     fingerprint h;
@@ -296,6 +303,7 @@ class optimizer {
     double const r = rate_(site_->now);
     expects(r >= 0 && math::finite(r), "schedule: the rate must be a number of at least 0, got ", r,
             " at step ", site_->now.steps);
+    site_->now.gain = gain_of(rate_, site_->now);
     return r;
   }
 
@@ -312,7 +320,8 @@ class optimizer {
     move(o);
     describe(o);
     double const end = options_.clock();
-    report_.host_seconds = begin - std::exchange(mark_, end);
+    report_.marking_seconds = call_.marking_seconds();
+    report_.host_seconds = begin - std::exchange(mark_, end) - report_.marking_seconds;
     report_.exchange_seconds = end - begin;
     replan(n);
     if (report_.skipped_in_a_row > options_.max_skipped)
@@ -335,7 +344,7 @@ class optimizer {
   // The only place that moves steps and samples.
   void move(sync::outcome const& o) {
     progress& now = site_->now;
-    if (o.applied) now.steps += o.steps;
+    if (o.applied) now.count_steps(o.steps);
     now.samples += o.samples;
     if (state_type::agreed && o.applied)
       now.noise.update(o.contributions, static_cast<double>(o.samples), o.weighted_squares, o.mean_square);
@@ -360,7 +369,7 @@ class optimizer {
   parts_type parts_;
   state_type sync_;
   step_report report_;
-  i64 begun_ = -1;
+  open_call call_;
   bool met_ = false;
   double mark_ = 0;
   compute_time times_;

@@ -37,7 +37,7 @@ BOOST_AUTO_TEST_CASE(progress_is_the_same_bytes_everywhere) {
   BOOST_TEST(q.effective_batch() == p.effective_batch());
   BOOST_TEST(q.noise.gain(512, 64) == p.noise.gain(512, 64));
   // Nothing but 8-byte members: no padding that could differ between ranks.
-  BOOST_TEST(sizeof(progress) == 4 * 8 + sizeof(ramp) + sizeof(noise_statistics));
+  BOOST_TEST(sizeof(progress) == 6 * 8 + sizeof(ramp) + sizeof(noise_statistics));
   BOOST_TEST(sizeof(ramp) == 32u);
   BOOST_TEST(sizeof(noise_statistics) == 24u);
 }

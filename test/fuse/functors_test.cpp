@@ -50,7 +50,7 @@ std::vector<T> values() {
 static_assert(std::is_trivially_copyable_v<scalar> && std::is_trivially_copyable_v<pack> &&
               std::is_trivially_copyable_v<step_back> && std::is_trivially_copyable_v<blend> &&
               std::is_trivially_copyable_v<difference> && std::is_trivially_copyable_v<weighted> &&
-              std::is_trivially_copyable_v<scaled_copy>);
+              std::is_trivially_copyable_v<scaled_copy> && std::is_trivially_copyable_v<pack_with_error>);
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_scalar_is_the_double_rounded_to_either_type, T, types) {
   for (double const w : weights()) BOOST_TEST_REQUIRE(same_bits(scalar(w).as<T>(), static_cast<T>(w)));
@@ -154,4 +154,60 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_plain_ones_do_what_they_are_called, T, types) 
   BOOST_TEST(b == T(-4));
   step_back{}(b, T(5), T(2));
   BOOST_TEST(b == T(3));
+}
+
+namespace {
+
+template <class T>
+T through(dtype wire, T x) {
+  if (sizeof(T) == sizeof(double)) return x;
+  float const f = static_cast<float>(x);
+  return static_cast<T>(wire == dtype::bf16 ? static_cast<float>(bf16(f)) : static_cast<float>(f16(f)));
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_journey_in_16_bits_rounds_as_storage_does, T, types) {
+  for (T const x : values<T>())
+    for (dtype const wire : {dtype::bf16, dtype::f16})
+      BOOST_TEST(same_bits(cast_to(wire, x), through(wire, x)));
+  BOOST_TEST(cast_to(dtype::bf16, 1 + 0x1p-8f) == 1);
+  BOOST_TEST(cast_to(dtype::f16, 1 + 0x1p-8f) == 1 + 0x1p-8f);
+  BOOST_TEST(cast_to(dtype::bf16, 1 + 0x1p-8) == 1 + 0x1p-8);
+  BOOST_TEST(cast_to(dtype::f32, 1 + 0x1p-20f) == 1 + 0x1p-20f);
+}
+
+// What is sent and what is owed are x together, without a rounding.
+BOOST_AUTO_TEST_CASE_TEMPLATE(an_error_is_what_was_not_sent, T, types) {
+  T const e = T(3e-4);
+  for (double const w : weights())
+    for (T const x : values<T>())
+      for (dtype const wire : {dtype::bf16, dtype::f16})
+        for (bool const carry : {false, true}) {
+          auto const r = static_cast<T>(w);
+          T const base = carry ? T(0.7) + e : e;
+          T const all = r == 0 ? base : std::fma(r, x, base);
+          T to = not_a_number<T>, owed = carry ? T(0.7) : not_a_number<T>, g = x;
+          BOOST_TEST_REQUIRE(same_bits(pack_with_error{w, carry, wire}(to, owed, e, g), r == 0 ? T(0) : x));
+          BOOST_TEST_REQUIRE(same_bits(g, T(0)));
+          BOOST_TEST_REQUIRE(same_bits(to, through(wire, all)));
+          if (!std::isfinite(to)) {
+            BOOST_TEST_REQUIRE(!std::isfinite(owed));
+            continue;
+          }
+          BOOST_TEST_REQUIRE(same_bits(to + owed, all));
+          // Exact, not just right after another rounding.
+          BOOST_TEST_REQUIRE(static_cast<double>(to) + static_cast<double>(owed) == static_cast<double>(all));
+        }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(without_a_gradient_the_rest_is_sent, T, types) {
+  T const e = T(1e-3);
+  T to = 0, owed = 5, again = 0, g = not_a_number<T>, sum = 5;
+  pack_with_error{0, true, dtype::bf16}(to, owed, e);
+  BOOST_TEST(same_bits(to, through(dtype::bf16, T(5) + e)));
+  BOOST_TEST(same_bits(to + owed, T(5) + e));
+  BOOST_TEST(pack_with_error({0, true, dtype::bf16})(again, sum, e, g) == T(0));
+  BOOST_TEST(same_bits(again, to));
+  BOOST_TEST(same_bits(sum, owed));
 }

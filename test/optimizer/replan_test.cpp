@@ -125,3 +125,18 @@ BOOST_AUTO_TEST_CASE(other_policies_are_never_asked_again) {
   for (int call = 0; call < 5; ++call) opt.step(4);
   BOOST_TEST(asked == before);
 }
+
+BOOST_AUTO_TEST_CASE(a_policy_that_is_asked_again_needs_workers_that_step_together) {
+  threads::world two(2);
+  auto comm = two.communicator(1);
+  auto const make = [&](auto const& how) {
+    return message_of([&] {
+      toy_model<float> m;
+      optimizer opt{m.parameters(), sgd{}, 0.01, how, comm, {.batch = dbs{.batch = 8}}};
+    });
+  };
+  BOOST_TEST(has(make(sync::asynchronous_gossip{}), "asked again", "step together"));
+  BOOST_TEST(has(make(sync::parameter_server{}), "asked again", "step together"));
+  BOOST_TEST(make(sync::abs_sgd{}).empty());
+  BOOST_TEST(make(sync::local{.period = 2}).empty());
+}

@@ -301,6 +301,9 @@ BOOST_AUTO_TEST_CASE(misuse_is_named) {
   options shards;
   shards.batch = logical_shards{4, 8};
   BOOST_TEST(has(message_of([&] { make({}, shards); }), "logical shards", "step together"));
+  options feedback;
+  feedback.buckets = {.wire = dtype::bf16, .error_feedback = true};
+  BOOST_TEST(has(message_of([&] { make({}, feedback); }), "error_feedback"));
   sync::round_log const empty;
   BOOST_TEST(has(message_of([&] {
                    optimizer opt{m.parameters(), heavy, 0.1, sync::abs_sgd{.replay = &empty}, comm};

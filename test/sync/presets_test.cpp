@@ -311,3 +311,24 @@ BOOST_AUTO_TEST_CASE(bad_choices_are_refused_by_name) {
   BOOST_TEST(
       has(message_of([] { (void)sync::elastic_averaging{.moving_rate = 2}.parts(); }), "moving_rate", "2"));
 }
+
+BOOST_AUTO_TEST_CASE(whatever_the_strategy_all_start_from_the_model_of_rank_0) {
+  auto const starts_alike = [](auto const& strategy) {
+    std::vector<std::vector<double>> seen(3);
+    threads::run(3, [&](threads::communicator& comm) {
+      toy_model<double> m;
+      for (double& x : m.w) x += comm.rank();
+      optimizer opt{m.parameters(), nesterov, 0.01, strategy, comm};
+      opt.meet();
+      seen[static_cast<std::size_t>(comm.rank())] = m.all();
+    });
+    return seen[1] == seen[0] && seen[2] == seen[0] && seen[0] == toy_model<double>{}.all();
+  };
+  BOOST_TEST(starts_alike(sync::allreduce{}));
+  BOOST_TEST(starts_alike(sync::local{.period = 4}));
+  BOOST_TEST(starts_alike(sync::elastic_averaging{}));
+  BOOST_TEST(starts_alike(sync::gossip{}));
+  BOOST_TEST(starts_alike(sync::push_sum{}));
+  BOOST_TEST(starts_alike(sync::asynchronous_gossip{}));
+  BOOST_TEST(starts_alike(sync::abs_sgd{}));
+}

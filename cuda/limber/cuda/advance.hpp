@@ -7,6 +7,7 @@
 #include <limber/cuda/device_state.hpp>
 #include <limber/fuse/norm_report.hpp>
 #include <limber/fuse/rule_counters.hpp>
+#include <limber/schedule/gain.hpp>
 #include <limber/schedule/schedule.hpp>
 
 namespace limber::gpu {
@@ -74,7 +75,7 @@ struct landing {
     }
     double const count = ranks > 1 ? all->count : s.count;
     s.skipped_in_a_row = 0;
-    ++s.now.steps;
+    s.now.count_steps(1);
     s.now.samples += static_cast<i64>(count);
     if (ranks > 1)
       s.now.noise.update(all->contributions, count, all->weighted_squares,
@@ -113,6 +114,7 @@ struct advance {
 #else
     double const rate = schedule(s.now);
 #endif
+    s.now.gain = gain_of(schedule, s.now);
     s.hyper = hyper_block(rate, alone && !mean && any ? 1 / facts.count : 1, alone && !any);
     s.count = facts.count;
     s.pending = 1;

@@ -93,6 +93,9 @@ class fused_step {
     (assign(groups), ...);
     updater_.allocate(exec_);
     if (o.ranks > 1) {
+      expects(!o.buckets.error_feedback,
+              "fused_step: error_feedback is not there in captured steps; use limber::optimizer, or a wire "
+              "without it");
       plan_ = plan_buckets(lists_.gradients, o.buckets, lists_.use_order);
       packed_ = exec_.make(plan_.where);
       reduced_ = exec_.make(plan_.where);

@@ -80,12 +80,20 @@ struct progress {
   i64 epoch_size = 1;        ///< samples an epoch has
   ramp batch{};              ///< the batch the rate believes in
   noise_statistics noise{};  ///< gradient noise, for AdaScale and noise-scale policies
+  double gain = 1;           ///< r, base-batch steps that the coming update is worth: said by the schedule
+  double base_steps = 0;     ///< τ = Σ r over the updates applied; the same as `steps` while r is 1
 
   /// The planned batch, ramped. Never the batch that happened to be counted in a step.
   [[nodiscard]] LIMBER_HD double effective_batch() const noexcept { return batch.at(steps); }
 
   /// The planned batch.
   [[nodiscard]] LIMBER_HD double planned_batch() const noexcept { return batch.to; }
+
+  /// Counts n applied updates, at the gain that was known before them.
+  LIMBER_HD void count_steps(i64 n) noexcept {
+    steps += n;
+    base_steps = math::fma(gain, static_cast<double>(n), base_steps);
+  }
 
   /// Progress in unit `u`; epochs are fractional.
   [[nodiscard]] LIMBER_HD double in(unit u) const noexcept {

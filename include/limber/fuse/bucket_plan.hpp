@@ -13,6 +13,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace limber {
@@ -22,11 +23,13 @@ struct bucket_options {
   i64 first_bytes = i64{1} << 20;  ///< the first bucket is small, so that its reduction starts early
   i64 bytes = i64{25} << 20;       ///< all later ones
   std::optional<dtype> wire{};     ///< bf16 or f16: what f32 gradients are cast to; f64 is never cast
+  bool error_feedback = false;     ///< what the cast cuts off is kept and sent with the next gradient
 };
 
 /// The same cuts for what is never cast: models, averages.
 [[nodiscard]] inline bucket_options without_wire(bucket_options o) noexcept {
   o.wire.reset();
+  o.error_feedback = false;
   return o;
 }
 
@@ -36,7 +39,8 @@ struct bucket {
   i64 length = 0;  ///< elements, the padding between slots included (it stays zero)
   dtype type = dtype::f32;
   std::string name;
-  i64 first = 0;  ///< the tensor whose gradient completes it last, as an index into the list
+  i64 first = 0;               ///< the tensor whose gradient completes it last, as an index into the list
+  std::vector<i64> tensors{};  ///< those in it, as indices into the list; one alone may have further buckets
 };
 
 /// The plan: a layout of the list and the buckets over it.
@@ -45,11 +49,13 @@ struct bucket {
 ///          holds one dtype; tensors of another dtype go to that dtype's open bucket.
 /// Large    a tensor beyond the cap gets buckets of its own, cut at whole leaves (4,096 elements).
 /// Empty    tensors of length 0 have a place and no bucket.
-/// Hash     of names, lengths, dtypes, offsets and cuts: equal on all ranks or nothing is exchanged.
+/// Hash     of names, lengths, dtypes, offsets, cuts and error feedback: equal on all ranks or nothing is
+///          exchanged.
 struct bucket_plan {
   layout where;
   std::vector<bucket> buckets;
   std::uint64_t hash = 0;
+  std::optional<dtype> feedback{};  ///< the wire whose error is kept and sent later
 };
 
 namespace detail {
@@ -84,13 +90,15 @@ inline constexpr i64 bucket_alignment = 256;
   std::vector<open_bucket> open;
 
   auto cap = [&] { return plan.buckets.empty() ? options.first_bytes : options.bytes; };
-  auto add = [&](dtype type, i64 offset, i64 length, i64 last, i64 first) {
+  auto add = [&](dtype type, i64 offset, i64 length, std::vector<i64> members) {
     auto const n = plan.buckets.size();
+    i64 const last = members.front(), first = members.back();
     auto const& a = tensors[static_cast<std::size_t>(last)].name;
     auto const& b = tensors[static_cast<std::size_t>(first)].name;
     plan.buckets.push_back(
         {offset, length, type,
-         last == first ? text("bucket ", n, ": ", a) : text("bucket ", n, ": ", a, " … ", b), first});
+         last == first ? text("bucket ", n, ": ", a) : text("bucket ", n, ": ", a, " … ", b), first,
+         std::move(members)});
   };
   auto close = [&](open_bucket& b) {
     if (b.members.empty()) return;
@@ -102,9 +110,8 @@ inline constexpr i64 bucket_alignment = 256;
       end = at + t.length * size_of(b.type);
       at = round_up(end, slot_alignment);
     }
-    add(b.type, begin, (end - begin) / size_of(b.type), b.members.front(), b.members.back());
+    add(b.type, begin, (end - begin) / size_of(b.type), std::exchange(b.members, {}));
     plan.where.bytes = at;
-    b.members.clear();
     b.bytes = 0;
   };
 
@@ -130,7 +137,7 @@ inline constexpr i64 bucket_alignment = 256;
     for (i64 done = 0; done < t.length;) {
       i64 const leaves = std::max<i64>(1, cap() / (leaf_size * size_of(type)));
       i64 const n = std::min(t.length - done, leaves * leaf_size);
-      add(type, begin + done * size_of(type), n, *k, *k);
+      add(type, begin + done * size_of(type), n, {*k});
       done += n;
     }
     plan.where.bytes = begin + bytes;
@@ -149,6 +156,8 @@ inline constexpr i64 bucket_alignment = 256;
     h.mix(b.offset);
     h.mix(b.length);
   }
+  if (options.error_feedback) plan.feedback = options.wire;
+  if (plan.feedback) h.mix("error feedback");
   plan.hash = h.value();
   return plan;
 }

@@ -5,6 +5,7 @@
 /// The element-wise operations that strategies are made of: each is one pass of an executor.
 
 #include <limber/core/config.hpp>
+#include <limber/core/dtype.hpp>
 #include <limber/core/math.hpp>
 
 namespace limber {
@@ -86,6 +87,57 @@ struct pack {
     }
     to = carry ? math::fma(w, before, kept) : math::mul(w, before);
     return before;
+  }
+};
+
+/// x as it is after a journey in type `wire`: what a store rounds to and a load makes of it. A double never
+/// travels in 16 bits.
+template <class T>
+[[nodiscard]] LIMBER_HD inline T cast_to(dtype wire, T x) noexcept {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (wire == dtype::bf16) return static_cast<float>(bf16(x));
+    if (wire == dtype::f16) return static_cast<float>(f16(x));
+  }
+  return x;
+}
+
+/// The last pack of a round, with error feedback; returns g, for Σ g² in the same pass.
+///
+///     x = w g + (sum + e);   to ← cast(x);   owed ← x − cast(x), exactly;   g ← 0
+///
+/// `owed` holds the sum before when `carry`, and is only written otherwise; e is what was owed before, and
+/// stays: whoever sends decides which of the two is true. With w = 0 nothing of g is looked at, but e is
+/// sent. What overflows the wire makes x − cast(x) infinite.
+struct pack_with_error {
+  scalar weight = 1;
+  bool carry = false;
+  dtype wire = dtype::bf16;
+
+  template <class T>
+  LIMBER_HD T operator()(T& to, T& owed, T const& e, T& g) const noexcept {
+    auto const w = weight.as<T>();
+    T const before = g, base = carry ? math::add(owed, e) : e;
+    g = T(0);
+    if (math::is_zero(w)) {
+      send(to, owed, base);
+      return T(0);
+    }
+    send(to, owed, math::fma(w, before, base));
+    return before;
+  }
+
+  /// The same where there is no gradient: x = sum + e.
+  template <class T>
+  LIMBER_HD void operator()(T& to, T& owed, T const& e) const noexcept {
+    send(to, owed, carry ? math::add(owed, e) : e);
+  }
+
+ private:
+  template <class T>
+  LIMBER_HD void send(T& to, T& owed, T x) const noexcept {
+    T const sent = cast_to(wire, x);
+    to = sent;
+    owed = math::sub(x, sent);
   }
 };
 

@@ -84,7 +84,8 @@ template <class Site, class State>
     i64 bytes = 0;
     for (auto const& b : c.plan->buckets) bytes += b.length * size_of(b.type);
     out += text("  wire      ", c.what, " ", c.when, ": ", c.plan->buckets.size(), " buckets, ",
-                detail::bytes_text(bytes), "\n");
+                detail::bytes_text(bytes));
+    out += c.plan->feedback ? "; what the cast cuts off is sent later\n" : "\n";
     for (auto const& b : c.plan->buckets)
       out += text("              ", b.name, ": ", b.length, " x ", name_of(b.type), ", ",
                   detail::bytes_text(b.length * size_of(b.type)), "\n");
@@ -99,7 +100,7 @@ template <class Site, class State>
     progress at = p.now;
     double const samples = p.horizon.value * unit_samples * k / points;
     at.samples += static_cast<i64>(std::llround(samples));
-    at.steps += static_cast<i64>(std::llround(samples / p.planned_batch));
+    at.count_steps(static_cast<i64>(std::llround(samples / p.planned_batch)));
     out += text("              step ", at.steps, ", epoch ", at.in(unit::epochs), ": ", p.rate(at), "\n");
   }
   return out;

@@ -45,7 +45,8 @@ void level(C& comm, i64& calls) {
 ///
 /// The rank with the most calls gives, the lowest of several. `alike` pieces are sent to all. Of
 /// `apart` pieces a joiner gets the mean of those who are not joining (counters: the giver's), of
-/// `round` pieces zero: it has no part in a round that was open before it came. Nobody else's change.
+/// `round` pieces zero: it has no part in a round that was open before it came; so of `dealt` pieces, whose
+/// sum the others keep. Nobody else's change.
 /// Collectives  one all-gather at each end; one broadcast per alike piece; per apart piece one reduction or
 ///              broadcast, only if somebody joins.
 template <collective C>
@@ -105,7 +106,7 @@ class handover {
     if (data.length == 0) return;
     e.wait(e.record());  // the piece, and memory that was just made, are ready for the collective
     if (piece.how == kept::alike) return comm_.broadcast(data, giver_).wait();
-    if (piece.how == kept::round) {
+    if (piece.how == kept::round || piece.how == kept::dealt) {
       if (joins_) clear(e, data);
       return;
     }

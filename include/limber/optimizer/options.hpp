@@ -61,8 +61,9 @@ struct step_report {
   std::string_view culprit;  ///< the first tensor that was not finite
   int culprit_rank = -1;     ///< the rank it came from, when it was one alone
   i64 skipped_in_a_row = 0;
-  double host_seconds = 0;      ///< from the end of the call before to this one
-  double exchange_seconds = 0;  ///< inside the call
+  double host_seconds = 0;      ///< from the end of the call before to this one, without mark_ready
+  double marking_seconds = 0;   ///< inside mark_ready, before the call
+  double exchange_seconds = 0;  ///< inside the call: what backward did not hide
 };
 
 }  // namespace limber

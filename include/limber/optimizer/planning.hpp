@@ -60,7 +60,7 @@ struct plan_limits {
 [[nodiscard]] inline batch_plan ask(any_policy const& policy, batch_facts facts, plan_limits limits,
                                     batch_plan const& before) {
   expects(static_cast<bool>(policy), "options: batch holds no policy");
-  expects(limits.agreed || limits.paced || !policy.asks_again(),
+  expects((limits.server < 0 && (limits.agreed || limits.paced)) || !policy.asks_again(),
           "options: the batch policy is asked again while training, which needs workers that step together; "
           "with this strategy they do not");
   if (limits.server >= 0) {

@@ -66,6 +66,19 @@ struct registry {
       buffers.push_back(named(sorted[k]->value, buffer_names[k]));
   }
 
+  /// Place in `names`. @throws std::invalid_argument naming `call` and the name, if there is none
+  [[nodiscard]] i64 find(std::string_view call, std::string_view name) const {
+    auto const t = std::ranges::lower_bound(names, name);
+    expects(t != names.end() && *t == name, call, ": there is no parameter named '", name, "'");
+    return t - names.begin();
+  }
+  /// Place in `names` of the parameter that was registered as number `index`, counting from 0.
+  [[nodiscard]] i64 registered(std::string_view call, i64 index) const {
+    auto const n = static_cast<i64>(use_order.size());
+    expects(index >= 0 && index < n, call, ": there is no parameter ", index, "; there are ", n);
+    return use_order[static_cast<std::size_t>(index)];
+  }
+
   registry(registry&&) = default;
   registry& operator=(registry&&) = default;
 

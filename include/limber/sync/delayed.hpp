@@ -95,6 +95,8 @@ class delayed::state {
             tap.when.at_most);
     expects(tap.rate_limit >= 0 && math::finite(tap.rate_limit),
             "abs_sgd: rate_limit must be a number of at least 0, got ", tap.rate_limit);
+    expects(!plan_.feedback,
+            "abs_sgd: error_feedback is not there for delayed gradients; use a wire without it, or none");
     if (at.buckets.wire) open_ = at.exec.make(layout_of(at.gradients));
     flights_.reserve(plan_.buckets.size() + 1);
   }

@@ -14,6 +14,7 @@
 #include <limber/sync/who.hpp>
 
 #include <array>
+#include <deque>
 #include <optional>
 
 namespace limber::sync {
@@ -25,14 +26,16 @@ namespace limber::sync {
 /// State    x̃, the centre: alike on all ranks, each of which keeps it. Models stay apart, also after an
 ///          exchange; `evaluate` shows the centre.
 /// Choices  Σ xᵢ + x̃ is kept. A worker whose model is not finite pulls nobody and restarts from the centre.
-///          Ranks count alike, whatever their samples: the force is between models, not gradients.
+///          Ranks count alike, whatever their samples: the force is between models, not gradients. So they do
+///          where `at_merge` averages gradient history, which is then alike although the models are not.
 /// Errors   std::invalid_argument unless moving_rate is in [0, 1].
 template <timing When>
 struct elastic {
   When when;
   double moving_rate;
+  moments at_merge;
 
-  elastic(When w, double rate) : when(w), moving_rate(rate) {
+  elastic(When w, double rate, moments m = moments::keep) : when(w), moving_rate(rate), at_merge(m) {
     expects(rate >= 0 && rate <= 1, "elastic: moving_rate must be in [0, 1], got ", rate);
   }
 
@@ -62,6 +65,10 @@ class elastic<When>::state {
         buffers_(at.exec, at.buffers, at.buckets) {
     for (std::size_t i = 0; i < centre_.parts.size(); ++i) outer_.assign(static_cast<i64>(i), descent{});
     outer_.allocate(at.exec);
+    if (tap_.at_merge == moments::average)
+      at.inner.slots([&](slot kind, tensor_list const& list) {
+        if (kind == slot::moment) histories_.emplace_back(at.exec, list, at.buckets);
+      });
   }
 
   void attach(Site& at) { group_ = at.comm; }
@@ -103,6 +110,8 @@ class elastic<When>::state {
                    std::string(at.inner.values()[static_cast<std::size_t>(v.culprit)].name),
                    "the sum of the ranks' finite models overflows; the centre stays"});
     at.inner.publish(at.exec);
+    if (tap_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
+    for (auto& m : histories_) m.run(at.exec, *group_, 1);
     buffers_.run(at.exec, *group_, 1);
     calls_ = 0;
     samples_ = 0;
@@ -124,7 +133,9 @@ class elastic<When>::state {
 
   [[nodiscard]] i64& calls_open() noexcept { return calls_; }
   [[nodiscard]] i64 bytes() const noexcept {
-    return centre_.bytes + packed_.bytes + reduced_.bytes + buffers_.bytes();
+    i64 sum = centre_.bytes + packed_.bytes + reduced_.bytes + buffers_.bytes();
+    for (auto const& m : histories_) sum += m.bytes();
+    return sum;
   }
   [[nodiscard]] bucket_plan const& plan() const noexcept { return plan_; }
   [[nodiscard]] i64 period() const { return period_of(tap_.when); }
@@ -132,6 +143,7 @@ class elastic<When>::state {
     h.mix(static_cast<i64>(plan_.hash));
     h.mix(period());
     h.mix(tap_.moving_rate);
+    h.mix(static_cast<i64>(tap_.at_merge));
   }
 
  private:
@@ -141,6 +153,7 @@ class elastic<When>::state {
   slab centre_, packed_, reduced_;
   updater<descent> outer_;
   weighted_mean<E, C> buffers_;
+  std::deque<weighted_mean<E, C>> histories_;  // of gradients, where they are averaged
   flights<C> flights_;
   C* group_ = nullptr;
   i64 pinned_ = 0;   // the centre was set

@@ -88,6 +88,11 @@ class exchange<Gradients, Merges...>::state {
     if (!open()) each_merge([&](auto& m) { m.pin_once(at); });
   }
 
+  /// Tensor i's gradient of the coming call, of n samples, is complete: what can cross already does.
+  void mark_ready(Site& at, i64 n, i64 i) {
+    if constexpr (requires { gradients_.mark_ready(at, n, i); }) gradients_.mark_ready(at, n, i);
+  }
+
   /// One call: folds in n samples' gradient, updates and merges what is due.
   outcome step(Site& at, i64 n) {
     outcome o = gradients_.step(at, n);
@@ -106,8 +111,8 @@ class exchange<Gradients, Merges...>::state {
   /// Closes what is open: exchanges accumulated gradients, merges models. Rounds that other ranks still
   /// need come first, each as in `serve`.
   template <class Before, class After>
-  outcome finish(Site& at, Before const& before, After const& after) {
-    if constexpr (requires { gradients_.drain(at, before, after); }) gradients_.drain(at, before, after);
+  outcome finish(Site& at, Before const& rate_of, After const& told) {
+    if constexpr (requires { gradients_.drain(at, rate_of, told); }) gradients_.drain(at, rate_of, told);
     outcome o = gradients_.finish(at);
     if constexpr (!agreed)
       if (o.due) {
@@ -123,12 +128,12 @@ class exchange<Gradients, Merges...>::state {
     return o;
   }
 
-  /// Serves the other ranks until all of them have finished. Calls before() ahead of every update, for its
-  /// rate, and after(outcome) when it is made.
+  /// Serves the other ranks until all of them have finished. Calls rate_of() ahead of every update, for
+  /// `at.rate`, and told(outcome) when it is made.
   template <class Before, class After>
-  void serve(Site& at, Before const& before, After const& after) {
+  void serve(Site& at, Before const& rate_of, After const& told) {
     auto one = [&](auto& part) {
-      if constexpr (requires { part.serve(at, before, after); }) part.serve(at, before, after);
+      if constexpr (requires { part.serve(at, rate_of, told); }) part.serve(at, rate_of, told);
     };
     one(gradients_);
     each_merge(one);
@@ -170,7 +175,8 @@ class exchange<Gradients, Merges...>::state {
     control("sync/assumed", assumed_);
     int k = 0;
     each_merge([&](auto& m) { control(text("sync/merge", k++, "/calls"), m.calls_open()); });
-    gradients_.visit([&](std::string const& name, tensor_view v) { f("sync/" + name, kept::round, v); });
+    gradients_.visit(
+        [&](std::string const& name, tensor_view v, kept how = kept::round) { f("sync/" + name, how, v); });
     k = 0;
     each_merge([&](auto& m) {
       std::string const prefix = text("sync/merge", k++, "/");

@@ -2,50 +2,42 @@
 #pragma once
 
 /// @file
-/// The tap after the rule, in pairs: models are averaged with one random partner.
+/// The tap after the rule, in rounds of gossip: models are averaged with those of random others.
 
 #include <limber/core/fingerprint.hpp>
-#include <limber/core/random.hpp>
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/updater.hpp>
+#include <limber/sync/gossip_partners.hpp>
 #include <limber/sync/site.hpp>
 #include <limber/sync/weighted_mean.hpp>
 #include <limber/sync/when.hpp>
-#include <limber/sync/who.hpp>
 
-#include <algorithm>
+#include <array>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 namespace limber::sync {
 
-/// The partner of `rank` in round `round` of `size` ranks: a random matching, the same on every rank.
-/// With an odd number one rank stays alone and is its own partner.
-[[nodiscard]] inline int partner_of(int rank, int size, std::uint64_t seed, i64 round) {
-  std::vector<std::pair<std::uint64_t, int>> order;
-  for (int r = 0; r < size; ++r)
-    order.emplace_back(random_bits(seed, static_cast<std::uint64_t>(round), static_cast<std::uint64_t>(r)),
-                       r);
-  std::ranges::sort(order);
-  auto const at = std::ranges::find(order, rank, &std::pair<std::uint64_t, int>::second) - order.begin();
-  auto const other = static_cast<std::size_t>(at ^ 1);
-  return other < order.size() ? order[other].second : rank;
-}
-
-/// xᵢ, xⱼ ← (xᵢ + xⱼ) / 2 every `when`, over a random matching of all ranks.
+/// xᵢ ← (xᵢ + Σ xᵣ) / (1 + |R|) every `when`, over the models r ∈ R that reach rank i in this round.
 ///
-/// State    none of its own; models stay apart, also after an exchange; `evaluate` shows their mean.
-/// Choices  a matching keeps the mean of all models (pulling and pushing do not), and both partners hold the
-///          same bits afterwards. A worker whose model is not finite takes its partner's; that one keeps its
-///          own. Gradient history stays each worker's own.
-/// Collectives  none but messages between partners. Needs a `point_to_point` collective.
+/// State    the round; models stay apart, also after an exchange; `evaluate` shows their mean.
+/// Choices  who sends to whom follows from seed and round alone, so that all ranks know it; all models are
+///          those from before the round. In a matching both partners hold the same bits afterwards. A model
+///          that is not finite weighs nothing: its worker takes the mean of those that reach it.
+/// Slots    weight slots (moving averages) go with the model, gradient history by `at_merge`.
+/// Collectives  none but the round's messages, each bucket sent and received blocking, in an order that
+/// cannot
+///          deadlock (`itinerary`). Needs a `point_to_point` collective. Attaching agrees on the round.
 template <timing When>
-struct matching {
+struct gossip_round {
   When when;
+  gossip_how how;
   std::uint64_t seed;
+  moments at_merge;
 
-  explicit matching(When w, std::uint64_t s = 0) : when(w), seed(s) {}
+  explicit gossip_round(When w, gossip_how h = gossip_how::matching, std::uint64_t s = 0,
+                        moments m = moments::keep)
+      : when(w), how(h), seed(s), at_merge(m) {}
 
   template <class Site>
   class state;
@@ -59,10 +51,41 @@ struct half_and_half {
   }
 };
 
+/// Takes x into a mean, as the last of `parts`: mean ← mean + (x − mean) / parts. Models that are equal stay
+/// what they are, bit for bit.
+template <executor E>
+void take_into_mean(E& e, tensor_list const& mean, tensor_list const& x, i64 parts) {
+  if (parts == 1)
+    e.each(copy{}, out(mean), in(x));
+  else if (parts == 2)
+    e.each(half_and_half{}, inout(mean), in(x));
+  else
+    e.each(blend{1 / static_cast<double>(parts)}, inout(mean), in(x));
+}
+
+/// What crosses in gossip: the model, its moving averages, and gradient history where that is averaged, too.
+template <class U>
+[[nodiscard]] tensor_list carried_by_gossip(U& inner, moments at_merge) {
+  tensor_list out = inner.model();
+  inner.slots([&](slot kind, tensor_list const& list) {
+    if (kind == slot::weight || at_merge == moments::average) out.insert(out.end(), list.begin(), list.end());
+  });
+  return out;
+}
+
+/// Sets `round` to the largest of all ranks: whoever comes, or was cut off in the midst of a round, goes on
+/// where the others are. A collective call.
+template <collective C>
+void agree_on_round(C& comm, i64& round) {
+  std::array<i64, 1> mine{round}, most{};
+  comm.all_reduce(const_view(mine, "gossip: round"), view(most, "gossip: round"), reduction::max).wait();
+  round = most[0];
+}
+
 /// The tap at work on a site.
 template <timing When>
 template <class Site>
-class matching<When>::state {
+class gossip_round<When>::state {
   using E = typename Site::executor_type;
   using C = typename Site::comm_type;
   static_assert(point_to_point<C>, "limber: gossip needs a collective that models limber::point_to_point");
@@ -71,41 +94,46 @@ class matching<When>::state {
   static constexpr bool agreed = false;
   static constexpr bool unifies = false;  ///< models still differ after an exchange
 
-  state(matching tap, Site& at)
+  state(gossip_round tap, Site& at)
       : tap_(tap),
         model_(at.inner.model()),
-        plan_(plan_buckets(model_, without_wire(at.buckets), at.use_order)),
+        carried_(carried_by_gossip(at.inner, tap.at_merge)),
+        plan_(plan_buckets(carried_, without_wire(at.buckets))),
         mine_(at.exec.make(plan_.where)),
         theirs_(at.exec.make(plan_.where)),
         mean_(at.exec, at.inner.values(), at.buckets),
         buffers_(at.exec, at.buffers, at.buckets) {}
 
-  void attach(Site& at) { group_ = at.comm; }
+  void attach(Site& at) {
+    group_ = at.comm;
+    agree_on_round(*group_, round_);
+  }
   void pin(Site&) noexcept { calls_ = 0; }
   void pin_once(Site&) noexcept {}
 
   void count(i64, double) noexcept { ++calls_; }
   [[nodiscard]] bool due(Site const& at) const { return tap_.when(calls_, at.now); }
 
-  /// Exchanges models with this round's partner.
+  /// One round: sends the model as it is, and averages in what comes.
   i64 run(Site& at) {
     calls_ = 0;
-    int const own = group_->rank(), peer = partner_of(own, group_->size(), tap_.seed, round_++);
-    if (peer == own) return 0;
-    bool const sound = at.exec.norm(weighted{1}, out(mine_.parts), in(model_)).total.finite;
+    int const own = group_->rank(), size = group_->size();
+    auto const round = itinerary(own, size, crossings_of(tap_.how, size, tap_.seed, round_++));
+    if (round.empty()) return 0;
+    i64 parts = at.exec.norm(weighted{1}, out(mine_.parts), in(carried_)).total.finite ? 1 : 0;
     at.exec.wait(at.exec.record());
-    for (auto const& b : plan_.buckets) {
-      tensor_view const from = bucket_view(mine_, b), to = bucket_view(theirs_, b);
-      if (own < peer) group_->send(from, peer);
-      group_->recv(to, peer);
-      if (own > peer) group_->send(from, peer);
+    for (auto const& message : round) {
+      if (message.from == own) {
+        for (auto const& b : plan_.buckets) group_->send(bucket_view(mine_, b), message.to);
+        continue;
+      }
+      for (auto const& b : plan_.buckets) group_->recv(bucket_view(theirs_, b), message.from);
+      if (!at.exec.norm(identity{}, in(theirs_.parts)).total.finite) continue;
+      take_into_mean(at.exec, carried_, theirs_.parts, ++parts);
+      at.exec.wait(at.exec.record());  // the next one comes into the same memory
     }
-    bool const other_sound = at.exec.norm(identity{}, in(theirs_.parts)).total.finite;
-    if (sound && other_sound)
-      at.exec.each(half_and_half{}, inout(model_), in(theirs_.parts));
-    else if (other_sound)
-      at.exec.each(copy{}, out(model_), in(theirs_.parts));
     at.inner.publish(at.exec);
+    if (tap_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
     return 0;
   }
 
@@ -130,12 +158,15 @@ class matching<When>::state {
   void mix(fingerprint& h) const {
     h.mix(static_cast<i64>(plan_.hash));
     h.mix(period());
+    h.mix(static_cast<i64>(tap_.how));
     h.mix(static_cast<i64>(tap_.seed));
+    h.mix(static_cast<i64>(tap_.at_merge));
   }
 
  private:
-  matching tap_;
-  tensor_list model_;  // masters where there are any, the parameters elsewhere
+  gossip_round tap_;
+  tensor_list model_;    // masters where there are any, the parameters elsewhere
+  tensor_list carried_;  // the model, and what goes with it
   bucket_plan plan_;
   slab mine_, theirs_;
   weighted_mean<E, C> mean_, buffers_;

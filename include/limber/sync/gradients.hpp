@@ -6,6 +6,8 @@
 
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/updater.hpp>
+#include <limber/sync/error_feedback.hpp>
+#include <limber/sync/ready_buckets.hpp>
 #include <limber/sync/site.hpp>
 #include <limber/sync/weighted_mean.hpp>
 #include <limber/sync/when.hpp>
@@ -15,6 +17,7 @@
 #include <optional>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace limber::sync {
 
@@ -26,6 +29,7 @@ namespace limber::sync {
 ///          shares are exact; one multiplication by B_planned / Σ bᵢ follows, in the update itself.
 /// Zero     a call or a rank without samples is legal and weighs nothing; if nobody has samples, no
 ///          update is made.
+/// Overlap  a bucket whose tensors are all marked crosses while backward goes on; marks change no bit.
 /// Control  Σ bᵢ, Σ bᵢ‖gᵢ‖² and the non-finite ranks travel in fp64 after the last bucket.
 template <timing When, class Who>
 struct gradients {
@@ -41,7 +45,8 @@ struct gradients {
 /// The tap at work on a site.
 ///
 /// Memory   `sum`: what is accumulated, in the compute type. `sent`: what crosses, only where that is
-///          something else (a 16-bit wire, single shards). `reduced`: what came back.
+///          something else (a 16-bit wire, single shards). `reduced`: what came back. With error
+///          feedback the error, and `sum` even where nothing is accumulated: the next error is put there.
 template <timing When, class Who>
 template <class Site>
 class gradients<When, Who>::state {
@@ -62,14 +67,42 @@ class gradients<When, Who>::state {
         plan_(plan_buckets(at.gradients, bucketing(at), at.use_order)),
         buffers_(at.exec, at.buffers, at.buckets) {
     bool const casts = bucketing(at).wire.has_value();
-    bool const adds_up = at.shards > 0 || !casts || !always_due(tap.when);
+    expects(!plan_.feedback.has_value() || at.shards == 0,
+            "buckets: error_feedback keeps what each worker still owes, but logical_shards (here ", at.shards,
+            ") must not depend on who computed what; use one of the two");
+    if (plan_.feedback) error_.allocate(at.exec, at.gradients);
+    bool const adds_up = at.shards > 0 || !casts || error_.kept() || !always_due(tap.when);
     if (adds_up) sum_ = at.exec.make(casts ? layout_of(at.gradients) : plan_.where);
     if (casts || at.shards > 0) sent_ = at.exec.make(plan_.where);
     if (crosses) reduced_ = at.exec.make(plan_.where);
   }
 
   /// Enters the group of `at.comm`.
-  void attach(Site& at) { group_.emplace(tap_.who.of(*at.comm)); }
+  void attach(Site& at) {
+    flights_.drop();
+    ready_.close();
+    group_.emplace(tap_.who.of(*at.comm));
+  }
+
+  /// Tensor i's gradient of the coming call, of n samples, is complete: packs the buckets that are, and
+  /// starts their reductions. Nothing where nothing crosses in that call, or single shards do.
+  void mark_ready(Site& at, i64 n, i64 i) {
+    if constexpr (crosses) {
+      if (!ready_.is_open()) {
+        progress coming = at.now;
+        ++coming.calls;
+        if (at.shards > 0 || !tap_.when(calls_ + 1, coming)) return;
+        settle_error(at);
+        ready_.open(at.exec, plan_);
+      }
+      ready_.mark(i);
+      while (bucket_part* const p = ready_.take_complete()) {
+        pack_part(at, n, *p);
+        at.exec.wait(at.exec.record());
+        flights_.start(std::get<0>(*group_), plan_, sent(), reduced_, p->last);
+      }
+    }
+  }
 
   /// Folds in the gradient of n samples; exchanges and updates if it is due.
   outcome step(Site& at, i64 n) {
@@ -86,13 +119,18 @@ class gradients<When, Who>::state {
   /// Exchanges what is open, if anything is.
   outcome finish(Site& at) {
     if (calls_ == 0) return {};
-    if (at.shards == 0 && has_wire()) at.exec.each(copy{}, out(sent_.parts), in(sum_.parts));
+    if (error_.kept())
+      at.exec.each(with_error({0, true}), out(sent_.parts), inout(sum_.parts), in(error_.owed()));
+    else if (at.shards == 0 && has_wire())
+      at.exec.each(copy{}, out(sent_.parts), in(sum_.parts));
     return land(at);
   }
 
-  /// Calls f(name, view) for the accumulators, while a round is open.
+  /// Calls f(name, view, how) for what is owed, f(name, view) for the accumulators while a round is open.
   template <class F>
   void visit(F const& f) {
+    error_.visit([&](std::string const& name, tensor_view v) { f(name, v, kept::alike); },
+                 [&](std::string const& name, tensor_view v) { f(name, v, kept::dealt); });
     if (calls_ == 0) return;
     // As bytes: it lies in the host's memory, whatever the executor.
     f("open/control",
@@ -107,7 +145,7 @@ class gradients<When, Who>::state {
   [[nodiscard]] bucket_plan const& plan() const noexcept { return plan_; }
   [[nodiscard]] i64 period() const { return period_of(tap_.when); }
   [[nodiscard]] i64 bytes() const noexcept {
-    return sum_.bytes + sent_.bytes + reduced_.bytes + buffers_.bytes();
+    return sum_.bytes + sent_.bytes + reduced_.bytes + error_.bytes() + buffers_.bytes();
   }
   void mix(fingerprint& h) const {
     h.mix(static_cast<i64>(plan_.hash));
@@ -118,11 +156,11 @@ class gradients<When, Who>::state {
  private:
   // What does not cross is not cast.
   [[nodiscard]] static bucket_options bucketing(Site const& at) {
-    bucket_options o = at.buckets;
-    if (!crosses) o.wire.reset();
-    return o;
+    return crosses ? at.buckets : without_wire(at.buckets);
   }
   [[nodiscard]] bool has_wire() const noexcept { return !sent_.parts.empty(); }
+  // What crosses.
+  [[nodiscard]] slab const& sent() const noexcept { return has_wire() ? sent_ : sum_; }
   [[nodiscard]] static double nominal(Site const& at) noexcept {
     return crosses ? at.planned : at.planned_share;
   }
@@ -154,13 +192,11 @@ class gradients<When, Who>::state {
       expects(n == 0 || calls_ * at.comm->size() + at.comm->rank() < at.shards, "step: rank ",
               at.comm->rank(), " has no logical shard in call ", calls_, " of this update, but ", n,
               " samples");
-    bool const mean = at.gradient == gradient_is::mean;
-    double const weight = (mean ? b : n > 0 ? 1.0 : 0.0) / nominal(at);
-    double const square = pack_into(at, {weight, calls_ > 0}, due);
+    double const square = pack_all(at, n, due);
     control here{};
     here[count] = b;
     if (n > 0) {
-      bool const finite = math::finite(square);
+      bool const finite = math::finite(square), mean = at.gradient == gradient_is::mean;
       here[contributions] = 1;
       here[weighted_squares] = finite ? (mean ? b : 1 / b) * square : 0;
       here[bad_ranks] = finite ? 0 : 1;
@@ -177,18 +213,82 @@ class gradients<When, Who>::state {
       for (std::size_t k = 0; k < fields; ++k) mine_[k] += here[k];
   }
 
-  // Returns Σ g² of this call's gradient, frozen tensors left out. What holds nothing is only written.
-  double pack_into(Site& at, pack f, bool due) {
-    if (at.shards > 0) f.carry = false;
+  // The lists of a pack: whole, or those of some tensors.
+  struct lists {
+    tensor_list const &to, &sum, &owed, &gradients;
+  };
+
+  [[nodiscard]] pack pack_of(Site const& at, i64 n) const {
+    double const b = at.gradient == gradient_is::mean ? static_cast<double>(n) : n > 0 ? 1.0 : 0.0;
+    return {b / nominal(at), calls_ > 0 && at.shards == 0};
+  }
+  [[nodiscard]] pack_with_error with_error(pack f) const {
+    return {f.weight, f.carry, plan_.feedback.value_or(dtype::bf16)};
+  }
+
+  // Calls run(functor, operands…) with the pack that is due. What holds nothing is only written.
+  template <class Run>
+  void pack_lists(pack f, bool sends, lists const& l, Run const& run) const {
+    if (sends && error_.kept()) {
+      if (f.carry)
+        run(with_error(f), out(l.to), inout(l.sum), in(l.owed), inout(l.gradients));
+      else
+        run(with_error(f), out(l.to), out(l.sum), in(l.owed), inout(l.gradients));
+    } else if (!f.carry) {
+      run(f, out(sends ? l.to : l.sum), inout(l.gradients));
+    } else if (sends) {
+      run(f, out(l.to), in(l.sum), inout(l.gradients));
+    } else {
+      run(f, inout(l.sum), inout(l.gradients));
+    }
+  }
+
+  // The error in the unit of this round's weights.
+  void settle_error(Site& at) {
+    if (error_.kept() && calls_ == 0) error_.rescale(at.exec, sum_, nominal(at));
+  }
+
+  // Returns Σ g² of this call's gradient, frozen tensors left out.
+  double pack_all(Site& at, i64 n, bool due) {
+    if (ready_.is_open()) return pack_rest(at, n);
+    settle_error(at);
     bool const sends = at.shards > 0 || (due && has_wire());
-    tensor_list const& to = sends ? sent_.parts : sum_.parts;
-    norm_report const& report = !f.carry ? at.exec.norm(f, out(to), inout(at.gradients))
-                                : sends  ? at.exec.norm(f, out(to), in(sum_.parts), inout(at.gradients))
-                                         : at.exec.norm(f, inout(to), inout(at.gradients));
     double square = 0;
-    for (std::size_t i = 0; i < report.tensors.size(); ++i)
-      if (!at.inner.is_frozen(i)) square += report.tensors[i].square;
+    pack_lists(pack_of(at, n), sends, {sent_.parts, sum_.parts, error_.owed(), at.gradients},
+               [&](auto const& f, auto const&... operands) {
+                 norm_report const& report = at.exec.norm(f, operands...);
+                 for (std::size_t i = 0; i < report.tensors.size(); ++i)
+                   if (!at.inner.is_frozen(i)) square += report.tensors[i].square;
+               });
     return square;
+  }
+
+  // The same where buckets are on their way: by tensor first, so that the order of additions is the same.
+  double pack_rest(Site& at, i64 n) {
+    while (bucket_part* const p = ready_.take()) pack_part(at, n, *p);
+    squares_.assign(at.gradients.size(), 0);
+    ready_.each([&](bucket_part const& p) {
+      norm_report const& report = at.exec.report(p.norms);
+      for (std::size_t k = 0; k < p.tensors.size(); ++k)
+        squares_[static_cast<std::size_t>(p.tensors[k])] = report.tensors[k].square;
+    });
+    double square = 0;
+    for (std::size_t i = 0; i < squares_.size(); ++i)
+      if (!at.inner.is_frozen(i)) square += squares_[i];
+    return square;
+  }
+
+  void pack_part(Site& at, i64 n, bucket_part& p) {
+    auto take = [&](tensor_list& some, tensor_list const& all) {
+      for (std::size_t k = 0; k < p.tensors.size() && !all.empty(); ++k)
+        some[k] = all[static_cast<std::size_t>(p.tensors[k])];
+    };
+    take(p.to, sent_.parts);
+    take(p.sum, sum_.parts);
+    take(p.owed, error_.owed());
+    take(p.gradients, at.gradients);
+    pack_lists(pack_of(at, n), has_wire(), {p.to, p.sum, p.owed, p.gradients},
+               [&](auto const& f, auto const&... operands) { at.exec.measure(p.norms, f, operands...); });
   }
 
   // Logical shards: each is sent by its owner and added in the order of shards, so that the sum does
@@ -213,29 +313,31 @@ class gradients<When, Who>::state {
 
   outcome land(Site& at) {
     G& group = std::get<0>(*group_);
-    control all = mine_;
+    all_ = mine_;
     tensor_list const* mean = &sum_.parts;
     if (crosses && at.shards == 0) {
       at.exec.wait(at.exec.record());
-      flights_.all_reduce(group, plan_, has_wire() ? sent_ : sum_, reduced_, const_view(mine_, "control"),
-                          view(all, "control"));
+      flights_.start(group, plan_, sent(), reduced_, plan_.buckets.size());
+      flights_.finish(group, const_view(mine_, "control"), view(all_, "control"));
+      ready_.close();
       mean = &reduced_.parts;
     }
     outcome o{.calls = std::exchange(calls_, 0), .due = true};
-    o.contributions = all[contributions];
-    o.weighted_squares = all[weighted_squares];
-    if (!(all[count] > 0)) return o;
-    verdict const v = at.inner.template step<false>(at.exec, *mean, at.rate, nominal(at) / all[count]);
+    o.contributions = all_[contributions];
+    o.weighted_squares = all_[weighted_squares];
+    if (!(all_[count] > 0)) return o;
+    verdict const v = at.inner.template step<false>(at.exec, *mean, at.rate, nominal(at) / all_[count]);
     o.mean_square = v.mean_square;
     o.applied = v.applied;
     if (!v.applied) {
       o.skipped = true;
       o.culprit = v.culprit;
-      o.culprit_rank = all[bad_ranks] == 1 ? static_cast<int>(all[bad_rank_sum]) : -1;
+      o.culprit_rank = all_[bad_ranks] == 1 ? static_cast<int>(all_[bad_rank_sum]) : -1;
       return o;
     }
-    o.samples = static_cast<i64>(all[count]);
+    o.samples = static_cast<i64>(all_[count]);
     o.own_samples = own_;
+    error_.commit(sum_, at.inner);
     if constexpr (crosses) buffers_.run(at.exec, group, static_cast<double>(own_) / nominal(at));
     return o;
   }
@@ -244,11 +346,14 @@ class gradients<When, Who>::state {
   bucket_plan plan_;
   weighted_mean<E, G> buffers_;
   slab sum_, sent_, reduced_;
-  flights<G> flights_;
+  error_feedback error_;
+  ready_buckets ready_;
+  std::vector<double> squares_;  // of the tensors of a gradient that was packed in parts
+  control mine_{}, all_{}, shard_{};
   std::optional<group_of<Who, C>> group_;
-  control mine_{}, shard_{};
-  i64 calls_ = 0;  // calls folded in since the last exchange
-  i64 own_ = 0;    // this rank's samples among them
+  flights<G> flights_;  // goes before what is in flight does
+  i64 calls_ = 0;       // calls folded in since the last exchange
+  i64 own_ = 0;         // this rank's samples among them
 };
 
 }  // namespace limber::sync

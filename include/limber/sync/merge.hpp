@@ -103,11 +103,11 @@ class merge<When, Who, How>::state {
     if (pinned_ == 0) pin(at);
   }
 
-  /// Counts one update at `rate`, in which this rank applied `own` samples.
-  void count(i64 own, double rate) {
+  /// Counts one update at rate `eta`, in which this rank applied `own` samples.
+  void count(i64 own, double eta) {
     ++calls_;
     samples_ += own;
-    if (rate > 0) last_rate_ = rate;
+    if (eta > 0) last_rate_ = eta;
   }
   [[nodiscard]] bool due(Site const& at) const { return tap_.when(calls_, at.now); }
 
@@ -115,9 +115,9 @@ class merge<When, Who, How>::state {
   i64 run(Site& at) {
     double const total = mean_difference(at);
     if (total > 0) {
-      double const unit = tap_.unit == outer_rate::per_rate && last_rate_ > 0 ? last_rate_ : 1;
+      double const per = tap_.unit == outer_rate::per_rate && last_rate_ > 0 ? last_rate_ : 1;
       verdict const v =
-          outer_.template step<false>(at.exec, reduced_.parts, tap_.rate * unit, nominal(at) / total / unit);
+          outer_.template step<false>(at.exec, reduced_.parts, tap_.rate * per, nominal(at) / total / per);
       if (!v.applied)
         throw error({"sync", "merge", 0, -1,
                      std::string(at.inner.values()[static_cast<std::size_t>(v.culprit)].name),

@@ -28,24 +28,60 @@ class flights {
   /// after the last bucket, whatever type the buckets have.
   void all_reduce(C& group, bucket_plan const& plan, slab const& from, slab const& to,
                   const_tensor_view control_in, tensor_view control_out) {
-    reductions_.clear();
-    for (auto const& b : plan.buckets)
-      reductions_.push_back(group.all_reduce(bucket_view(from, b), bucket_view(to, b)));
-    reductions_.push_back(group.all_reduce(control_in, control_out));
-    for (auto& r : reductions_) r.wait();
-    reductions_.clear();
+    start(group, plan, from, to, plan.buckets.size());
+    finish(group, control_in, control_out);
   }
+
+  /// Starts the reductions of the plan's buckets before `last` that were not started yet.
+  void start(C& group, bucket_plan const& plan, slab const& from, slab const& to, std::size_t last) {
+    guarded([&] {
+      for (std::size_t k = reductions_.size(); k < last; ++k)
+        reductions_.push_back(
+            group.all_reduce(bucket_view(from, plan.buckets[k]), bucket_view(to, plan.buckets[k])));
+    });
+  }
+
+  /// Starts that of the control values, and waits for all.
+  void finish(C& group, const_tensor_view control_in, tensor_view control_out) {
+    guarded([&] {
+      reductions_.push_back(group.all_reduce(control_in, control_out));
+      for (auto& r : reductions_) r.wait();
+      reductions_.clear();
+    });
+  }
+
+  /// Gives up what is in flight, and the group with it: memory that it was on may go.
+  void drop() noexcept { reductions_.clear(); }
 
   /// Sends every bucket and the control values from `root` to all.
   void broadcast(C& group, bucket_plan const& plan, slab const& data, tensor_view control, int root) {
     broadcasts_.clear();
-    for (auto const& b : plan.buckets) broadcasts_.push_back(group.broadcast(bucket_view(data, b), root));
-    broadcasts_.push_back(group.broadcast(control, root));
-    for (auto& r : broadcasts_) r.wait();
-    broadcasts_.clear();
+    guarded([&] {
+      for (auto const& b : plan.buckets) broadcasts_.push_back(group.broadcast(bucket_view(data, b), root));
+      broadcasts_.push_back(group.broadcast(control, root));
+      for (auto& r : broadcasts_) r.wait();
+      broadcasts_.clear();
+    });
   }
 
  private:
+  // Nothing stays in flight when an exception leaves: control values may be the caller's. A destructor does
+  // it, because a request that is dropped during one tells its group that.
+  template <class F>
+  void guarded(F const& f) {
+    struct guard {
+      flights& of;
+      bool done = false;
+      ~guard() {
+        if (done) return;
+        of.reductions_.clear();
+        of.broadcasts_.clear();
+      }
+    } g{*this};
+    f();
+    g.done = true;
+  }
+
   std::vector<handle> reductions_;
   std::vector<send_handle> broadcasts_;
 };
