@@ -2,6 +2,7 @@
 // labels: contract sanitize
 // timeout: 300
 // needs: context
+// sanitizers: address
 #define BOOST_TEST_MODULE limber.sim.contract
 #include <limber/sim/sim.hpp>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit sanitize
 // needs: context
+// sanitizers: address
 #define BOOST_TEST_MODULE limber.sim.messages
 #include <limber/sim/sim.hpp>
 

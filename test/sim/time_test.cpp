@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
 // needs: context
+// sanitizers: address
 #define BOOST_TEST_MODULE limber.sim.time
 #include <limber/sim/sim.hpp>
 
