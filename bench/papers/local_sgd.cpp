@@ -238,8 +238,8 @@ void post_local(session& s) {
               short_number(flatter.value), ' ', interval_text(flatter), ", at its own ",
               short_number(of_own.value), ' ', interval_text(of_own), " (", short_number(mean(same)), ", ",
               short_number(mean(own)), " and ", short_number(mean(sharp)), ')'),
-         "at the same rate the interval lies below 1", flatter.high < 1, evidence::sampled,
-         flatter.interval()});
+         "each at its own best rate the interval lies below 1", of_own.high < 1, evidence::sampled,
+         of_own.interval()});
 }
 
 }  // namespace
