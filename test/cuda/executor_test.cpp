@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: kernel
+// labels: kernel memory
 #define BOOST_TEST_MODULE limber.cuda.executor
 #include <cuda/bodies.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: kernel property
+// labels: kernel property memory
 #define BOOST_TEST_MODULE limber.cuda.measure
 #include <cuda/bodies.hpp>
 

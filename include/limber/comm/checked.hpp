@@ -69,6 +69,11 @@ class checked {
     compare(detail::all_reduce_of(in, out, how), detail::bucket_of(in, out));
     return inner_.all_reduce(in, out, how);
   }
+  [[nodiscard]] auto all_reduce(const_tensor_view in, tensor_view out,
+                                std::span<piece const> pieces) requires sums_pieces<C> {
+    compare(detail::all_reduce_of(in, out, reduction::sum), detail::bucket_of(in, out));
+    return inner_.all_reduce(in, out, pieces);
+  }
   [[nodiscard]] auto reduce_scatter(const_tensor_view in, tensor_view out) {
     compare(detail::reduce_scatter_of(in, out, size()), detail::bucket_of(in, out));
     return inner_.reduce_scatter(in, out);

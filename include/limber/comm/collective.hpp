@@ -5,6 +5,7 @@
 /// The thin interface to whatever moves bytes between workers.
 
 #include <limber/core/config.hpp>
+#include <limber/core/piece.hpp>
 #include <limber/core/tensor.hpp>
 
 #include <concepts>
@@ -63,6 +64,17 @@ concept collective = requires(C& c, C const& k, const_tensor_view in, tensor_vie
   { c.all_gather(in, out) } -> request;
   { c.broadcast(out, 0) } -> request;
   c.barrier();
+};
+
+/// Wants to know where tensors start in the view that is summed: the bits of its sums depend on that, and
+/// not on which tensors share a view.
+///
+///     request all_reduce(const_tensor_view in, tensor_view out, std::span<piece const> pieces)
+///                                                 sums the pieces; what lies between them is padding
+template <class C>
+concept sums_pieces = collective<C> &&
+    requires(C& c, const_tensor_view in, tensor_view out, std::span<piece const> pieces) {
+  { c.all_reduce(in, out, pieces) } -> std::same_as<decltype(c.all_reduce(in, out))>;
 };
 
 /// Blocking messages between two ranks, matched by order.

@@ -6,6 +6,7 @@
 
 #include <limber/core/fingerprint.hpp>
 #include <limber/core/norm.hpp>
+#include <limber/core/piece.hpp>
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/layout.hpp>
 
@@ -39,8 +40,9 @@ struct bucket {
   i64 length = 0;  ///< elements, the padding between slots included (it stays zero)
   dtype type = dtype::f32;
   std::string name;
-  i64 first = 0;               ///< the tensor whose gradient completes it last, as an index into the list
-  std::vector<i64> tensors{};  ///< those in it, as indices into the list; one alone may have further buckets
+  i64 first = 0;                ///< the tensor whose gradient completes it last, as an index into the list
+  std::vector<i64> tensors{};   ///< those in it, as indices into the list; one alone may have further buckets
+  std::vector<piece> pieces{};  ///< where they lie in it; a part of a cut tensor starts at a whole leaf
 };
 
 /// The plan: a layout of the list and the buckets over it.
@@ -90,7 +92,7 @@ inline constexpr i64 bucket_alignment = 256;
   std::vector<open_bucket> open;
 
   auto cap = [&] { return plan.buckets.empty() ? options.first_bytes : options.bytes; };
-  auto add = [&](dtype type, i64 offset, i64 length, std::vector<i64> members) {
+  auto add = [&](dtype type, i64 offset, i64 length, std::vector<i64> members, std::vector<piece> pieces) {
     auto const n = plan.buckets.size();
     i64 const last = members.front(), first = members.back();
     auto const& a = tensors[static_cast<std::size_t>(last)].name;
@@ -98,19 +100,21 @@ inline constexpr i64 bucket_alignment = 256;
     plan.buckets.push_back(
         {offset, length, type,
          last == first ? text("bucket ", n, ": ", a) : text("bucket ", n, ": ", a, " … ", b), first,
-         std::move(members)});
+         std::move(members), std::move(pieces)});
   };
   auto close = [&](open_bucket& b) {
     if (b.members.empty()) return;
     i64 const begin = round_up(plan.where.bytes, detail::bucket_alignment);
     i64 at = begin, end = begin;
+    std::vector<piece> pieces;
     for (i64 i : b.members) {
       auto const& t = tensors[static_cast<std::size_t>(i)];
       places[static_cast<std::size_t>(i)] = {at, t.length, b.type, t.name};
+      pieces.push_back({(at - begin) / size_of(b.type), t.length});
       end = at + t.length * size_of(b.type);
       at = round_up(end, slot_alignment);
     }
-    add(b.type, begin, (end - begin) / size_of(b.type), std::exchange(b.members, {}));
+    add(b.type, begin, (end - begin) / size_of(b.type), std::exchange(b.members, {}), std::move(pieces));
     plan.where.bytes = at;
     b.bytes = 0;
   };
@@ -137,7 +141,7 @@ inline constexpr i64 bucket_alignment = 256;
     for (i64 done = 0; done < t.length;) {
       i64 const leaves = std::max<i64>(1, cap() / (leaf_size * size_of(type)));
       i64 const n = std::min(t.length - done, leaves * leaf_size);
-      add(type, begin + done * size_of(type), n, {*k});
+      add(type, begin + done * size_of(type), n, {*k}, {{0, n}});
       done += n;
     }
     plan.where.bytes = begin + bytes;

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// What `reproducible` does to tensors in host memory: the exponents of their blocks, and fixed point.
+
+#include <limber/core/dtype.hpp>
+#include <limber/core/fixed_point.hpp>
+#include <limber/core/piece.hpp>
+#include <limber/core/tensor.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+// As in fuse/host_loop.hpp: compiled twice and chosen at run time. All of it is integer arithmetic, so the
+// bits are the same.
+#if defined(__x86_64__) && !defined(__CUDACC__) && (defined(__GNUC__) || defined(__clang__))
+#define LIMBER_DETAIL_CODEC_CLONES 1
+#if defined(__clang__)
+#define LIMBER_DETAIL_CODEC_WIDE __attribute__((target("avx2"), flatten))
+#else
+#define LIMBER_DETAIL_CODEC_WIDE __attribute__((target("avx2"), optimize("O3"), flatten))
+#endif
+#else
+#define LIMBER_DETAIL_CODEC_CLONES 0
+#endif
+
+namespace limber::detail {
+
+/// Elements of one exponent, counted from the start of each tensor.
+inline constexpr i64 exponent_block = 256;
+static_assert(4096 % exponent_block == 0, "tensors are cut at leaves, which must hold whole blocks");
+
+[[nodiscard]] inline i64 blocks_of(std::span<piece const> pieces) noexcept {
+  i64 n = 0;
+  for (auto const& p : pieces) n += (p.length + exponent_block - 1) / exponent_block;
+  return n;
+}
+[[nodiscard]] inline i64 elements_of(std::span<piece const> pieces) noexcept {
+  i64 n = 0;
+  for (auto const& p : pieces) n += p.length;
+  return n;
+}
+
+/// f(block, first element in the view, first element in the encoded run, elements) for all blocks.
+template <class F>
+void for_each_exponent(std::span<piece const> pieces, F const& f) {
+  i64 block = 0, run = 0;
+  for (auto const& p : pieces)
+    for (i64 done = 0; done < p.length; done += exponent_block) {
+      i64 const n = std::min(exponent_block, p.length - done);
+      f(block++, p.offset + done, run, n);
+      run += n;
+    }
+}
+
+template <class T>
+inline std::uint32_t largest_plain(fixed_point::word<T> const* x, i64 n) noexcept {
+  constexpr auto magnitude = static_cast<fixed_point::word<T>>(~fixed_point::word<T>{0}) >> 1;
+  std::uint32_t most = 0;
+  for (i64 i = 0; i < n; ++i) most = std::max<std::uint32_t>(most, x[i] & magnitude);
+  return most;
+}
+template <class T>
+inline void encode_plain(fixed_point::word<T> const* __restrict x, i64* __restrict y, i64 n,
+                         int unit) noexcept {
+  for (i64 i = 0; i < n; ++i) y[i] = fixed_point::encode<T>(x[i], unit);
+}
+template <class T>
+inline void decode_plain(i64 const* __restrict x, fixed_point::word<T>* __restrict y, i64 n,
+                         int unit) noexcept {
+  // No float can get subnormal or infinite on the way: one conversion rounds, the product is exact.
+  if constexpr (std::is_same_v<T, float>)
+    if (unit >= -126 && unit <= 60) {
+      float const scale = math::power_of_two<float>(unit);
+      for (i64 i = 0; i < n; ++i) y[i] = detail::to_bits(static_cast<float>(x[i]) * scale);
+      return;
+    }
+  for (i64 i = 0; i < n; ++i) y[i] = fixed_point::decode<T>(x[i], unit);
+}
+
+#if LIMBER_DETAIL_CODEC_CLONES
+template <class T>
+LIMBER_DETAIL_CODEC_WIDE inline std::uint32_t largest_wide(fixed_point::word<T> const* x, i64 n) noexcept {
+  return largest_plain<T>(x, n);
+}
+template <class T>
+LIMBER_DETAIL_CODEC_WIDE inline void encode_wide(fixed_point::word<T> const* __restrict x, i64* __restrict y,
+                                                 i64 n, int unit) noexcept {
+  encode_plain<T>(x, y, n, unit);
+}
+template <class T>
+LIMBER_DETAIL_CODEC_WIDE inline void decode_wide(i64 const* __restrict x, fixed_point::word<T>* __restrict y,
+                                                 i64 n, int unit) noexcept {
+  decode_plain<T>(x, y, n, unit);
+}
+[[nodiscard]] inline bool codec_is_wide() noexcept {
+  static bool const yes = __builtin_cpu_supports("avx2");
+  return yes;
+}
+#endif
+
+template <class T>
+[[nodiscard]] inline std::uint32_t largest(fixed_point::word<T> const* x, i64 n) noexcept {
+#if LIMBER_DETAIL_CODEC_CLONES
+  if (codec_is_wide()) return largest_wide<T>(x, n);
+#endif
+  return largest_plain<T>(x, n);
+}
+template <class T>
+inline void encode_run(fixed_point::word<T> const* x, i64* y, i64 n, int unit) noexcept {
+#if LIMBER_DETAIL_CODEC_CLONES
+  if (codec_is_wide()) return encode_wide<T>(x, y, n, unit);
+#endif
+  encode_plain<T>(x, y, n, unit);
+}
+template <class T>
+inline void decode_run(i64 const* x, fixed_point::word<T>* y, i64 n, int unit) noexcept {
+#if LIMBER_DETAIL_CODEC_CLONES
+  if (codec_is_wide()) return decode_wide<T>(x, y, n, unit);
+#endif
+  decode_plain<T>(x, y, n, unit);
+}
+
+/// Calls f.operator()<T>() with the type that `t` names. @pre f32, bf16 or f16
+template <class F>
+void with_fixed_point_type(dtype t, F const& f) {
+  if (t == dtype::f32) return f.template operator()<float>();
+  if (t == dtype::bf16) return f.template operator()<bf16>();
+  f.template operator()<f16>();
+}
+
+}  // namespace limber::detail
+
+namespace limber {
+
+/// How `reproducible` reads and writes tensors in host memory. A codec for other memory has the same members
+/// (gpu::codec); their arithmetic is core/fixed_point.hpp, which runs on devices too.
+struct host_codec {
+  /// Memory where the engine reads and writes, that grows and is kept.
+  template <class T>
+  class buffer {
+   public:
+    [[nodiscard]] T* data() noexcept { return memory_.data(); }
+
+   private:
+    friend struct host_codec;
+    std::vector<T> memory_;
+  };
+
+  /// At least n elements, of no particular values.
+  template <class T>
+  [[nodiscard]] static T* reserve(buffer<T>& b, i64 n) {
+    if (static_cast<i64>(b.memory_.size()) < n) b.memory_.resize(static_cast<std::size_t>(n));
+    return b.memory_.data();
+  }
+  /// Returns when the engine may read what was written, and others what was decoded.
+  static void settle() noexcept {}
+
+  /// Two words in front of the exponents, for what ranks must agree on.
+  static void put_marks(float* words, float mark) noexcept { words[0] = mark, words[1] = -mark; }
+  [[nodiscard]] static std::pair<float, float> marks(float const* words) noexcept {
+    return {words[0], words[1]};
+  }
+  /// Short vectors of doubles, to and from the host.
+  static void read(double const* from, std::span<double> to) {
+    std::ranges::copy_n(from, std::ssize(to), to.begin());
+  }
+  static void write(std::span<double const> from, double* to) { std::ranges::copy(from, to); }
+
+  /// exponents[k] = the largest of block k, 255 where something is not finite.
+  static void scan(const_tensor_view in, std::span<piece const> pieces, float* exponents) {
+    detail::with_fixed_point_type(in.type, [&]<class T>() {
+      auto const* const x = reinterpret_cast<fixed_point::word<T> const*>(in.data);
+      detail::for_each_exponent(pieces, [&](i64 block, i64 from, i64, i64 n) {
+        exponents[block] = static_cast<float>(fixed_point::exponent_of<T>(detail::largest<T>(x + from, n)));
+      });
+    });
+  }
+
+  /// The elements of all pieces, one behind the other, in the unit of their block.
+  static void encode(const_tensor_view in, std::span<piece const> pieces, float const* exponents, int guard,
+                     i64* fixed) {
+    detail::with_fixed_point_type(in.type, [&]<class T>() {
+      auto const* const x = reinterpret_cast<fixed_point::word<T> const*>(in.data);
+      detail::for_each_exponent(pieces, [&](i64 block, i64 from, i64 run, i64 n) {
+        auto const exponent = static_cast<int>(exponents[block]);
+        if (exponent < 255)
+          detail::encode_run<T>(x + from, fixed + run, n, fixed_point::unit_of(exponent, guard));
+        else
+          std::fill_n(fixed + run, n, 0);
+      });
+    });
+  }
+
+  /// And back: NaN where the exponent is 255.
+  static void decode(i64 const* fixed, std::span<piece const> pieces, float const* exponents, int guard,
+                     tensor_view out) {
+    detail::with_fixed_point_type(out.type, [&]<class T>() {
+      auto* const y = reinterpret_cast<fixed_point::word<T>*>(out.data);
+      detail::for_each_exponent(pieces, [&](i64 block, i64 to, i64 run, i64 n) {
+        auto const exponent = static_cast<int>(exponents[block]);
+        if (exponent < 255)
+          detail::decode_run<T>(fixed + run, y + to, n, fixed_point::unit_of(exponent, guard));
+        else
+          std::fill_n(y + to, n, fixed_point::nan<T>);
+      });
+    });
+  }
+};
+
+}  // namespace limber

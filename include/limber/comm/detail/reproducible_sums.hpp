@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// The operations that a `reproducible` has in flight, and how they go on.
+///
+/// A sum takes two operations of the engine, MAX of the exponents and SUM of the integers, and every rank
+/// must start the engine's operations in the same order, whenever it looks at or waits for its requests.
+/// So MAX is the last thing in flight whenever there is one: whatever is started next on the engine first
+/// waits for it and starts its SUM. The engine sees MAX 1, SUM 1, MAX 2, SUM 2, …, whatever the timing.
+
+#include <limber/comm/collective.hpp>
+#include <limber/comm/detail/reproducible_codec.hpp>
+#include <limber/core/error.hpp>
+#include <limber/core/fingerprint.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace limber::detail {
+
+/// Adds the ranks' values of one element in an order that depends on the values only, small ones first:
+/// ranks may be exchanged, and ranks that bring zero added. Sorts `x`. Zero is +0.
+[[nodiscard]] inline double ordered_sum(std::span<double> x) {
+  bool up = false, down = false, nan = false;
+  for (double const v : x) {
+    nan |= v != v;
+    up |= v == std::numeric_limits<double>::infinity();
+    down |= v == -std::numeric_limits<double>::infinity();
+  }
+  if (nan || (up && down)) return std::numeric_limits<double>::quiet_NaN();
+  std::ranges::sort(x, [](double a, double b) {
+    double const p = std::fabs(a), q = std::fabs(b);
+    return p < q || (p == q && a < b);
+  });
+  double sum = 0;
+  for (double const v : x) sum += v;
+  return sum;
+}
+
+template <class C, class Codec>
+class reproducible_sums {
+  using engine = std::remove_reference_t<C>;
+  using reduction_handle =
+      decltype(std::declval<engine&>().all_reduce(const_tensor_view{}, tensor_view{}, reduction::max));
+  using scatter_handle = decltype(std::declval<engine&>().reduce_scatter(const_tensor_view{}, tensor_view{}));
+  using gather_handle = decltype(std::declval<engine&>().all_gather(const_tensor_view{}, tensor_view{}));
+
+ public:
+  enum class phase : std::uint8_t { idle, exponents, integers, gathering, passing, failed };
+
+  /// One operation in flight, with memory that is kept for the next.
+  struct sum {
+    phase at = phase::idle;
+    bool scatters = false;  ///< a reduce_scatter: the result is one of the pieces, this rank's
+    int own = 0;            ///< this rank
+    std::optional<reduction_handle> reduced{};
+    std::optional<scatter_handle> scattered{};
+    std::optional<gather_handle> gathered{};
+    const_tensor_view in{};
+    tensor_view out{};
+    std::vector<piece> pieces{};
+    float mark = 0;
+    typename Codec::template buffer<float> own_exponents{}, exponents{};
+    typename Codec::template buffer<i64> fixed{}, total{};
+    typename Codec::template buffer<double> gathered_values{};
+    std::vector<double> values{}, column{}, result{};
+    std::exception_ptr why{};
+  };
+
+  reproducible_sums(C inner, int guard, Codec codec)
+      : inner_(std::forward<C>(inner)), guard_(guard), codec_(std::move(codec)) {}
+
+  [[nodiscard]] engine& inner() noexcept { return inner_; }
+  [[nodiscard]] engine const& inner() const noexcept { return inner_; }
+  [[nodiscard]] Codec const& codec() const noexcept { return codec_; }
+
+  /// The engine is free for its next operation: nothing has still to be started.
+  void settle() {
+    if (open_) go_on(*open_);
+  }
+  /// Settles if that does not block. True if nothing has still to be started.
+  bool nudge() {
+    if (open_ && open_->reduced->done()) go_on(*open_);
+    return !open_;
+  }
+
+  /// Sums the pieces by blocks, or each rank's part, which are the pieces then. The MAX is in flight
+  /// afterwards.
+  sum& start(const_tensor_view in, tensor_view out, std::span<piece const> pieces, bool scatters) {
+    settle();
+    sum& s = take(in, out);
+    guarded(s, [&] {
+      s.scatters = scatters;
+      s.own = inner().rank();
+      s.pieces.assign(pieces.begin(), pieces.end());
+      for (int r = 0; scatters && r < inner().size(); ++r) s.pieces.push_back({r * out.length, out.length});
+      // Two words in front find ranks that mean different sums by blocks of the same number: h and −h
+      // have the same maximum everywhere only if all h are equal.
+      i64 const words = marks + blocks_of(s.pieces);
+      float* const mine = codec_.reserve(s.own_exponents, words);
+      float* const all = codec_.reserve(s.exponents, words);
+      s.mark = mark_of(s);
+      codec_.put_marks(mine, s.mark);
+      codec_.scan(in, s.pieces, mine + marks);
+      codec_.settle();
+      s.reduced.emplace(inner().all_reduce({bytes(mine), words, dtype::f32, name_of(s)},
+                                           {bytes(all), words, dtype::f32, name_of(s)}, reduction::max));
+      s.at = phase::exponents;
+      open_ = &s;
+    });
+    return s;
+  }
+
+  /// A short sum of doubles: every rank gets all values.
+  sum& gather(const_tensor_view in, tensor_view out, bool scatters) {
+    settle();
+    sum& s = take(in, out);
+    guarded(s, [&] {
+      s.scatters = scatters;
+      s.own = inner().rank();
+      i64 const all = in.length * inner().size();
+      s.values.resize(static_cast<std::size_t>(all));
+      double* const to = codec_.reserve(s.gathered_values, all);
+      codec_.settle();
+      s.gathered.emplace(inner().all_gather(in, {bytes(to), all, dtype::f64, name_of(s)}));
+      s.at = phase::gathering;
+    });
+    return s;
+  }
+
+  /// What the engine does as it should.
+  sum& pass(const_tensor_view in, tensor_view out, reduction how, bool scatters) {
+    settle();
+    sum& s = take(in, out);
+    guarded(s, [&] {
+      if (scatters)
+        s.scattered.emplace(inner().reduce_scatter(in, out));
+      else
+        s.reduced.emplace(inner().all_reduce(in, out, how));
+      s.at = phase::passing;
+    });
+    return s;
+  }
+
+  /// Returns when the result is there; `s` stays the caller's.
+  void finish(sum& s) {
+    if (&s == open_) go_on(s);
+    if (s.at == phase::failed) std::rethrow_exception(s.why);
+    try {
+      land(s);
+    } catch (...) {
+      fail(s);
+      throw;
+    }
+  }
+  /// True if `finish` would not wait for anybody.
+  [[nodiscard]] bool done(sum& s) {
+    if (s.at == phase::failed) return true;
+    if (&s == open_ && (!nudge() || s.at == phase::failed)) return s.at == phase::failed;
+    if (s.reduced) return s.reduced->done();
+    return s.scattered ? s.scattered->done() : s.gathered->done();
+  }
+  /// Takes `s` back, finished or not.
+  void release(sum& s) noexcept {
+    if (&s == open_) open_ = nullptr;
+    drop(s);
+    s.why = nullptr;
+    s.at = phase::idle;
+  }
+
+ private:
+  static constexpr i64 marks = 2;
+
+  template <class T>
+  [[nodiscard]] static std::byte* bytes(T* p) noexcept {
+    return reinterpret_cast<std::byte*>(p);
+  }
+  [[nodiscard]] static std::string_view name_of(sum const& s) noexcept {
+    return s.in.name.empty() ? s.out.name : s.in.name;
+  }
+
+  sum& take(const_tensor_view in, tensor_view out) {
+    auto free = std::ranges::find(sums_, phase::idle, &sum::at);
+    sum& s = free == sums_.end() ? sums_.emplace_back() : *free;
+    s.in = in;
+    s.out = out;
+    return s;
+  }
+  static void drop(sum& s) noexcept {
+    s.reduced.reset();
+    s.scattered.reset();
+    s.gathered.reset();
+  }
+  static void fail(sum& s) noexcept {
+    drop(s);
+    s.why = std::current_exception();
+    s.at = phase::failed;
+  }
+  template <class F>
+  void guarded(sum& s, F const& f) {
+    try {
+      f();
+    } catch (...) {
+      release(s);
+      throw;
+    }
+  }
+
+  // 24 bits, which a float holds.
+  [[nodiscard]] float mark_of(sum const& s) const {
+    fingerprint h;
+    h.mix(static_cast<i64>(s.in.type));
+    h.mix(i64{s.scatters});
+    h.mix(i64{guard_});
+    for (auto const& p : s.pieces) {
+      h.mix(p.offset);
+      h.mix(p.length);
+    }
+    return static_cast<float>(h.value() % (1u << 24));
+  }
+
+  // From MAX to SUM. What goes wrong is told by `finish`.
+  void go_on(sum& s) {
+    open_ = nullptr;
+    try {
+      s.reduced->wait();
+      s.reduced.reset();
+      float const* const exponents = s.exponents.data();
+      if (codec_.marks(exponents) != std::pair(s.mark, -s.mark))
+        throw error({"reproducible", s.scatters ? "reduce_scatter" : "all_reduce", 0, -1,
+                     std::string(name_of(s)),
+                     text("the ranks differ in type, length, places of the tensors or most_ranks; rank ",
+                          s.own, " has ", s.pieces.size(), " tensors of ", elements_of(s.pieces), " ",
+                          limber::name_of(s.in.type), " in all and ", guard_,
+                          " guard bits (checked<C> would name the rank)")});
+      i64 const all = elements_of(s.pieces), mine = s.scatters ? s.out.length : all;
+      i64* const fixed = codec_.reserve(s.fixed, all);
+      i64* const total = codec_.reserve(s.total, mine);
+      codec_.encode(s.in, s.pieces, exponents + marks, guard_, fixed);
+      codec_.settle();
+      const_tensor_view const from{bytes(fixed), all, dtype::int64, name_of(s)};
+      tensor_view const to{bytes(total), mine, dtype::int64, name_of(s)};
+      if (s.scatters)
+        s.scattered.emplace(inner().reduce_scatter(from, to));
+      else
+        s.reduced.emplace(inner().all_reduce(from, to, reduction::sum));
+      s.at = phase::integers;
+    } catch (...) { fail(s); }
+  }
+
+  void land(sum& s) {
+    if (s.reduced) s.reduced->wait();
+    if (s.scattered) s.scattered->wait();
+    if (s.gathered) s.gathered->wait();
+    if (s.at == phase::integers) {
+      std::span<piece const> pieces = s.pieces;
+      float const* exponents = s.exponents.data() + marks;
+      piece const whole{0, s.out.length};
+      if (s.scatters) {
+        exponents += s.own * blocks_of({&whole, 1});
+        pieces = {&whole, 1};
+      }
+      codec_.decode(s.total.data(), pieces, exponents, guard_, s.out);
+      codec_.settle();
+    }
+    if (s.at == phase::gathering) add(s);
+  }
+
+  void add(sum& s) {
+    auto const ranks = static_cast<std::size_t>(inner().size()), n = static_cast<std::size_t>(s.in.length);
+    std::size_t const first = s.scatters ? static_cast<std::size_t>(s.own * s.out.length) : 0;
+    codec_.read(s.gathered_values.data(), s.values);
+    s.column.resize(ranks);
+    s.result.resize(static_cast<std::size_t>(s.out.length));
+    for (std::size_t i = 0; i < s.result.size(); ++i) {
+      for (std::size_t r = 0; r < ranks; ++r) s.column[r] = s.values[r * n + first + i];
+      s.result[i] = ordered_sum(s.column);
+    }
+    codec_.write(s.result, reinterpret_cast<double*>(s.out.data));
+  }
+
+  C inner_;
+  int guard_;
+  Codec codec_;
+  std::deque<sum> sums_;
+  sum* open_ = nullptr;  // the one whose SUM has still to be started
+};
+
+}  // namespace limber::detail
