@@ -14,8 +14,11 @@
 #include <limber/optimizer/handover.hpp>
 #include <limber/optimizer/open_call.hpp>
 #include <limber/optimizer/options.hpp>
+#include <limber/optimizer/pieces.hpp>
 #include <limber/optimizer/planning.hpp>
+#include <limber/optimizer/recovery.hpp>
 #include <limber/optimizer/registry.hpp>
+#include <limber/optimizer/report.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/gain.hpp>
 #include <limber/schedule/schedule.hpp>
@@ -93,9 +96,8 @@ class optimizer {
     call_.open(n, tensors_);
     meet();
   }
-  /// Between begin() and step(): backward has finished this gradient and leaves it alone; buckets that are
-  /// complete cross while it goes on. In any order, on any rank, or not at all: no bit depends on it.
-  /// By name, or by place among all parameters as they were registered.
+  /// Between begin() and step(): backward has finished this gradient; buckets that are complete cross while
+  /// it goes on. In any order, on any rank, or not at all. By name, or by place as they were registered.
   void mark_ready(std::string_view name) { mark(tensors_.find("mark_ready", name)); }
   void mark_ready(i64 index) { mark(tensors_.registered("mark_ready", index)); }
   step_report const& step() { return run(call_.close()); }
@@ -113,27 +115,26 @@ class optimizer {
     call_.expect_closed("finish", "step() first");
     if constexpr (!state_type::paced) meet();
     if (!met_) return;
-    move(sync_.finish(*site_, rate_of_update(), [&](sync::outcome const& o) { told(o); }));
+    move(guarded(
+        [&] { return sync_.finish(*site_, rate_of_update(), [&](sync::outcome const& o) { told(o); }); }));
     if constexpr (!state_type::paced) level(*site_->comm, site_->now.calls);
   }
 
   /// Serves the workers until all of them have called finish(); for the rank that the strategy names as its
   /// server, instead of step(). Calls each_update(report) after every update: the parameters hold the model.
-  template <class F>
-  void serve(F&& each_update) {
+  template <class F = detail::untold>
+  void serve(F&& each_update = {}) {
     expects(site_->comm->rank() == parts_.server(), "serve: rank ", site_->comm->rank(),
             " is not the server of this strategy, which is ", parts_.server());
     meet();
-    sync_.serve(*site_, rate_of_update(), [&](sync::outcome const& o) {
-      told(o);
-      each_update(report_);
+    guarded([&] {
+      sync_.serve(*site_, rate_of_update(), [&](sync::outcome const& o) {
+        told(o);
+        each_update(report_);
+      });
     });
     finish();
   }
-  void serve() {
-    serve([](step_report const&) {});
-  }
-
   /// Goes on with the workers of `comm`: closes the round on the old set, plans the new batch, re-arms
   /// the ramp. The next step() meets the new set; workers that leave call finish() instead.
   /// @throws std::invalid_argument if the policy has no plan for so many workers; nothing happened then
@@ -146,29 +147,43 @@ class optimizer {
     rearm();
   }
 
+  /// Goes on with the workers of `comm` after the old set has failed; nothing is sent there. All call it,
+  /// newcomers too: an update whose buckets have all arrived anywhere stands and is handed to the others, any
+  /// other is void; models that were apart are merged, newcomers at weight 0. The old collective must live
+  /// until it returns. If it fails as well, call it again with the next set.
+  /// @throws std::invalid_argument if the policy has no plan for so many workers; nothing happened then
+  /// @param also  also(recovery) hands over what else belongs to it: who joins gets all of that, or keeps its
+  /// own
+  template <class Also = detail::nothing_else>
+  recovery recover(C& comm, Also&& also = {}) {
+    (void)plan(comm.size());
+    cut_off_.note(sync_.interrupt(*site_));
+    call_ = {};
+    met_ = false;
+    site_->comm = &comm;
+    return cut_off_.whole(*site_, sync_, [&] {
+      recovery r = meet_all();
+      sync::interruption const left = cut_off_.agree(comm, r.giver);
+      if (left.standing && left.in_step) ++site_->now.calls;
+      if (left.standing) move(*left.standing);
+      r.voided = left.voided;
+      if constexpr (state_type::paced)
+        if (sync_.open()) finish();
+      also(std::as_const(r));
+      return r;
+    });
+  }
+
+  /// This rank's state is worth nothing: at the next handshake it takes everything from the others, who have
+  /// given it up in the meantime.
+  void forget() { cut_off_.tear(); }
+  /// What the calls so far have not yet brought into the parameters of all.
+  [[nodiscard]] sync::open_work open() { return {sync_.gathering(), sync_.open()}; }
   /// Agrees with all ranks of the collective, as the next step() would: plans are compared, the rank
   /// that is furthest gives parameters, state and progress to those behind.
   /// @throws limber::error on every rank if they do not train the same thing
   void meet() {
-    if (met_) return;
-    site_type& at = *site_;
-    handover<C> h(*at.comm, fingerprint_of_training(), at.now.calls);
-    // Progress first: a policy may read it, and all must plan from the same.
-    h.give(at.exec, progress_piece(site_->now));
-    at.now.epoch_size = options_.epoch_size;
-    adopt(plan(at.comm->size()));
-    h.compare("the planned batch", static_cast<double>(planning_.total));
-    if (at.now.planned_batch() != planned_batch()) rearm();
-    at.inner.seed(at.exec);
-    sync_.attach(at);
-    visit([&](state_piece const& piece) {
-      if (piece.name != "progress") h.give(at.exec, piece);
-    });
-    sync_.pin(at);
-    h.compare("the rate", rate());
-    times_.restart();
-    considered_ = at.now;
-    met_ = true;
+    if (!met_) cut_off_.whole(*site_, sync_, [&] { return meet_all(); });
   }
 
   /// Calls f() with the averaged model in the parameters; training is untouched. A collective call.
@@ -188,18 +203,8 @@ class optimizer {
   /// Calls f(state_piece) for every piece of state: what hand-over, merging and checkpoints need.
   template <class F>
   void visit(F const& f) {
-    site_type& at = *site_;
-    f(progress_piece(site_->now));
-    sync_.visit([&](std::string const& name, kept how, tensor_view v) { f(state_piece{name, how, v}); });
-    // All start from one model, also where they never hold the same one again.
-    kept const model = at.now.calls == 0 ? kept::alike : sync_.model_kept();
-    for (auto const& v : at.inner.values()) f(state_piece{text("parameter/", v.name), model, v});
-    for (auto const& v : at.buffers) f(state_piece{text("buffer/", v.name), sync_.buffers_kept(), v});
-    at.inner.visit("", [&](std::string const& name, tensor_view v, bool weight) {
-      f(state_piece{name, weight ? model : state_type::agreed ? kept::alike : kept::apart, v});
-    });
+    detail::visit_pieces(*site_, sync_, f);
   }
-
   [[nodiscard]] double rate() const { return rate_(site_->now); }
   [[nodiscard]] progress const& now() const noexcept { return site_->now; }
   [[nodiscard]] step_report const& last() const noexcept { return report_; }
@@ -212,19 +217,15 @@ class optimizer {
     return static_cast<double>(planning_.total * calls_per_update() * parts_.contributors(n)) /
            static_cast<double>(n);
   }
+  static constexpr bool paced = state_type::paced;  ///< ranks call step() equally often
   [[nodiscard]] Updater& rules() noexcept { return site_->inner; }
 
   /// What will happen, before an hour of computing is spent: buckets, bytes, memory, passes, and the
   /// rate over `horizon`.
   [[nodiscard]] std::string explain(amount horizon = epochs(1)) {
-    expects(horizon.value > 0 && math::finite(horizon.value), "explain: the horizon must be positive, got ",
-            horizon.value);
-    training_plan p = detail::plan_of(*site_, sync_);
-    p.planned_batch = planned_batch();
-    p.share = planning_.share[static_cast<std::size_t>(p.rank)] * calls_per_update();
-    p.horizon = horizon;
-    p.rate = rate_;
-    return limber::explain(p);
+    return limber::explain(
+        detail::plan_of(*site_, sync_), planned_batch(),
+        planning_.share[static_cast<std::size_t>(site_->comm->rank())] * calls_per_update(), horizon, rate_);
   }
 
  private:
@@ -248,6 +249,32 @@ class optimizer {
     site_->now.epoch_size = options_.epoch_size;
     adopt(plan(world));
     return *site_;
+  }
+
+  recovery meet_all() {
+    site_type& at = *site_;
+    i64 const position = cut_off_.position(at.now.calls, sync_.landed());
+    handover<C> h(*at.comm, detail::fingerprint_of(at, sync_, options_), position, state_type::paced,
+                  parts_.server());
+    if (h.joins()) cut_off_.give_up(at, sync_, position);
+    // Progress first: a policy may read it, and all must plan from the same.
+    h.give(at.exec, progress_piece(site_->now));
+    at.now.epoch_size = options_.epoch_size;
+    adopt(plan(at.comm->size()));
+    h.compare("the planned batch", static_cast<double>(planning_.total));
+    if (at.now.planned_batch() != planned_batch()) rearm();
+    at.inner.seed(at.exec);
+    sync_.attach(at);
+    visit([&](state_piece const& piece) {
+      if (piece.name != "progress") h.give(at.exec, piece);
+    });
+    if (h.joins()) sync_.join(landed_of(h.position()));
+    sync_.pin(at);
+    h.compare("the rate", rate());
+    times_.restart();
+    considered_ = at.now;
+    met_ = true;
+    return {h.giver(), 0, h.joined()};
   }
 
   // What the policy says for so many workers; changes nothing.
@@ -279,24 +306,9 @@ class optimizer {
     site_->calls_per_update = planning_.calls_per_update;
   }
 
-  // The planned batch changed. Before the first update there is nothing that a ramp could start from.
-  void rearm() {
-    progress& now = site_->now;
-    now.batch = now.steps == 0 ? ramp{planned_batch(), planned_batch(), 0, 0}
-                               : now.batch.rearmed(now.steps, planned_batch(), options_.ramp);
-  }
-
+  void rearm() { site_->now.batch = ramp_to(site_->now, planned_batch(), options_.ramp); }
   void mark(i64 tensor) {
     call_.mark(tensor, tensors_, options_.clock, [&](i64 n) { sync_.mark_ready(*site_, n, tensor); });
-  }
-
-  // All that must be equal on all ranks and can be compared before anything is exchanged.
-  [[nodiscard]] std::uint64_t fingerprint_of_training() {
-    fingerprint h;
-    sync_.mix(h);
-    site_->inner.mix(h);
-    mix(h, options_);
-    return h.value();
   }
 
   double checked_rate() {
@@ -315,20 +327,32 @@ class optimizer {
     at.rate = checked_rate();
     double const begin = options_.clock();
     if (state_type::paced) ++at.now.calls;
-    sync::outcome const o = sync_.step(at, n);
+    sync::outcome const o = guarded([&] { return sync_.step(at, n); }, state_type::paced ? 1 : 0);
     if (!state_type::paced && o.due) ++at.now.calls;
     move(o);
-    describe(o);
+    detail::describe(report_, o, at.rate, tensors_);
     double const end = options_.clock();
     report_.marking_seconds = call_.marking_seconds();
     report_.host_seconds = begin - std::exchange(mark_, end) - report_.marking_seconds;
     report_.exchange_seconds = end - begin;
     replan(n);
-    if (report_.skipped_in_a_row > options_.max_skipped)
-      throw error({"optimizer", "step", 0, o.culprit_rank, std::string(report_.culprit),
-                   text("gradients were not finite in ", report_.skipped_in_a_row,
-                        " updates in a row; parameters and state are those of the last good one")});
+    detail::expect_progress(report_, options_.max_skipped);
     return report_;
+  }
+
+  // Where an engine fails, what can stand stands, and the rest is as before this call.
+  template <class F>
+  decltype(auto) guarded(F const& f, i64 counted = 0) {
+    try {
+      return f();
+    } catch (error const&) {
+      site_->now.calls -= counted;
+      cut_off_.note(sync_.interrupt(*site_), counted);
+      throw;
+    } catch (...) {
+      site_->now.calls -= counted;
+      throw;
+    }
   }
 
   // Updates that are made outside of step().
@@ -338,27 +362,13 @@ class optimizer {
   void told(sync::outcome const& o) {
     ++site_->now.calls;
     move(o);
-    describe(o);
+    detail::describe(report_, o, site_->rate, tensors_);
   }
 
   // The only place that moves steps and samples.
   void move(sync::outcome const& o) {
-    progress& now = site_->now;
-    if (o.applied) now.count_steps(o.steps);
-    now.samples += o.samples;
-    if (state_type::agreed && o.applied)
-      now.noise.update(o.contributions, static_cast<double>(o.samples), o.weighted_squares, o.mean_square);
+    sync::count(site_->now, o, state_type::agreed);
     if (o.due) report_.skipped_in_a_row = o.skipped ? report_.skipped_in_a_row + 1 : 0;
-  }
-
-  void describe(sync::outcome const& o) {
-    report_.rate = site_->rate;
-    report_.applied = o.applied;
-    report_.samples = o.samples;
-    report_.skipped = o.skipped;
-    report_.culprit =
-        o.culprit >= 0 ? std::string_view(tensors_.names[static_cast<std::size_t>(o.culprit)]) : "";
-    report_.culprit_rank = o.culprit_rank;
   }
 
   registry tensors_;
@@ -370,29 +380,21 @@ class optimizer {
   state_type sync_;
   step_report report_;
   open_call call_;
+  detail::loose_ends cut_off_;
   bool met_ = false;
   double mark_ = 0;
   compute_time times_;
   progress considered_{};  // when the policy was last thought of
 };
 
-template <class... R, class L, class S, class C>
-optimizer(parameter_groups<R...>, L, S, C&, options = {})
-    -> optimizer<updater_of_groups<R...>, S, C, detail::schedule_type<L>, host>;
-template <class R, class L, class S, class C>
-optimizer(std::vector<group<R>>, L, S, C&, options = {})
-    -> optimizer<updater<R>, S, C, detail::schedule_type<L>, host>;
-template <class R, class L, class S, class C>
-optimizer(std::vector<tensor>, R, L, S, C&, options = {})
-    -> optimizer<updater<R>, S, C, detail::schedule_type<L>, host>;
-template <class... R, class L, class S, class C, executor E>
-optimizer(parameter_groups<R...>, L, S, C&, options, E)
+template <class... R, class L, class S, class C, executor E = host>
+optimizer(parameter_groups<R...>, L, S, C&, options = {}, E = E{})
     -> optimizer<updater_of_groups<R...>, S, C, detail::schedule_type<L>, E>;
-template <class R, class L, class S, class C, executor E>
-optimizer(std::vector<group<R>>, L, S, C&, options, E)
+template <class R, class L, class S, class C, executor E = host>
+optimizer(std::vector<group<R>>, L, S, C&, options = {}, E = E{})
     -> optimizer<updater<R>, S, C, detail::schedule_type<L>, E>;
-template <class R, class L, class S, class C, executor E>
-optimizer(std::vector<tensor>, R, L, S, C&, options, E)
+template <class R, class L, class S, class C, executor E = host>
+optimizer(std::vector<tensor>, R, L, S, C&, options = {}, E = E{})
     -> optimizer<updater<R>, S, C, detail::schedule_type<L>, E>;
 
 }  // namespace limber

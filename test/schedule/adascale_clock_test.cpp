@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
+// optimize: 0
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.schedule.adascale_clock
 #include <limber/cuda/executor.hpp>

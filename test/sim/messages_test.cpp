@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit sanitize
+// optimize: 0
 // needs: context
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sim.messages

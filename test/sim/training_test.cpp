@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: property sanitize
+// optimize: 0
 // timeout: 240
 // needs: context
 #define BOOST_TEST_MODULE limber.sim.training

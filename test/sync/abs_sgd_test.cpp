@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: property sanitize
+// labels: property sanitize memory
+// optimize: 0
 // timeout: 240
 #define BOOST_TEST_MODULE limber.sync.abs_sgd
 #include <limber/limber.hpp>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: unit property sanitize
+// labels: unit property sanitize memory
+// optimize: 0
 #define BOOST_TEST_MODULE limber.sync.parameter_server
 #include <limber/limber.hpp>
 

@@ -106,4 +106,16 @@ template <class Site, class State>
   return out;
 }
 
+/// The same of what a site and its strategy know, and what only the optimizer does.
+[[nodiscard]] inline std::string explain(training_plan p, double planned_batch, i64 share, amount horizon,
+                                         std::function<double(progress const&)> rate) {
+  expects(horizon.value > 0 && math::finite(horizon.value), "explain: the horizon must be positive, got ",
+          horizon.value);
+  p.planned_batch = planned_batch;
+  p.share = share;
+  p.horizon = horizon;
+  p.rate = std::move(rate);
+  return explain(p);
+}
+
 }  // namespace limber

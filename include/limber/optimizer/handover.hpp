@@ -8,6 +8,7 @@
 #include <limber/core/error.hpp>
 #include <limber/core/kinds.hpp>
 #include <limber/core/progress.hpp>
+#include <limber/core/state_piece.hpp>
 #include <limber/fuse/executor.hpp>
 #include <limber/fuse/functors.hpp>
 
@@ -18,13 +19,6 @@
 #include <vector>
 
 namespace limber {
-
-/// A piece of state: its name, how it relates to the same piece elsewhere, and its memory.
-struct state_piece {
-  std::string name;
-  kept how = kept::alike;
-  tensor_view data;
-};
 
 /// Progress as a piece of state.
 [[nodiscard]] inline state_piece progress_piece(progress& now) noexcept {
@@ -41,24 +35,38 @@ void level(C& comm, i64& calls) {
   calls = most[0];
 }
 
+/// Where a rank stands at a handshake: the larger number is further.
+///
+///     2²⁰ calls + 2 · what landed of the call after them + 1 if a local update of it stands
+[[nodiscard]] constexpr i64 position_of(i64 calls, i64 landed, bool standing) noexcept {
+  return (calls << 20) + (landed << 1) + (standing ? 1 : 0);
+}
+[[nodiscard]] constexpr i64 landed_of(i64 position) noexcept { return (position >> 1) & ((1 << 19) - 1); }
+/// Of a rank that was cut off while it was handed state: what it holds is neither old nor new.
+inline constexpr i64 torn = -1;
+
 /// Compares plans and finds out who is furthest; then hands state over, piece by piece.
 ///
-/// The rank with the most calls gives, the lowest of several. `alike` pieces are sent to all. Of
+/// The rank with the highest position gives, the lowest of several. `alike` pieces are sent to all. Of
 /// `apart` pieces a joiner gets the mean of those who are not joining (counters: the giver's), of
 /// `round` pieces zero: it has no part in a round that was open before it came; so of `dealt` pieces, whose
 /// sum the others keep. Nobody else's change.
+/// Unpaced      where ranks count calls of their own, only who stands at 0 joins, and a server that does not
+///              gives: its copy is the one that counts.
 /// Collectives  one all-gather at each end; one broadcast per alike piece; per apart piece one reduction or
 ///              broadcast, only if somebody joins.
 template <collective C>
 class handover {
  public:
-  /// @throws limber::error on every rank if plans differ, naming the first rank that differs from 0
-  handover(C& comm, std::uint64_t plan_hash, i64 calls) : comm_(comm) {
+  /// @throws limber::error on every rank if plans differ, naming the first rank that differs from 0; or if
+  ///         nobody holds a whole copy of the state
+  handover(C& comm, std::uint64_t plan_hash, i64 position, bool paced = true, int server = -1) : comm_(comm) {
     auto const n = static_cast<std::size_t>(comm.size());
-    std::array<i64, 2> mine{static_cast<i64>(plan_hash), calls};
+    std::array<i64, 2> mine{static_cast<i64>(plan_hash), position};
     std::vector<i64> all(2 * n);
     comm.all_gather(const_view(mine, "meet"), view(all, "meet")).wait();
-    i64 most = 0;
+    i64 most = torn;
+    bool begun = false;
     for (std::size_t r = 0; r < n; ++r) {
       if (all[2 * r] != all[0])
         throw error({"optimizer",
@@ -69,18 +77,39 @@ class handover {
                      text("rank ", r,
                           " and rank 0 do not train the same thing: tensor names, lengths or dtypes, "
                           "options, strategy, rule or options differ")});
+      begun = begun || all[2 * r + 1] == torn;
       if (all[2 * r + 1] > most) {
         most = all[2 * r + 1];
         giver_ = static_cast<int>(r);
       }
     }
-    for (std::size_t r = 0; r < n; ++r) givers_ += all[2 * r + 1] == most ? 1 : 0;
-    joins_ = calls < most;
-    anybody_ = givers_ < comm.size();
+    if (begun && most <= 0)  // of what was begun nothing is left; newcomers alone would train anew
+      throw error(
+          {"optimizer",
+           "meet",
+           0,
+           -1,
+           {},
+           "all ranks that had state were cut off while it was handed over, and nobody holds a whole copy; "
+           "load a checkpoint"});
+    if (server >= 0 && server < comm.size() && all[2 * static_cast<std::size_t>(server) + 1] > 0)
+      giver_ = server;
+    for (std::size_t r = 0; r < n; ++r)
+      if (i64 const p = all[2 * r + 1]; paced ? p < most : p <= 0 && p < most)
+        joined_.push_back(static_cast<int>(r));
+    position_ = most;
+    givers_ = comm.size() - static_cast<int>(joined_.size());
+    joins_ = std::ranges::find(joined_, comm.rank()) != joined_.end();
+    anybody_ = !joined_.empty();
   }
 
   /// True if this rank takes what others give.
   [[nodiscard]] bool joins() const noexcept { return joins_; }
+  /// Who takes, in the order of ranks.
+  [[nodiscard]] std::vector<int> const& joined() const noexcept { return joined_; }
+  [[nodiscard]] int giver() const noexcept { return giver_; }
+  /// Where all stand afterwards.
+  [[nodiscard]] i64 position() const noexcept { return position_; }
 
   /// Compares a value that must be the same on all ranks, or their models would drift apart.
   /// @throws limber::error on every rank, naming the first rank that differs from rank 0
@@ -150,6 +179,8 @@ class handover {
   C& comm_;
   int giver_ = 0;
   int givers_ = 0;
+  i64 position_ = 0;
+  std::vector<int> joined_;
   bool joins_ = false;
   bool anybody_ = false;
 };

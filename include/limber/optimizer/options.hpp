@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What an optimizer is told once, and what it tells after every call.
+/// What an optimizer is told once.
 
 #include <limber/batch/any_policy.hpp>
 #include <limber/batch/per_worker.hpp>
@@ -15,7 +15,6 @@
 #include <limber/core/progress.hpp>
 #include <limber/fuse/bucket_plan.hpp>
 
-#include <string_view>
 #include <utility>
 
 namespace limber {
@@ -51,19 +50,5 @@ inline void mix(fingerprint& h, options const& o) {
   h.mix(o.ramp.steps_per_growth);
   h.mix(static_cast<i64>(o.ramp.proportional) + 2 * static_cast<i64>(o.ramp.on_decrease));
 }
-
-/// What the last call of step() did.
-struct step_report {
-  double rate = 0;           ///< η of the call
-  bool applied = false;      ///< progress moved by one step
-  i64 samples = 0;           ///< samples it counted for
-  bool skipped = false;      ///< this rank's update was dropped: a gradient was not finite
-  std::string_view culprit;  ///< the first tensor that was not finite
-  int culprit_rank = -1;     ///< the rank it came from, when it was one alone
-  i64 skipped_in_a_row = 0;
-  double host_seconds = 0;      ///< from the end of the call before to this one, without mark_ready
-  double marking_seconds = 0;   ///< inside mark_ready, before the call
-  double exchange_seconds = 0;  ///< inside the call: what backward did not hide
-};
 
 }  // namespace limber

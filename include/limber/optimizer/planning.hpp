@@ -92,6 +92,12 @@ struct plan_limits {
   return p;
 }
 
+/// The ramp after the planned batch changed. Before the first update there is nothing that it could start
+/// from.
+[[nodiscard]] inline ramp ramp_to(progress const& now, double planned, ramp_rule rule) {
+  return now.steps == 0 ? ramp{planned, planned, 0, 0} : now.batch.rearmed(now.steps, planned, rule);
+}
+
 /// Refuses a rate that follows the batch beside a policy that makes the batch follow the rate's decay.
 /// @throws std::invalid_argument
 template <class Schedule>

@@ -25,12 +25,14 @@ namespace limber::sync {
 ///
 ///     e = α (xᵢ − x̃);   xᵢ ← xᵢ − e;   x̃ ← x̃ + e          α = moving_rate / workers
 ///
-/// State    x̃: the server's parameters while it serves; known to all ranks after finish(). Models stay apart,
-///          also then.
+/// State    x̃: the server's parameters while it serves; known to all ranks after finish(), else to each as of
+///          its last exchange. Models stay apart, also then.
 /// Choices  xᵢ + x̃ is kept. One message asks and one answers, and the server moves x̃ in between: both sides
 ///          use the same x̃. The paper pulls and pushes in two, so that another worker may come in between.
 ///          A worker whose model is not finite pulls nobody and restarts from the centre. Gradient history
 ///          is the worker's own: kept, or reset.
+/// Deaths   if the server dies, its successor goes on with the centre as it saw it last. What the successor
+///          itself had learnt since is lost, and its samples do not count.
 /// Errors   std::invalid_argument unless moving_rate is in [0, 1]; when history is to be averaged: the server
 ///          has none. limber::error if the centre overflows.
 template <timing When>
@@ -100,7 +102,15 @@ class asynchronous_elastic<When>::state {
   void attach(Site& at) {
     group_ = at.comm;
     begin_ = at.now.samples;
+    calls_ = 0;  // nobody's round is open, least of all that of a worker that is the server now
     workers_.start(group_->size(), tap_.server);
+  }
+
+  /// The centre is the server's model; if that has died, it goes back to what its successor saw of it last.
+  void interrupt(Site& at) {
+    if (serving_) at.exec.each(copy{}, out(centre_.parts), in(model_));
+    serving_ = trains_ = false;
+    known_ = own_ = 0;
   }
 
   void pin(Site&) noexcept { calls_ = 0; }
@@ -110,6 +120,7 @@ class asynchronous_elastic<When>::state {
       pinned_ = 1;
       at.exec.each(copy{}, out(centre_.parts), in(model_));
     } else if (serves()) {
+      samples_ = 0;
       at.exec.each(copy{}, out(model_), in(centre_.parts));
       at.inner.publish(at.exec);
     }
@@ -133,6 +144,8 @@ class asynchronous_elastic<When>::state {
       at.exec.each(blend{alpha()}, inout(model_), in(letter_.parts()));
     else
       at.exec.each(copy{}, out(model_), in(letter_.parts()));
+    // If the server dies, this is the centre to go on with.
+    at.exec.each(copy{}, out(centre_.parts), in(letter_.parts()));
     at.inner.publish(at.exec);
     if (tap_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
     calls_ = 0;
@@ -145,6 +158,7 @@ class asynchronous_elastic<When>::state {
   void serve(Site& at, Before const& before, After const& after) {
     updates_.assign(static_cast<std::size_t>(group_->size()), 0);
     i64 const begin = at.now.steps;
+    serving_ = true;
     while (workers_.anybody()) {
       message const m = next_message(*group_, question_tag);
       auto const q = parcel<E>::template head_of<question>(m.bytes);
@@ -177,6 +191,7 @@ class asynchronous_elastic<When>::state {
       workers_.dismiss(*group_,
                        [](message const& m) { return parcel<E>::template head_of<question>(m.bytes).what; });
       at.exec.each(copy{}, out(centre_.parts), in(model_));
+      serving_ = false;
     } else {
       group_->post(tap_.server, question_tag, only(question{wish::leave}));
     }
@@ -248,7 +263,7 @@ class asynchronous_elastic<When>::state {
   asynchronous_elastic tap_;
   tensor_list model_;  // masters where there are any, the parameters elsewhere; the server's is the centre
   bucket_plan plan_;
-  slab centre_;  // as of the last finish
+  slab centre_;  // as this rank saw it last; alike on all after a finish
   parcel<E> letter_;
   weighted_mean<E, C> buffers_;
   flights<C> flights_;
@@ -260,6 +275,7 @@ class asynchronous_elastic<When>::state {
   i64 begin_ = 0;        // samples in progress then
   i64 known_ = 0;        // samples of all workers since then, as far as this rank knows
   bool trains_ = false;  // has made updates since then
+  bool serving_ = false;
 
   roster workers_;
   std::vector<i64> updates_;  // of each worker

@@ -7,6 +7,7 @@
 #include <limber/core/fingerprint.hpp>
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/updater.hpp>
+#include <limber/sync/bucket_sum.hpp>
 #include <limber/sync/round_log.hpp>
 #include <limber/sync/site.hpp>
 #include <limber/sync/weighted_mean.hpp>
@@ -18,6 +19,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -108,6 +110,15 @@ class delayed::state {
     heard_.assign(static_cast<std::size_t>(comm_->size()), round_ - 1);
   }
 
+  /// Gives up both rounds, the one that crosses and the open one: no update was made of them.
+  i64 interrupt(Site& at) {
+    flights_.clear();
+    in_flight_ = false;
+    at.exec.each(zero{}, out(at.gradients));
+    calls_ = 0;
+    return 0;
+  }
+
   /// Folds in the gradient of n samples. Closes the round if it is ready: applies the one before and sends
   /// this one.
   outcome step(Site& at, i64 n) {
@@ -115,9 +126,13 @@ class delayed::state {
     if (calls_ == tap_.when.at_least) announce();
     if (!closes()) return {};
     outcome const o = land(at);
+    if (o.applied) standing_ = o;
     send(at, false);
+    standing_.reset();
     return o;
   }
+  /// Of the round that landed, if the group failed when the next one was sent.
+  [[nodiscard]] std::optional<outcome> standing() noexcept { return std::exchange(standing_, {}); }
 
   /// Closes rounds until all ranks have come here, and applies them all.
   template <class Before, class After>
@@ -227,8 +242,7 @@ class delayed::state {
     else
       std::swap(open_, sent_);
     at.exec.wait(at.exec.record());
-    for (auto const& b : plan_.buckets)
-      flights_.push_back(comm_->all_reduce(bucket_view(sent_, b), bucket_view(reduced_, b)));
+    for (auto const& b : plan_.buckets) flights_.push_back(sum_bucket(*comm_, b, sent_, reduced_));
     flights_.push_back(comm_->all_reduce(const_view(crossing_, "control"), view(all_, "control")));
     in_flight_ = true;
     calls_ = 0;
@@ -281,6 +295,7 @@ class delayed::state {
   i64 calls_ = 0;  // folded into the open round
   std::size_t replayed_ = 0;
   bool in_flight_ = false;
+  std::optional<outcome> standing_;
 };
 
 }  // namespace limber::sync

@@ -100,6 +100,9 @@ class elastic<When>::state {
     at.exec.wait(at.exec.record());
     flights_.all_reduce(*group_, plan_, packed_, reduced_, const_view(mine, "elastic: samples"),
                         view(all, "elastic: samples"));
+    for (auto& m : histories_) m.gather(at.exec, *group_, 1);
+    buffers_.gather(at.exec, *group_, 1);
+    // From here on nobody else is needed: a rank exchanges wholly or not at all.
     if (sound)
       at.exec.each(blend{alpha}, inout(model_), in(centre_.parts));
     else
@@ -111,8 +114,8 @@ class elastic<When>::state {
                    "the sum of the ranks' finite models overflows; the centre stays"});
     at.inner.publish(at.exec);
     if (tap_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
-    for (auto& m : histories_) m.run(at.exec, *group_, 1);
-    buffers_.run(at.exec, *group_, 1);
+    for (auto& m : histories_) m.settle(at.exec);
+    buffers_.settle(at.exec);
     calls_ = 0;
     samples_ = 0;
     return static_cast<i64>(all[0]);

@@ -104,7 +104,10 @@ class exchange<Gradients, Merges...>::state {
       assumed_ += o.samples;
     }
     count(o, at.rate);
+    stands(o, true);
     merge_if(at, o, [&](auto const& m) { return m.due(at); });
+    left_.standing.reset();
+    landed_ = 0;
     return o;
   }
 
@@ -120,12 +123,54 @@ class exchange<Gradients, Merges...>::state {
         o.samples = static_cast<i64>(at.planned) * o.calls;
         assumed_ += o.samples;
       }
-    if (o.due) count(o, at.rate);
+    if (o.due) {
+      count(o, at.rate);
+      stands(o, false);
+    }
     merge_if(at, o, [&](auto& m) { return m.calls_open() > 0; });
     each_merge([&](auto& m) {
       if constexpr (requires { m.close(at); }) m.close(at);
     });
+    left_.standing.reset();
     return o;
+  }
+
+  /// Gives up what cannot be finished because the group has failed, without a word to anybody. Gradients that
+  /// were folded in and not applied are void; models stay as they are, to be merged in the next group.
+  [[nodiscard]] interruption interrupt(Site& at) {
+    interruption left = std::exchange(left_, {});
+    if constexpr (requires { gradients_.standing(); })
+      if (auto const o = gradients_.standing()) left = {0, o, true};
+    i64 const voided = gradients_.interrupt(at);
+    each_merge([&](auto& m) {
+      if constexpr (requires { m.interrupt(at); }) m.interrupt(at);
+      using M = std::remove_reference_t<decltype(m)>;
+      if constexpr (!agreed && M::agreed && !sync::paced<M>) {
+        // A server counts what it was brought, and a worker that becomes one gives the rest up.
+        at.now.samples -= std::exchange(assumed_, 0) - (left.standing ? left.standing->samples : 0);
+        left.standing.reset();
+      }
+    });
+    return {voided, left.standing, left.in_step};
+  }
+
+  /// What was agreed with others since the last whole call: who has more of it is further.
+  [[nodiscard]] i64 landed() {
+    i64 sum = landed_;
+    each_merge([&](auto& m) {
+      if constexpr (requires { m.landed(); }) sum += m.landed();
+    });
+    return sum;
+  }
+
+  void landed(i64 sum) { landed_ += sum - landed(); }
+
+  /// This rank has taken another's state, with what was agreed on in it.
+  void join(i64 agreed_on) {
+    landed(agreed_on);
+    each_merge([&](auto& m) {
+      if constexpr (requires { m.join(); }) m.join();
+    });
   }
 
   /// Serves the other ranks until all of them have finished. Calls rate_of() ahead of every update, for
@@ -204,6 +249,9 @@ class exchange<Gradients, Merges...>::state {
     return any;
   }
 
+  /// True while gradients were folded in that no update was made of.
+  [[nodiscard]] bool gathering() { return gradients_.calls_open() > 0; }
+
   /// Calls f(what, period, plan) for everything that crosses the wire.
   template <class F>
   void crossings(F const& f) {
@@ -233,6 +281,11 @@ class exchange<Gradients, Merges...>::state {
  private:
   using holder = std::tuple<typename Merges::template state<Site>...>;
 
+  void stands(outcome const& o, bool in_step) {
+    if constexpr (agreed) ++landed_;
+    left_ = {0, o, in_step};
+  }
+
   // Where all apply the same update, all weigh the same.
   void count(outcome const& o, double rate) {
     each_merge([&](auto& m) { m.count(agreed ? o.samples : o.own_samples, rate); });
@@ -245,6 +298,7 @@ class exchange<Gradients, Merges...>::state {
       if (done) return m.pin(at);
       if (!is_due(m)) return;
       i64 const applied = m.run(at);
+      ++landed_;
       done = true;
       if constexpr (!agreed && std::remove_reference_t<decltype(m)>::agreed) {
         // Counted now, by all: what the calls since the last merge really applied.
@@ -259,6 +313,8 @@ class exchange<Gradients, Merges...>::state {
   tap gradients_;
   holder merges_;
   i64 assumed_ = 0;  // samples that progress was moved by since the last merge
+  i64 landed_ = 0;
+  interruption left_;
 };
 
 }  // namespace limber::sync

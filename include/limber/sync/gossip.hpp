@@ -26,8 +26,8 @@ namespace limber::sync {
 ///          that is not finite weighs nothing: its worker takes the mean of those that reach it.
 /// Slots    weight slots (moving averages) go with the model, gradient history by `at_merge`.
 /// Collectives  none but the round's messages, each bucket sent and received blocking, in an order that
-/// cannot
-///          deadlock (`itinerary`). Needs a `point_to_point` collective. Attaching agrees on the round.
+///          cannot deadlock (`itinerary`). Needs a `point_to_point` collective. Attaching agrees on the
+///          round.
 template <timing When>
 struct gossip_round {
   When when;

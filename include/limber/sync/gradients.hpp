@@ -126,6 +126,14 @@ class gradients<When, Who>::state {
     return land(at);
   }
 
+  /// Gives up the open round: no update was made of it. @return the calls in it
+  i64 interrupt(Site& at) {
+    flights_.drop();
+    ready_.close();
+    at.exec.each(zero{}, out(at.gradients));
+    return std::exchange(calls_, 0);
+  }
+
   /// Calls f(name, view, how) for what is owed, f(name, view) for the accumulators while a round is open.
   template <class F>
   void visit(F const& f) {
@@ -322,10 +330,16 @@ class gradients<When, Who>::state {
       ready_.close();
       mean = &reduced_.parts;
     }
-    outcome o{.calls = std::exchange(calls_, 0), .due = true};
+    outcome o{.calls = calls_, .due = true};
     o.contributions = all_[contributions];
     o.weighted_squares = all_[weighted_squares];
-    if (!(all_[count] > 0)) return o;
+    if (!(all_[count] > 0)) {
+      calls_ = 0;
+      return o;
+    }
+    // All that others are needed for comes before the update: it is made by all, or none.
+    if constexpr (crosses) buffers_.gather(at.exec, group, static_cast<double>(own_) / nominal(at));
+    calls_ = 0;
     verdict const v = at.inner.template step<false>(at.exec, *mean, at.rate, nominal(at) / all_[count]);
     o.mean_square = v.mean_square;
     o.applied = v.applied;
@@ -338,7 +352,7 @@ class gradients<When, Who>::state {
     o.samples = static_cast<i64>(all_[count]);
     o.own_samples = own_;
     error_.commit(sum_, at.inner);
-    if constexpr (crosses) buffers_.run(at.exec, group, static_cast<double>(own_) / nominal(at));
+    if constexpr (crosses) buffers_.settle(at.exec);
     return o;
   }
 

@@ -114,6 +114,10 @@ class merge<When, Who, How>::state {
   /// Merges the models of the group. @return the samples that went into them, agreed in the group
   i64 run(Site& at) {
     double const total = mean_difference(at);
+    G& group = std::get<0>(*group_);
+    for (auto& m : means_) m.gather(at.exec, group, weight(at));
+    buffers_.gather(at.exec, group, weight(at));
+    // From here on nobody else is needed: a rank merges wholly or not at all.
     if (total > 0) {
       double const per = tap_.unit == outer_rate::per_rate && last_rate_ > 0 ? last_rate_ : 1;
       verdict const v =
@@ -123,12 +127,11 @@ class merge<When, Who, How>::state {
                      std::string(at.inner.values()[static_cast<std::size_t>(v.culprit)].name),
                      "the sum of the ranks' finite models overflows; nothing was merged"});
     }
-    at.exec.each(copy{}, out(model_), in(anchor_.parts));
+    for (auto& m : means_) m.settle(at.exec);
+    buffers_.settle(at.exec);
+    at.exec.each(copy{}, out(model_), in(anchor_.parts));  // masters are among the weight slots: after those
     at.inner.publish(at.exec);
     if (tap_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
-    G& group = std::get<0>(*group_);
-    for (auto& m : means_) m.run(at.exec, group, weight(at));
-    buffers_.run(at.exec, group, weight(at));
     calls_ = 0;
     samples_ = 0;
     return static_cast<i64>(total);

@@ -32,9 +32,7 @@ namespace limber::sync {
 ///            still trains, calls without samples included.
 /// Zero       a call without samples, or with a gradient that is not finite, applies nothing; its answer
 ///            brings the newest model all the same.
-/// Control    samples and Σ b‖g‖² travel in the message's head. Progress is the server's: it comes to a
-/// worker
-///            with the answer.
+/// Control    samples and Σ b‖g‖² travel in the message's head, the server's progress with the answer.
 struct server_gradients {
   int server = 0;
   staleness_rule staleness = staleness_rule::none;
@@ -116,6 +114,13 @@ class server_gradients::state {
     calls_ = 0;
   }
 
+  /// What was sent and not answered is void, and what the server had made no update of.
+  i64 interrupt(Site& at) {
+    at.exec.each(zero{}, out(at.gradients));
+    calls_ = own_ = 0;
+    return 0;
+  }
+
   /// Sends the gradient of n samples, and takes the newest model.
   outcome step(Site& at, i64 n) {
     question const q = fold(at, n);
@@ -178,8 +183,7 @@ class server_gradients::state {
     return {};
   }
 
-  /// Calls f(name, view, how) for the mean square. (The rule's own state is shown by the updater; like this,
-  /// it is the server's while that serves, and alike after `finish`.)
+  /// Calls f(name, view, how) for the mean square: the server's while it serves, alike after `finish`.
   template <class F>
   void visit(F const& f) {
     for (auto const& t : square_.parts) f(text("mean_square/", t.name), t, kept::alike);
@@ -210,7 +214,6 @@ class server_gradients::state {
  private:
   [[nodiscard]] bool serves() const { return group_->rank() == tap_.server; }
   [[nodiscard]] bool compensates() const noexcept { return tap_.compensation > 0; }
-
   // Progress of this rank follows the server's.
   [[nodiscard]] static outcome moved_to(Site const& at, i64 steps, i64 samples) noexcept {
     outcome o;
@@ -235,7 +238,6 @@ class server_gradients::state {
   }
 
   // ---- a worker
-
   // Weighed as an all-reduce weighs, so that equal shares are exact: b / planned.
   [[nodiscard]] question fold(Site& at, i64 n) {
     auto const b = static_cast<double>(n);
@@ -264,7 +266,6 @@ class server_gradients::state {
 
   // ---- the server
 
-  // All workers hold the server's model when it begins to serve: meet() and finish() saw to that.
   void open(Site& at) {
     auto const n = static_cast<std::size_t>(group_->size());
     version_ = folded_ = 0;

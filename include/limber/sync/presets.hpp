@@ -211,8 +211,7 @@ struct gossip {
 /// Call         workers may call step() unequally often; finish() is a call of all, and takes in what is in
 ///              flight. A worker that is dead or lags delays nobody before.
 /// Choices      `push` posts the own model every `period` updates; `pull` asks for another's, and averages
-/// half
-///              and half when the answer is there: with equal workers at the next call.
+///              half and half when the answer is there: with equal workers at the next call.
 /// State        as in `gossip`; `evaluate` shows the mean of all models and serves requests meanwhile.
 /// Bits         not repeatable on a real clock.
 /// Collectives  none while training. Needs a `mailbox`.
@@ -296,8 +295,7 @@ static_assert(strategy<abs_sgd>);
 ///              DC-ASGD; 0.04 constant and 2 adaptive in the paper. `softsync` gradients are averaged by
 ///              samples into one update; those that contributed are answered at once all the same.
 /// Bound        stale synchronous: no worker is more than `bound` calls ahead of the slowest that trains; 0
-/// is
-///              as good as synchronous, and is it, exactly, with `softsync` = workers.
+///              is as good as synchronous, and is it, exactly, with `softsync` = workers.
 /// Units        the planned batch is `softsync` workers' share. A delay of d updates narrows the range of
 ///              stable η by more than d with momentum: tune both for this strategy.
 /// State        the rule's is the server's while it serves; finish() brings model, rule state and progress to

@@ -37,16 +37,14 @@ namespace limber::sync {
 ///
 /// Sums     Σ xᵢ and Σ wᵢ over ranks and what is in flight change by updates alone.
 /// State    x, w (starting at 1) and the round; between calls, with overlap, less than the sums: `close`
-/// takes
-///          in what is in flight. `evaluate` shows Σ xᵢ / Σ wᵢ of what ranks hold. Gradient history and
-///          moving averages stay each worker's own. A joiner gets the mean x and the mean w.
+///          takes in what is in flight. `evaluate` shows Σ xᵢ / Σ wᵢ of what ranks hold. Gradient history
+///          and moving averages stay each worker's own. A joiner gets the mean x and the mean w.
 /// Choices  w crosses in the message of its x. At w = 1, which without overlap it stays, x is z without a
 ///          rounding, and one worker is the plain rule bit for bit. With overlap a message is taken in
 ///          exactly so many rounds later, not sooner, also if it is there: the same bits whatever the timing.
 ///          An update that leaves z not finite is undone. 16-bit parameters without a master round x as well.
 /// Deaths   attached to a group of survivors, each goes on with its own (x, w): what the dead held and what
-/// was
-///          in flight is written off, in both alike, so z stays where it was.
+///          was in flight is written off, in both alike, so z stays where it was.
 /// Collectives  none but one message to and one from a neighbour a call: blocking sends in an order that
 ///          cannot deadlock, or with overlap posts, of which the one `overlap` rounds old is waited for.
 ///          Needs a `point_to_point` collective or a `mailbox`. Attaching agrees on the round.
@@ -144,6 +142,9 @@ class push_sum_round::state {
     put_weight(at, 1);
   }
 
+  /// x, w and z have become means of the others'.
+  void join() noexcept { started_ = false; }
+
   /// The first start of all; later x and w are state, and what was in flight is here or lost.
   void pin_once(Site& at) {
     bool const first = pinned_ == 0;
@@ -181,8 +182,8 @@ class push_sum_round::state {
       double const w = take_message(at);
       at.exec.each(accumulate{}, inout(x_.parts), in(came()));
       put_weight(at, weight_[0] + w);
+      show(at);  // the next one may never come
     }
-    show(at);
   }
 
   /// Writes Σ x / Σ w to the parameters, the mean of buffers to the buffers. A collective call.

@@ -10,6 +10,7 @@
 #include <limber/fuse/bucket_plan.hpp>
 #include <limber/fuse/executor.hpp>
 
+#include <optional>
 #include <vector>
 
 namespace limber::sync {
@@ -57,6 +58,29 @@ struct outcome {
   double contributions = 0;     ///< gradients that were averaged
   double weighted_squares = 0;  ///< Σ bᵢ‖gᵢ‖²
   double mean_square = 0;       ///< ‖ḡ‖²
+};
+
+/// Moves progress by what a call did. @param agreed  all ranks applied the same gradient
+inline void count(progress& now, outcome const& o, bool agreed) {
+  if (o.applied) now.count_steps(o.steps);
+  now.samples += o.samples;
+  if (agreed && o.applied)
+    now.noise.update(o.contributions, static_cast<double>(o.samples), o.weighted_squares, o.mean_square);
+}
+
+/// What a strategy has begun and not ended.
+struct open_work {
+  bool gradients = false;  ///< were folded in, and no update was made of them
+  bool models = false;     ///< moved apart, and were not merged
+
+  [[nodiscard]] bool any() const noexcept { return gradients || models; }
+};
+
+/// What an engine's failure in the midst of a call left of it, on this rank.
+struct interruption {
+  i64 voided = 0;                     ///< calls that were folded in and went into no update
+  std::optional<outcome> standing{};  ///< of a local update that was made, though its models were not merged
+  bool in_step = false;               ///< it was made by step(), not by finish()
 };
 
 /// False for what lets ranks call step() unequally often: then calls count rounds, or each rank's own.

@@ -6,6 +6,7 @@
 
 #include <limber/comm/collective.hpp>
 #include <limber/fuse/bucket_plan.hpp>
+#include <limber/sync/bucket_sum.hpp>
 
 #include <exception>
 #include <utility>
@@ -38,14 +39,15 @@ class standing_reduction {
   /// Starts every bucket, then the control values in fp64. @pre not in flight
   void start(C& group, bucket_plan const& plan, slab const& from, slab const& to,
              const_tensor_view control_in, tensor_view control_out) {
-    for (auto const& b : plan.buckets)
-      requests_.push_back(group.all_reduce(bucket_view(from, b), bucket_view(to, b)));
+    for (auto const& b : plan.buckets) requests_.push_back(sum_bucket(group, b, from, to));
     requests_.push_back(group.all_reduce(control_in, control_out));
   }
   void wait() {
     for (auto& r : requests_) r.wait();
     requests_.clear();
   }
+  /// Gives up what is in flight, and the group with it.
+  void drop() noexcept { requests_.clear(); }
   [[nodiscard]] bool in_flight() const noexcept { return !requests_.empty(); }
 
  private:

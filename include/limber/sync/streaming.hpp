@@ -53,7 +53,6 @@ struct stream {
 /// Choices      with one fragment, late = 0 and α = 0 it is `merge`. finish() lands what is in flight, then
 ///              merges all fragments at once without mixing. Must be the only tap after the rule.
 /// Paper        Douillard et al., Streaming DiLoCo with Overlapping Communication, 2025, arXiv:2501.18512.
-/// Errors       std::invalid_argument for a choice out of range.
 template <update_rule How = descent>
 struct streaming {
   stream flow;
@@ -103,8 +102,7 @@ class streaming<How>::state {
     double samples = 0;  // behind model − anchor
   };
 
-  // Agreed on by all ranks.
-  struct facts {
+  struct facts {           // agreed on by all ranks
     i64 pinned = 0;        // anchors were set
     i64 seen = 0;          // progress.calls at the last call
     i64 assumed = 0;       // samples that progress was moved by since the last sending
@@ -113,8 +111,7 @@ class streaming<How>::state {
     i64 sent_assumed = 0;  // the samples that progress was moved by before,
     double nominal = 1;    // and the planned samples
   };
-  // This rank's own, of what is in flight.
-  struct parcel_facts {
+  struct parcel_facts {  // this rank's own, of what is in flight
     double samples = 0;  // nᵢ
     double fresh = 0;    // samples that progress was not told of before
     double weight = 0;
@@ -148,6 +145,14 @@ class streaming<How>::state {
 
   void attach(Site& at) { group_ = at.comm; }
 
+  /// What was sent stays, to be sent again in the next group.
+  void interrupt(Site&) noexcept {
+    reduction_.drop();
+    stepping_ = false;
+  }
+  /// Fragments that landed in the call that was cut off.
+  [[nodiscard]] i64 landed() const noexcept { return landed_; }
+
   /// Takes the model as it is for the start of a round.
   void pin(Site& at) {
     reduction_.wait();
@@ -168,7 +173,7 @@ class streaming<How>::state {
     fresh_ += own;
     for (auto& f : fragments_) f.samples += static_cast<double>(own);
   }
-  // Every call, so that what progress assumed is known call by call. Only a step asks: finish() does not.
+  // Every call, so that samples are known call by call. finish() does not ask.
   [[nodiscard]] bool due(Site const&) const {
     stepping_ = true;
     return true;
@@ -190,15 +195,14 @@ class streaming<How>::state {
       send(at, k);
       if (finishing || tap_.flow.late == 0) correction += land(at, finishing ? 0 : tap_.flow.mixing);
     }
-    // Nothing is open then.
     if (finishing || (facts_.flying < 0 && fragments_.size() == 1 && tap_.flow.mixing == 0 &&
                       tap_.flow.late == 0 && calls_ % tap_.flow.period == 0))
       calls_ = 0;
+    if (!finishing) landed_ = 0;
     return planned + correction;
   }
 
-  /// Writes the mean of the models to the parameters, that of buffers to the buffers. What is in flight
-  /// stays there. Changes nothing else; the caller puts them back.
+  /// Writes the mean of the models to the parameters, that of buffers to the buffers; nothing else changes.
   void average_into(Site& at, tensor_list const& values) {
     buffers_.run(at.exec, *group_, fragments_[0].samples / at.planned);
     flights<C> now;
@@ -294,9 +298,11 @@ class streaming<How>::state {
     f.outer.allocate(at.exec);
     at.inner.slots([&](slot kind, tensor_list const& list) {
       if (kind != slot::weight && tap_.at_merge != moments::average) return;
-      tensor_list of;
+      tensor_list of;  // masters are the model itself
       for (auto const& t : list)
-        if (std::ranges::find(mine, t.name, &tensor_view::name) != mine.end()) of.push_back(t);
+        if (auto const x = std::ranges::find(mine, t.name, &tensor_view::name);
+            x != mine.end() && x->data != t.data)
+          of.push_back(t);
       if (!of.empty()) f.means.emplace_back(at.exec, of, at.buckets);
     });
     return f;
@@ -335,6 +341,9 @@ class streaming<How>::state {
     reduction_.wait();
     fragment& f = flying();
     double const total = control_[1][weighed];
+    for (auto& m : f.means) m.gather(at.exec, *group_, sent_.weight);
+    if (facts_.flying == 0) buffers_.gather(at.exec, *group_, sent_.weight);
+    // From here on nobody else is needed: a fragment lands wholly or not at all.
     if (total > 0) {
       verdict const v =
           f.outer.template step<false>(at.exec, f.reduced.parts, tap_.rate, facts_.nominal / total);
@@ -343,6 +352,8 @@ class streaming<How>::state {
                      std::string(f.model[static_cast<std::size_t>(v.culprit)].name),
                      "the sum of the ranks' finite models overflows; nothing was merged"});
     }
+    for (auto& m : f.means) m.settle(at.exec);
+    if (facts_.flying == 0) buffers_.settle(at.exec);
     if (mixing > 0 && at.exec.norm(identity{}, in(f.model)).total.finite) {
       at.exec.each(blend{1 - mixing}, inout(f.model), in(f.anchor.parts));
       f.samples *= mixing;
@@ -352,9 +363,8 @@ class streaming<How>::state {
     }
     if (!f.masters.empty()) at.exec.each(copy{}, out(f.parameters), in(f.masters));
     if (tap_.at_merge == moments::reset) forget(at, f);
-    for (auto& m : f.means) m.run(at.exec, *group_, sent_.weight);
-    if (facts_.flying == 0) buffers_.run(at.exec, *group_, sent_.weight);
     facts_.flying = -1;
+    ++landed_;
     return static_cast<i64>(control_[1][fresh_samples]) - facts_.sent_assumed;
   }
 
@@ -382,6 +392,7 @@ class streaming<How>::state {
   std::vector<std::array<double, fields>> control_{2};
   i64 calls_ = 0;  // updates since the last time nothing was open
   i64 fresh_ = 0;  // samples that this rank applied since the last sending
+  i64 landed_ = 0;
   mutable bool stepping_ = false;
   standing_reduction<C> reduction_;  // the last: it is ended before its memory goes
 };

@@ -8,6 +8,7 @@
 #include <limber/fuse/bucket_plan.hpp>
 #include <limber/fuse/executor.hpp>
 #include <limber/fuse/functors.hpp>
+#include <limber/sync/bucket_sum.hpp>
 
 #include <array>
 #include <utility>
@@ -36,8 +37,7 @@ class flights {
   void start(C& group, bucket_plan const& plan, slab const& from, slab const& to, std::size_t last) {
     guarded([&] {
       for (std::size_t k = reductions_.size(); k < last; ++k)
-        reductions_.push_back(
-            group.all_reduce(bucket_view(from, plan.buckets[k]), bucket_view(to, plan.buckets[k])));
+        reductions_.push_back(sum_bucket(group, plan.buckets[k], from, to));
     });
   }
 
@@ -103,7 +103,14 @@ class weighted_mean {
 
   /// @return false if nothing changed: all weights were 0, or there is nobody to average with
   bool run(E& e, C& group, double weight) {
-    if (list_.empty() || group.size() == 1) return false;
+    gather(e, group, weight);
+    return settle(e);
+  }
+
+  /// The part of `run` that others are needed for; changes nothing.
+  void gather(E& e, C& group, double weight) {
+    total_ = 0;
+    if (list_.empty() || group.size() == 1) return;
     std::array<double, 1> mine{weight}, all{};
     if (!e.norm(weighted{weight}, out(packed_.parts), in(list_)).total.finite) {
       e.each(zero{}, out(packed_.parts));
@@ -112,8 +119,12 @@ class weighted_mean {
     e.wait(e.record());
     flights_.all_reduce(group, plan_, packed_, reduced_, const_view(mine, "mean: weights"),
                         view(all, "mean: weights"));
-    if (!(all[0] > 0)) return false;
-    e.each(scaled_copy{1 / all[0]}, out(list_), in(reduced_.parts));
+    total_ = all[0];
+  }
+  /// The rest, which needs nobody and comes once after `gather`. @return as run
+  bool settle(E& e) {
+    if (!(total_ > 0)) return false;
+    e.each(scaled_copy{1 / std::exchange(total_, 0.0)}, out(list_), in(reduced_.parts));
     return true;
   }
 
@@ -129,6 +140,7 @@ class weighted_mean {
   tensor_list list_;
   bucket_plan plan_;
   slab packed_, reduced_;
+  double total_ = 0;  // Σ wᵢ of what was gathered and not settled
   flights<C> flights_;
 };
 
