@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// needs: gloo
+
+/// @file
+/// What gloo::communicator adds to Gloo: all_reduce between 2 processes of this machine.
+///
+/// blocking      all_reduce(...).wait() beside gloo::allreduce
+/// non-blocking  start, done() now and then, wait, beside a thread that is handed gloo::allreduce; Gloo
+///               has no call of that kind itself
+
+#include <limber/comm/gloo.hpp>
+
+#include <comm/collective_cost.hpp>
+#include <gloo/rendezvous/context.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <csignal>
+#include <cstddef>
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace limber::bench {
+namespace {
+
+/// A thread that makes one call at a time for another.
+class hand {
+ public:
+  hand() : thread_([this] { work(); }) {}
+  ~hand() {
+    give(nullptr);
+    thread_.join();
+  }
+  void give(std::function<void()> job) {
+    std::scoped_lock const lock(door_);
+    job_ = std::move(job);
+    busy_ = true;
+    bell_.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(door_);
+    bell_.wait(lock, [this] { return !busy_; });
+  }
+
+ private:
+  void work() {
+    std::unique_lock lock(door_);
+    for (;;) {
+      bell_.wait(lock, [this] { return busy_; });
+      if (!job_) return;
+      lock.unlock();
+      job_();
+      lock.lock();
+      busy_ = false;
+      bell_.notify_all();
+    }
+  }
+
+  std::mutex door_;
+  std::condition_variable bell_;
+  std::function<void()> job_;
+  bool busy_ = false;
+  std::thread thread_;
+};
+
+int measure(int rank, std::filesystem::path const& folder, cost_options const& how) {
+  gloo::options o;
+  o.host = "127.0.0.1";
+  gloo::communicator comm(rank, 2, gloo::file_rendezvous(folder), o);
+
+  ::gloo::transport::tcp::attr at("127.0.0.1");
+  auto device = ::gloo::transport::tcp::CreateDevice(at);
+  auto const engine = std::make_shared<::gloo::rendezvous::Context>(rank, 2);
+  auto store = gloo::file_rendezvous(folder / "direct");
+  engine->connectFullMesh(*store, device);
+
+  std::vector<float> in(cost_sizes[std::size(cost_sizes) - 1] / sizeof(float), 1), out(in.size());
+  std::uint32_t tag = 0;
+  auto const settle = [&] {
+    ::gloo::BarrierOptions b(engine);
+    b.setTag(++tag);
+    ::gloo::barrier(b);
+  };
+  hand other;
+  cost_table table(how, rank, "Gloo over TCP on one machine, 2 processes");
+  for (std::size_t const bytes : cost_sizes) {
+    std::size_t const n = bytes / sizeof(float);
+    auto const direct = [&] {
+      ::gloo::AllreduceOptions a(engine);
+      a.setInput(in.data(), n);
+      a.setOutput(out.data(), n);
+      a.setReduceFunction(
+          static_cast<void (*)(void*, void const*, void const*, std::size_t)>(&::gloo::sum<float>));
+      a.setTag(++tag);
+      ::gloo::allreduce(a);
+    };
+    auto const start = [&] {
+      return comm.all_reduce(view(in).sub(0, static_cast<i64>(n)), view(out).sub(0, static_cast<i64>(n)));
+    };
+    table.add({"all_reduce", "blocking", bytes}, settle, direct, [&] { start().wait(); });
+    table.add(
+        {"all_reduce", "non-blocking", bytes}, settle,
+        [&] {
+          other.give(direct);
+          other.wait();
+        },
+        [&] {
+          auto q = start();
+          (void)q.done();
+          q.wait();
+        });
+  }
+  return table.finish();
+}
+
+int guarded(int rank, std::filesystem::path const& folder, cost_options const& how) {
+  try {
+    return measure(rank, folder, how);
+  } catch (std::exception const& e) {
+    std::fprintf(stderr, "rank %d: %s\n", rank, e.what());
+    return 2;
+  }
+}
+
+}  // namespace
+}  // namespace limber::bench
+
+int main(int argc, char** argv) {
+  using namespace limber;
+  auto const how = bench::cost_options_of(argc, argv);
+  auto const folder = std::filesystem::temp_directory_path() / text("limber-bench-gloo-", ::getpid());
+  std::filesystem::create_directories(folder);
+  pid_t const child = ::fork();
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::_exit(bench::guarded(1, folder, how));
+  }
+  int const mine = bench::guarded(0, folder, how);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  std::filesystem::remove_all(folder);
+  return mine != 0 || !WIFEXITED(status) || WEXITSTATUS(status) > 1 ? 1 : 0;
+}

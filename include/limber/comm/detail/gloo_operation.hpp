@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// One collective call, made through Gloo.
+
+#include <limber/comm/detail/gloo_mesh.hpp>
+#include <limber/comm/detail/host_collective.hpp>
+#include <limber/comm/detail/signature.hpp>
+#include <limber/core/fingerprint.hpp>
+
+#include <gloo/allgather.h>
+#include <gloo/allreduce.h>
+#include <gloo/barrier.h>
+#include <gloo/broadcast.h>
+#include <gloo/math.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+namespace limber::gloo::detail {
+
+using limber::detail::operation;
+using limber::detail::share;
+using limber::detail::signature;
+
+/// What two partial results become: narrow floats are added in float and rounded each time.
+template <class T>
+void add(void* out, void const* a, void const* b, std::size_t n) {
+  if constexpr (std::is_same_v<T, i64>) {
+    // Modulo 2^64, as integers are added everywhere else.
+    ::gloo::sum<std::uint64_t>(out, a, b, n);
+  } else if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
+    ::gloo::sum<T>(out, a, b, n);
+  } else {
+    auto* const to = static_cast<T*>(out);
+    auto const *const x = static_cast<T const*>(a), *const y = static_cast<T const*>(b);
+    for (std::size_t i = 0; i < n; ++i)
+      to[i] = static_cast<T>(static_cast<float>(x[i]) + static_cast<float>(y[i]));
+  }
+}
+
+template <class T>
+void keep_larger(void* out, void const* a, void const* b, std::size_t n) {
+  auto* const to = static_cast<T*>(out);
+  auto const *const x = static_cast<T const*>(a), *const y = static_cast<T const*>(b);
+  for (std::size_t i = 0; i < n; ++i) to[i] = limber::detail::larger(x[i], y[i]);
+}
+
+/// The tag of call number `sequence`: ranks that call different things never match (Gloo would end the
+/// process over a length that differs), and neither do calls that are in flight at one time.
+[[nodiscard]] inline std::uint32_t tag_of(i64 sequence, signature const& s) noexcept {
+  fingerprint f;
+  f.mix(static_cast<i64>(s.what));
+  f.mix(static_cast<i64>(s.how));
+  f.mix(static_cast<i64>(s.type));
+  f.mix(s.count);
+  f.mix(static_cast<i64>(s.root));
+  return (static_cast<std::uint32_t>(sequence) << 20) | static_cast<std::uint32_t>(f.value() >> 44);
+}
+
+template <class T>
+void all_reduce(std::shared_ptr<mesh> const& lines, reduction how, std::byte const* in, std::byte* out, i64 n,
+                std::uint32_t tag) {
+  ::gloo::AllreduceOptions o(lines);
+  // Gloo does not write to its inputs, but has no type that says so.
+  o.setInput(const_cast<T*>(reinterpret_cast<T const*>(in)), static_cast<std::size_t>(n));
+  o.setOutput(reinterpret_cast<T*>(out), static_cast<std::size_t>(n));
+  if (how == reduction::sum) o.setReduceFunction(&add<T>);
+  if constexpr (!(std::is_same_v<T, bf16> || std::is_same_v<T, f16>))
+    if (how == reduction::max) o.setReduceFunction(&keep_larger<T>);
+  o.setTag(tag);
+  ::gloo::allreduce(o);
+}
+
+inline void all_reduce(std::shared_ptr<mesh> const& lines, signature const& s, std::byte const* in,
+                       std::byte* out, i64 n, std::uint32_t tag) {
+  switch (s.type) {
+    case dtype::f32: return all_reduce<float>(lines, s.how, in, out, n, tag);
+    case dtype::f64: return all_reduce<double>(lines, s.how, in, out, n, tag);
+    case dtype::bf16: return all_reduce<bf16>(lines, s.how, in, out, n, tag);
+    case dtype::f16: return all_reduce<f16>(lines, s.how, in, out, n, tag);
+    case dtype::int64: return all_reduce<i64>(lines, s.how, in, out, n, tag);
+    case dtype::uint8: return;  // refused by check_reducible
+  }
+}
+
+/// Makes the call, and returns when its result is there. @throws called_off, line_broken
+inline void perform(std::shared_ptr<mesh> const& lines, i64 sequence, signature const& s, share memory) {
+  std::uint32_t const tag = tag_of(sequence, s);
+  auto const bytes = static_cast<std::size_t>(s.count * size_of(s.type));
+  if (bytes == 0 && s.what != operation::barrier)
+    return;  // Gloo refuses nothing, and there is nothing to move
+  auto* const in = const_cast<std::uint8_t*>(reinterpret_cast<std::uint8_t const*>(memory.in));
+  auto* const out = reinterpret_cast<std::uint8_t*>(memory.out);
+  switch (s.what) {
+    case operation::all_reduce: return all_reduce(lines, s, memory.in, memory.out, s.count, tag);
+    case operation::reduce_scatter: {
+      // Gloo's own is bound to one buffer for ever, so: all blocks, of which the others' are thrown away.
+      std::size_t const ranks = static_cast<std::size_t>(lines->size);
+      std::unique_ptr<std::byte[]> const all(new std::byte[ranks * bytes]);
+      all_reduce(lines, s, memory.in, all.get(), s.count * lines->size, tag);
+      std::memcpy(memory.out, all.get() + static_cast<std::size_t>(lines->rank) * bytes, bytes);
+      return;
+    }
+    case operation::all_gather:
+    case operation::split: {
+      ::gloo::AllgatherOptions o(lines);
+      o.setInput(in, bytes);
+      o.setOutput(out, bytes * static_cast<std::size_t>(lines->size));
+      o.setTag(tag);
+      return ::gloo::allgather(o);
+    }
+    case operation::broadcast: {
+      ::gloo::BroadcastOptions o(lines);
+      o.setOutput(out, bytes);
+      o.setRoot(s.root);
+      o.setTag(tag);
+      return ::gloo::broadcast(o);
+    }
+    case operation::barrier: {
+      ::gloo::BarrierOptions o(lines);
+      o.setTag(tag);
+      return ::gloo::barrier(o);
+    }
+  }
+}
+
+/// The same in a group of one.
+inline void perform_alone(signature const& s, share memory) {
+  auto const bytes = static_cast<std::size_t>(s.count * size_of(s.type));
+  if (bytes > 0 && memory.in != memory.out) std::memcpy(memory.out, memory.in, bytes);
+}
+
+}  // namespace limber::gloo::detail

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Worlds of Gloo for tests: a directory to meet in, and processes.
+
+#include <limber/comm/gloo.hpp>
+
+#include <support/processes.hpp>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+#include <system_error>
+
+namespace limber::test {
+
+/// A directory that is gone afterwards. Made and removed by the process that tests.
+class meeting_place {
+ public:
+  meeting_place() {
+    static std::atomic<int> count{0};
+    path_ = std::filesystem::temp_directory_path() / text("limber-gloo-", ::getpid(), "-", ++count);
+    std::filesystem::create_directories(path_);
+  }
+  meeting_place(meeting_place const&) = delete;
+  meeting_place& operator=(meeting_place const&) = delete;
+  ~meeting_place() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+
+  [[nodiscard]] std::filesystem::path const& path() const noexcept { return path_; }
+  [[nodiscard]] gloo::communicator join(int rank, int size, gloo::options how = {}) const {
+    how.host = "127.0.0.1";
+    return gloo::communicator(rank, size, gloo::file_rendezvous(path_), std::move(how));
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// f(communicator&) on n processes.
+template <class F>
+void run_gloo(int n, F const& f, gloo::options how = {}, double seconds = 60) {
+  meeting_place const place;
+  run_processes(
+      n,
+      [&](int rank) {
+        auto comm = place.join(rank, n, how);
+        f(comm);
+      },
+      seconds);
+}
+
+}  // namespace limber::test
