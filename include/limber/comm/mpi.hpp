@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// The collective of MPI 3: processes that a launcher started together. The only header that includes mpi.h.
+
+#include <limber/comm/collective.hpp>
+#include <limber/comm/detail/mpi_communicator.hpp>
+#include <limber/comm/detail/mpi_reduction.hpp>
+#include <limber/core/clock.hpp>
+#include <limber/core/dtype.hpp>
+#include <limber/core/error.hpp>
+
+// The C++ bindings that both libraries still bring would have to be linked as well.
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1
+#endif
+#ifndef MPICH_SKIP_MPICXX
+#define MPICH_SKIP_MPICXX 1
+#endif
+#include <mpi.h>
+
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+
+static_assert(MPI_VERSION >= 3, "limber: MPI 3 is needed, for collectives that do not block");
+
+namespace limber::mpi {
+
+/// The calls of MPI, each answered. Nothing here throws but the making of reductions.
+class driver {
+  using answer = detail::answer;
+
+ public:
+  using comm_type = MPI_Comm;
+  using request_type = MPI_Request;
+  using message_type = MPI_Message;
+
+  [[nodiscard]] static comm_type world() noexcept { return MPI_COMM_WORLD; }
+  [[nodiscard]] static comm_type no_comm() noexcept { return MPI_COMM_NULL; }
+  [[nodiscard]] static request_type no_request() noexcept { return MPI_REQUEST_NULL; }
+  [[nodiscard]] static message_type no_message() noexcept { return MPI_MESSAGE_NULL; }
+
+  /// Between MPI_Init and MPI_Finalize, whoever called them.
+  [[nodiscard]] static bool is_running() noexcept {
+    int started = 0, ended = 0;
+    return MPI_Initialized(&started) == MPI_SUCCESS && MPI_Finalized(&ended) == MPI_SUCCESS && started != 0 &&
+           ended == 0;
+  }
+  [[nodiscard]] static std::string reason(int code) {
+    char words[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    if (MPI_Error_string(code, words, &length) != MPI_SUCCESS) return "an unknown error";
+    return {words, static_cast<std::size_t>(length)};
+  }
+  static void abort() noexcept { MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE); }
+
+  answer examine(comm_type comm, bool& between_two, int& rank, int& size) {
+    int inter = 0;
+    if (int const code = MPI_Comm_test_inter(comm, &inter)) return {code, "MPI_Comm_test_inter"};
+    between_two = inter != 0;
+    if (int const code = MPI_Comm_rank(comm, &rank)) return {code, "MPI_Comm_rank"};
+    return {MPI_Comm_size(comm, &size), "MPI_Comm_size"};
+  }
+  answer duplicate(comm_type comm, comm_type& made, request_type& state) {
+    return {MPI_Comm_idup(comm, &made, &state), "MPI_Comm_idup"};
+  }
+  answer adopt(comm_type comm) {
+    return {MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"};
+  }
+  answer split(comm_type comm, int color, int key, comm_type& made) {
+    return {MPI_Comm_split(comm, color, key, &made), "MPI_Comm_split"};
+  }
+  answer free(comm_type& comm) { return {MPI_Comm_free(&comm), "MPI_Comm_free"}; }
+
+  answer test(request_type& state, bool& done) {
+    int flag = 0;
+    int const code = MPI_Test(&state, &flag, MPI_STATUS_IGNORE);
+    done = flag != 0;
+    return {code, "MPI_Test"};
+  }
+
+  answer all_reduce(comm_type comm, void const* in, void* out, int n, dtype type, reduction how,
+                    request_type& state) {
+    return {MPI_Iallreduce(in, out, n, of(type), of(type, how), comm, &state), "MPI_Iallreduce"};
+  }
+  answer reduce(comm_type comm, void const* in, void* out, int n, dtype type, reduction how, int root,
+                request_type& state) {
+    return {MPI_Ireduce(in, out, n, of(type), of(type, how), root, comm, &state), "MPI_Ireduce"};
+  }
+  answer reduce_scatter(comm_type comm, void const* in, void* out, int n, dtype type, reduction how,
+                        request_type& state) {
+    return {MPI_Ireduce_scatter_block(in, out, n, of(type), of(type, how), comm, &state),
+            "MPI_Ireduce_scatter_block"};
+  }
+  answer all_gather(comm_type comm, void const* in, void* out, int n, dtype type, request_type& state) {
+    return {MPI_Iallgather(in, n, of(type), out, n, of(type), comm, &state), "MPI_Iallgather"};
+  }
+  answer broadcast(comm_type comm, void* data, int n, dtype type, int root, request_type& state) {
+    return {MPI_Ibcast(data, n, of(type), root, comm, &state), "MPI_Ibcast"};
+  }
+  answer barrier(comm_type comm, request_type& state) { return {MPI_Ibarrier(comm, &state), "MPI_Ibarrier"}; }
+
+  answer send(comm_type comm, void const* in, int n, dtype type, int peer, int tag, request_type& state) {
+    return {MPI_Isend(in, n, of(type), peer, tag, comm, &state), "MPI_Isend"};
+  }
+  answer probe(comm_type comm, int source, int tag, message_type& found, detail::arrival& what) {
+    int there = 0;
+    MPI_Status about;
+    int const code = MPI_Improbe(source < 0 ? MPI_ANY_SOURCE : source, tag, comm, &there, &found, &about);
+    what.there = there != 0;
+    if (code != MPI_SUCCESS || !what.there) return {code, "MPI_Improbe"};
+    what.source = about.MPI_SOURCE;
+    return {MPI_Get_count(&about, MPI_BYTE, &what.bytes), "MPI_Get_count"};
+  }
+  answer take(message_type& found, void* out, int n, dtype type, request_type& state) {
+    return {MPI_Imrecv(out, n, of(type), &found, &state), "MPI_Imrecv"};
+  }
+
+ private:
+  /// The reductions of mpi_reduction.hpp, freed with the last driver that has them.
+  struct reductions {
+    reductions() {
+      make<bf16, detail::added<bf16>>(add_bf16);
+      make<f16, detail::added<f16>>(add_f16);
+      make<float, detail::larger<float>>(max_f32);
+      make<double, detail::larger<double>>(max_f64);
+    }
+    reductions(reductions const&) = delete;
+    reductions& operator=(reductions const&) = delete;
+    ~reductions() {
+      if (is_running())
+        for (MPI_Op* const op : {&add_bf16, &add_f16, &max_f32, &max_f64}) MPI_Op_free(op);
+    }
+    template <class T, T (*combine)(T, T) noexcept>
+    static void make(MPI_Op& op) {
+      auto* const all = +[](void* in, void* inout, int* n, MPI_Datatype*) {
+        detail::combine_all<T, combine>(in, inout, *n);
+      };
+      detail::check(driver(), {MPI_Op_create(all, 1, &op), "MPI_Op_create"}, "communicator");
+    }
+    MPI_Op add_bf16 = MPI_OP_NULL, add_f16 = MPI_OP_NULL, max_f32 = MPI_OP_NULL, max_f64 = MPI_OP_NULL;
+  };
+
+  [[nodiscard]] MPI_Op of(dtype type, reduction how) {
+    if (how == reduction::max && !is_floating(type)) return MPI_MAX;
+    if (how == reduction::sum && type != dtype::bf16 && type != dtype::f16) return MPI_SUM;
+    if (!own_) own_ = std::make_shared<reductions>();
+    if (how == reduction::max) return type == dtype::f32 ? own_->max_f32 : own_->max_f64;
+    return type == dtype::bf16 ? own_->add_bf16 : own_->add_f16;
+  }
+  [[nodiscard]] static MPI_Datatype of(dtype type) noexcept {
+    switch (type) {
+      case dtype::f32: return MPI_FLOAT;
+      case dtype::f64: return MPI_DOUBLE;
+      case dtype::bf16:
+      case dtype::f16: return MPI_UINT16_T;
+      case dtype::int64: return MPI_INT64_T;
+      case dtype::uint8: return MPI_BYTE;
+    }
+    return MPI_BYTE;
+  }
+
+  std::shared_ptr<reductions> own_;
+};
+
+/// From how many threads a process calls MPI.
+enum class threading : int {
+  single = MPI_THREAD_SINGLE,          ///< the process has one thread
+  funneled = MPI_THREAD_FUNNELED,      ///< only the one that made the environment does
+  serialized = MPI_THREAD_SERIALIZED,  ///< any, one at a time
+  multiple = MPI_THREAD_MULTIPLE       ///< any, at once: communicators in several threads need it
+};
+
+/// Starts MPI, and ends it in the destructor; does neither where the host program has started it.
+///
+///     int main() {
+///       limber::mpi::environment const mpi;
+///       limber::mpi::communicator comm;
+///
+/// Errors   limber::error if MPI, or the host program, gives less threading than `level`. When an exception
+///          passes the destructor, MPI is not ended: that would wait for ranks that wait for this one. A
+///          process that leaves without ending MPI makes the launcher stop the others.
+class environment {
+ public:
+  explicit environment(threading level = threading::funneled) {
+    int started = 0, given = MPI_THREAD_SINGLE, ended = 0;
+    check(MPI_Finalized(&ended), "MPI_Finalized");
+    expects(ended == 0, "mpi: MPI was ended before, and cannot be started twice");
+    check(MPI_Initialized(&started), "MPI_Initialized");
+    owns_ = started == 0;
+    if (owns_)
+      check(MPI_Init_thread(nullptr, nullptr, static_cast<int>(level), &given), "MPI_Init_thread");
+    else
+      check(MPI_Query_thread(&given), "MPI_Query_thread");
+    if (given >= static_cast<int>(level)) return;
+    if (owns_) MPI_Finalize();
+    throw error({"mpi",
+                 "environment",
+                 0,
+                 -1,
+                 {},
+                 text("threads may call MPI at level ", given, ", but level ", static_cast<int>(level),
+                      " was asked for; ",
+                      owns_ ? "ask for less" : "the host program has to ask MPI_Init_thread for it")});
+  }
+  environment(environment const&) = delete;
+  environment& operator=(environment const&) = delete;
+  ~environment() {
+    if (!owns_ || std::uncaught_exceptions() > exceptions_ || !driver::is_running()) return;
+    // Last messages get a moment to leave; nobody may be there to read them.
+    driver engine;
+    try {
+      auto& attic = detail::attic<driver>::of_process();
+      for (double const start = steady_seconds(); !attic.is_empty(engine) && steady_seconds() - start < 1;)
+        std::this_thread::yield();
+    } catch (std::exception const&) {}
+    MPI_Finalize();
+  }
+
+  /// This object started MPI and will end it.
+  [[nodiscard]] bool owns() const noexcept { return owns_; }
+
+ private:
+  static void check(int code, char const* function) {
+    detail::check(driver(), {code, function}, "environment");
+  }
+
+  bool owns_ = false;
+  int exceptions_ = std::uncaught_exceptions();
+};
+
+using communicator = basic_communicator<driver>;
+using request = basic_request<driver>;
+
+static_assert(collective<communicator> && point_to_point<communicator> && splittable<communicator>);
+static_assert(mailbox<communicator> && !revocable<communicator> && !shrinkable<communicator>);
+
+}  // namespace limber::mpi
