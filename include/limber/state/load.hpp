@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Reading checkpoints back, by as many workers or another number of them.
+
+#include <limber/state/combine.hpp>
+#include <limber/state/latest.hpp>
+#include <limber/state/pattern.hpp>
+#include <limber/state/save.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace limber::state {
+
+/// Patterns are names of pieces, in which one '*' stands for anything: "*/head" is a tensor in all its
+/// pieces.
+struct load_options {
+  int rank = 0;
+  int world = 1;
+  std::vector<renaming> rename{};            ///< names in the checkpoint → names here
+  std::vector<std::string> allow_missing{};  ///< pieces, by their names here, that stay if they are not there
+  std::vector<std::string> ignore{};         ///< pieces, by their new names, that are left where they are
+  copier copy{};                             ///< how bytes reach the pieces; std::memcpy when empty
+};
+
+/// What became of pieces that were not simply read.
+struct loaded {
+  std::vector<std::string> missing;   ///< not in the checkpoint: untouched
+  std::vector<std::string> ignored;   ///< in the checkpoint, not taken
+  std::vector<std::string> averaged;  ///< the mean of the workers that saved
+  std::vector<std::string> dealt;     ///< this rank's part of the workers' sum
+  std::vector<std::string> zeroed;    ///< shares of a round that another set of workers had open
+};
+
+namespace detail {
+
+/// Opens a worker's file, or the model's: rank −1.
+using opener = std::function<tensor_file(int rank)>;
+
+/// The files of one checkpoint and how they become one rank's state. Files of others are opened only if
+/// they are needed.
+class loading {
+ public:
+  loading(opener open, int saved_world, load_options const& o, bool verified)
+      : open_(std::move(open)),
+        workers_(static_cast<std::size_t>(saved_world)),
+        model_(open_(-1)),
+        options_(o),
+        same_(saved_world == o.world),
+        verified_(verified) {
+    detail::check(o.rename);
+    expects(o.world >= 1 && o.rank >= 0 && o.rank < o.world, "load: rank ", o.rank, " of a world of ",
+            o.world);
+    index(model_);
+    for (int r = 0; r < saved_world; ++r)
+      if (!same_ || r == o.rank) index(worker(r));
+  }
+
+  /// Control is read at once, since what else is shown may depend on it; the rest when all is known to be
+  /// there. Whatever is wrong with the checkpoint, `what` is as it was.
+  template <visitable V>
+  [[nodiscard]] loaded run(V& what) {
+    std::vector<std::pair<tensor_view, std::vector<std::byte>>> before;
+    std::vector<task> tasks;
+    try {
+      what.visit([&](auto const& piece) {
+        if (auto const t = find({piece.name, piece.how, piece.data})) {
+          if (!is_floating(t->to.type)) {
+            std::vector<std::byte> old(static_cast<std::size_t>(t->to.bytes()));
+            copy_bytes(options_.copy, old.data(), t->to.data, old.size());
+            before.emplace_back(t->to, std::move(old));
+            verify(*t);
+            fill(*t);
+          } else {
+            tasks.push_back(*t);
+          }
+        }
+      });
+      expect_nothing_left();
+      for (auto const& t : tasks) verify(t);
+    } catch (...) {
+      for (auto const& [to, old] : before) copy_bytes(options_.copy, to.data, old.data(), old.size());
+      throw;
+    }
+    for (auto const& t : tasks) fill(t);
+    return std::move(report_);
+  }
+
+ private:
+  enum class from { model, own, first, mean, sum, nowhere };
+  struct task {
+    std::string source;  // the name in the checkpoint
+    tensor_view to;
+    from where = from::model;
+  };
+
+  // Two pieces that would be the same here are an error of the options.
+  void index(tensor_file const& f) {
+    expect_sealed(f);
+    for (auto const& t : f.tensors()) {
+      std::string const here = renamed(options_.rename, t.name);
+      auto const [at, added] = sources_.emplace(here, t.name);
+      expects(added || at->second == t.name, "load: rename makes '", shown(here), "' of both '",
+              shown(at->second), "' and '", shown(t.name), "'");
+    }
+  }
+
+  [[nodiscard]] static error misfit(std::string const& path, std::string const& name,
+                                    std::string const& reason) {
+    return error({"state", "load", 0, -1, shown(name), text(path, ": '", shown(name), "' ", reason)});
+  }
+
+  [[nodiscard]] std::optional<task> find(state_piece const& piece) {
+    expects(wanted_.insert(piece.name).second, "load: two pieces are named '", shown(piece.name), "'");
+    if (matches_any(options_.ignore, piece.name)) return {};
+    auto const source = sources_.find(piece.name);
+    if (source == sources_.end()) {
+      if (!matches_any(options_.allow_missing, piece.name))
+        throw misfit(model_.path(), piece.name, "is not in the checkpoint; `allow_missing` lets it be");
+      report_.missing.push_back(piece.name);
+      return {};
+    }
+    task t{source->second, piece.data, from::model};
+    tensor_entry const* const entry = model_.find(t.source);
+    if (entry != nullptr) {
+      expect_fit(model_, *entry, piece);
+      return t;
+    }
+    tensor_file const& mine = worker(same_ ? options_.rank : 0);
+    kept const saved = *mine.how(*mine.find(t.source));
+    expect_fit(mine, *mine.find(t.source), piece);
+    if (same_ && saved == piece.how) {
+      t.where = from::own;
+      return t;
+    }
+    for (tensor_file const* const w : all()) {
+      tensor_entry const* const theirs = w->find(t.source);
+      if (theirs == nullptr)
+        throw misfit(w->path(), piece.name, "is not in the file of this worker, but in that of another");
+      expect_fit(*w, *theirs, piece);
+      if (w->how(*theirs) != saved) throw misfit(w->path(), piece.name, "was not kept as by other workers");
+    }
+    t.where = source_of(piece, saved);
+    return t;
+  }
+
+  static void expect_fit(tensor_file const& f, tensor_entry const& e, state_piece const& p) {
+    if (e.type != p.data.type || e.length() != p.data.length)
+      throw misfit(
+          f.path(), p.name,
+          text("has ", e.length(), " elements of ", limber::name_of(e.type), " in the checkpoint, but ",
+               p.data.length, " of ", limber::name_of(p.data.type), " here"));
+  }
+
+  // What the workers had each for themselves.
+  [[nodiscard]] from source_of(state_piece const& piece, kept saved) {
+    bool const number = is_floating(piece.data.type);
+    if (saved != piece.how && !(saved == kept::apart && piece.how == kept::alike))
+      throw misfit(model_.path(), piece.name,
+                   text("was saved as ", name_of(saved), ", but is kept as ", name_of(piece.how), " here"));
+    if (saved == kept::apart) {
+      if (!number) return from::first;
+      report_.averaged.push_back(piece.name);
+      return from::mean;
+    }
+    if (saved == kept::dealt) {
+      if (!number)
+        throw misfit(model_.path(), piece.name,
+                     text("is a sum of ", limber::name_of(piece.data.type),
+                          ", which cannot be dealt out to another number of workers"));
+      report_.dealt.push_back(piece.name);
+      return from::sum;
+    }
+    report_.zeroed.push_back(piece.name);
+    return from::nowhere;
+  }
+
+  void expect_nothing_left() {
+    for (auto const& [here, there] : sources_) {
+      bool const ignored = matches_any(options_.ignore, here);
+      if (ignored) report_.ignored.push_back(there);
+      if (!ignored && !wanted_.contains(here))
+        throw misfit(model_.path(), there,
+                     "is in the checkpoint, but nothing here takes it; `ignore` lets it be");
+    }
+  }
+
+  [[nodiscard]] tensor_file const& worker(int rank) {
+    auto& w = workers_[static_cast<std::size_t>(rank)];
+    if (!w) w.emplace(open_(rank));
+    return *w;
+  }
+  [[nodiscard]] std::vector<tensor_file const*> all() {
+    std::vector<tensor_file const*> out;
+    for (std::size_t r = 0; r < workers_.size(); ++r) out.push_back(&worker(static_cast<int>(r)));
+    return out;
+  }
+  [[nodiscard]] tensor_file const& single(from where) {
+    return where == from::model ? model_ : worker(where == from::own ? options_.rank : 0);
+  }
+
+  void verify(task const& t) {
+    if (verified_ || t.where == from::nowhere) return;
+    auto one = [&](tensor_file const& f) {
+      f.each_portion(*f.find(t.source), [](i64, std::span<std::byte const>) {});
+    };
+    if (t.where != from::mean && t.where != from::sum) return one(single(t.where));
+    for (tensor_file const* const w : all()) one(*w);
+  }
+
+  void fill(task const& t) {
+    auto put = [&](i64 at, std::span<std::byte const> bytes) {
+      copy_bytes(options_.copy, t.to.data + at, bytes.data(), bytes.size());
+    };
+    if (t.where == from::nowhere) return zero(t.to.bytes(), put);
+    if (t.where == from::sum)
+      return each_sum(all(), t.source, std::vector(workers_.size(), 1.0), static_cast<double>(options_.world),
+                      put);
+    if (t.where != from::mean) return single(t.where).each_portion(*single(t.where).find(t.source), put);
+    std::vector<double> weights;
+    for (tensor_file const* const w : all()) weights.push_back(weight_of(*w));
+    double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+    if (sum == 0) {
+      std::ranges::fill(weights, 1.0);
+      sum = static_cast<double>(weights.size());
+    }
+    each_sum(all(), t.source, weights, sum, put);
+  }
+
+  template <class Put>
+  static void zero(i64 bytes, Put const& put) {
+    std::vector<std::byte> const zeros(std::min(chunk_bytes, static_cast<std::size_t>(bytes)));
+    for (i64 at = 0; at < bytes; at += static_cast<i64>(zeros.size()))
+      put(at, std::span(zeros).first(std::min(zeros.size(), static_cast<std::size_t>(bytes - at))));
+  }
+
+  opener open_;
+  std::vector<std::optional<tensor_file>> workers_;
+  tensor_file model_;
+  load_options const& options_;
+  bool same_;  // as many workers as saved
+  bool verified_;
+  std::map<std::string, std::string> sources_;  // name here → name in the checkpoint
+  std::set<std::string> wanted_;
+  loaded report_;
+};
+
+}  // namespace detail
+}  // namespace limber::state
+
+namespace limber {
+
+/// Fills everything that `what` shows from a checkpoint, whatever number of workers wrote it.
+///
+///     state::found const f = state::latest("checkpoints");
+///     if (f) load(opt, f, {.rank = comm.rank(), .world = comm.size()});
+///
+/// Strict       each piece must be there with its dtype and length, and nothing may be left over, but for
+///              what the options name.
+/// World        `alike` pieces come from the model's file. Of others each of as many workers takes its own.
+///              Another number of workers takes of `apart` pieces the weighted mean (of counters rank 0's),
+///              of `dealt` ones the sum divided by their number, of `round` ones zero: finish() before the
+///              save loses nothing. What was apart and is alike now is the mean, too.
+/// Cost         reads what this rank takes, through 1 MB of memory; by another number of workers every rank
+///              reads all files. What `latest` has not verified is read twice: first to compare the hashes.
+/// Order        before the first step(), on every rank. Communicates nothing.
+/// Bits         means and sums are made in double, in rank order: every rank gets the same.
+/// Choices      pieces with an element for each tensor ("rule0/seen") are in the order of the tensors' names;
+///              a renaming that changes that order mixes them up.
+/// @throws limber::error naming file and tensor, if something is missing, left over, of another type or
+///         length, or not what was saved; `what` is then as it was, unless a file changed after `latest` had
+///         compared its hashes
+/// @throws std::invalid_argument for options that cannot be, or a checkpoint that was not found
+template <state::visitable V>
+state::loaded load(V& what, state::found const& from, state::load_options const& options = {}) {
+  expects(static_cast<bool>(from), "load: no checkpoint was found",
+          from.rejected.empty() ? std::string()
+                                : "; the newest was passed over: " + from.rejected.front().reason);
+  auto open = [&](int rank) { return state::detail::open_sealed(from.path, from.contents, rank); };
+  return state::detail::loading(open, from.world(), options, from.verified).run(what);
+}
+
+}  // namespace limber

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Checkpoints: `save`, `state::latest`, `load`.
+
+#include <limber/state/latest.hpp>
+#include <limber/state/load.hpp>
+#include <limber/state/save.hpp>
+#include <limber/state/together.hpp>

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Safetensors files: written from pieces of state, read tensor by tensor.
+
+#include <limber/core/dtype.hpp>
+#include <limber/core/state_piece.hpp>
+#include <limber/state/content_hash.hpp>
+#include <limber/state/file.hpp>
+#include <limber/state/header.hpp>
+#include <limber/state/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <charconv>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace limber::state {
+
+static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
+
+/// Copies bytes, and is done when it returns. Where pieces lie on a device: cudaMemcpy with
+/// cudaMemcpyDefault, for some pieces lie on the host there too; what runs on other streams is waited for
+/// before.
+using copier = std::function<void(void* to, void const* from, std::size_t bytes)>;
+
+/// How a worker's file relates to the tensor's copies: written into its metadata.
+[[nodiscard]] constexpr std::string_view name_of(kept how) noexcept {
+  switch (how) {
+    case kept::alike: return "alike";
+    case kept::apart: return "apart";
+    case kept::round: return "round";
+    case kept::dealt: return "dealt";
+  }
+  return "?";
+}
+
+namespace detail {
+
+inline constexpr std::size_t chunk_bytes = std::size_t{1} << 20;
+
+inline void copy_bytes(copier const& copy, void* to, void const* from, std::size_t n) {
+  if (n == 0) return;
+  if (copy)
+    copy(to, from, n);
+  else
+    std::memcpy(to, from, n);
+}
+
+// The key under which a file says of a tensor how it is kept and what its bytes' hash is.
+[[nodiscard]] inline std::string piece_key(std::string_view name) { return "piece:" + std::string(name); }
+[[nodiscard]] inline std::string piece_value(kept how, std::uint64_t hash) {
+  return std::string(name_of(how)) + " " + print_hash(hash);
+}
+
+/// Where a writer's bytes go.
+using sink = std::function<void(i64 at, std::span<std::byte const>)>;
+
+/// Writes pieces as one safetensors file: data first, header last. @return the hash of the header
+///
+/// Wider elements come first, so that every tensor is aligned; else the order is the pieces'.
+/// @throws std::invalid_argument naming a piece that is named twice, or not in UTF-8
+inline std::uint64_t write_tensors(std::vector<state_piece> pieces, string_map metadata, copier const& copy,
+                                   sink const& to) {
+  std::ranges::stable_sort(pieces, std::greater{}, [](state_piece const& p) { return size_of(p.data.type); });
+  file_header h{{}, std::move(metadata)};
+  i64 end = 0;
+  for (auto const& p : pieces) {
+    expects(p.name != "__metadata__", "state: '__metadata__' is not a name for a piece of state");
+    expects(p.data.length >= 0, "state: '", shown(p.name), "' has length ", p.data.length);
+    h.tensors.push_back({p.name, p.data.type, {p.data.length}, end, end + p.data.bytes()});
+    end = h.tensors.back().end;
+    bool const added = h.metadata.emplace(piece_key(p.name), piece_value(p.how, 0)).second;
+    expects(added, "state: two pieces are named '", shown(p.name), "'");
+  }
+  i64 at = 8 + static_cast<i64>(print_header(h).size());
+  expects(at - 8 <= max_header_bytes, "state: names of ", pieces.size(), " pieces make a header of ", at - 8,
+          " bytes, more than readers take");
+  std::vector<std::byte> chunk(std::min(chunk_bytes, static_cast<std::size_t>(std::max(i64{1}, end))));
+  for (auto const& p : pieces) {
+    content_hash hash;
+    auto left = static_cast<std::size_t>(p.data.bytes());
+    for (std::byte const* from = p.data.data; left > 0;) {
+      std::span const part(chunk.data(), std::min(left, chunk.size()));
+      copy_bytes(copy, part.data(), from, part.size());
+      hash.update(part);
+      to(at, part);
+      at += static_cast<i64>(part.size());
+      from += part.size();
+      left -= part.size();
+    }
+    h.metadata[piece_key(p.name)] = piece_value(p.how, hash.value());
+  }
+  std::string const json = print_header(h);
+  std::array<std::byte, 8> length{};
+  auto const n = static_cast<std::uint64_t>(json.size());
+  std::memcpy(length.data(), &n, length.size());
+  std::string head(reinterpret_cast<char const*>(length.data()), length.size());
+  head += json;
+  to(0, std::as_bytes(std::span(head)));
+  return hash_of(head);
+}
+
+}  // namespace detail
+
+/// A safetensors file, or its bytes in memory, whose header was read and checked.
+///
+/// Memory   the header and what is parsed of it: never more than a fixed multiple of the file's size.
+/// Errors   limber::error naming the path and the tensor
+class tensor_file {
+ public:
+  /// Opens a file.
+  [[nodiscard]] static tensor_file open(std::string path) {
+    auto f = std::make_shared<detail::file>(detail::file::open(std::move(path)));
+    return {f->path(), f->size(), [f](i64 at, std::span<std::byte> to) { f->read(at, to); }};
+  }
+  /// Reads a file's bytes. @param bytes  must outlive this object
+  [[nodiscard]] static tensor_file view(std::span<std::byte const> bytes, std::string name) {
+    return {std::move(name), static_cast<i64>(bytes.size()), [bytes](i64 at, std::span<std::byte> to) {
+              if (!to.empty()) std::memcpy(to.data(), bytes.data() + at, to.size());
+            }};
+  }
+
+  tensor_file(tensor_file&&) = default;
+  tensor_file& operator=(tensor_file&&) = default;
+
+  [[nodiscard]] std::string const& path() const noexcept { return path_; }
+  [[nodiscard]] i64 size() const noexcept { return size_; }
+  [[nodiscard]] std::uint64_t header_hash() const noexcept { return header_hash_; }
+  [[nodiscard]] std::vector<tensor_entry> const& tensors() const noexcept { return header_.tensors; }
+
+  /// The tensor of that name, or nullptr.
+  [[nodiscard]] tensor_entry const* find(std::string_view name) const {
+    auto const at = place_.find(name);
+    return at == place_.end() ? nullptr : &header_.tensors[at->second];
+  }
+  /// A string of the metadata, or nullptr.
+  [[nodiscard]] std::string const* metadata(std::string const& key) const {
+    auto const at = header_.metadata.find(key);
+    return at == header_.metadata.end() ? nullptr : &at->second;
+  }
+  /// How the tensor was kept; nothing in files that others wrote.
+  [[nodiscard]] std::optional<kept> how(tensor_entry const& t) const {
+    if (std::string const* const s = metadata(detail::piece_key(t.name)))
+      for (kept const k : {kept::alike, kept::apart, kept::round, kept::dealt})
+        if (s->starts_with(std::string(name_of(k)) + " ")) return k;
+    return {};
+  }
+
+  /// Bytes [at, at + to.size()) of the tensor's own.
+  void read(tensor_entry const& t, i64 at, std::span<std::byte> to) const { read_(data_ + t.begin + at, to); }
+
+  /// The bytes had another hash when they were written.
+  void expect_hash(tensor_entry const& t, content_hash const& found) const {
+    std::string const* const said = metadata(detail::piece_key(t.name));
+    if (said == nullptr) return;
+    auto const hash =
+        said->size() > 16 ? read_hash(std::string_view(*said).substr(said->size() - 16)) : std::nullopt;
+    if (!hash) detail::corrupt(path_, t.name, text("has no hash, but '", shown(*said), "'"));
+    if (*hash != found.value()) detail::corrupt(path_, t.name, "is not what was saved: its hash differs");
+  }
+
+  /// Reads the tensor through a buffer: calls f(place, bytes) for its portions. Then compares the hash.
+  template <class F>
+  void each_portion(tensor_entry const& t, F const& f) const {
+    content_hash hash;
+    std::vector<std::byte> chunk(std::min(detail::chunk_bytes, static_cast<std::size_t>(t.bytes())));
+    for (i64 at = 0; at < t.bytes(); at += static_cast<i64>(chunk.size())) {
+      chunk.resize(std::min(chunk.size(), static_cast<std::size_t>(t.bytes() - at)));
+      read(t, at, chunk);
+      hash.update(chunk);
+      f(at, std::span<std::byte const>(chunk));
+    }
+    expect_hash(t, hash);
+  }
+  /// Compares every tensor's bytes with its hash.
+  void verify() const {
+    for (auto const& t : tensors()) each_portion(t, [](i64, std::span<std::byte const>) {});
+  }
+
+ private:
+  using reader = std::function<void(i64 at, std::span<std::byte> to)>;
+
+  tensor_file(std::string path, i64 size, reader read)
+      : path_(std::move(path)), size_(size), read_(std::move(read)) {
+    if (size_ < 8) detail::corrupt(path_, {}, text("has ", size_, " bytes, too few for a safetensors file"));
+    std::array<std::byte, 8> length{};
+    read_(0, length);
+    std::uint64_t n = 0;
+    std::memcpy(&n, length.data(), length.size());
+    if (n > static_cast<std::uint64_t>(max_header_bytes))
+      detail::corrupt(path_, {}, text("says its header has ", n, " bytes, more than ", max_header_bytes));
+    if (static_cast<i64>(n) > size_ - 8)
+      detail::corrupt(path_, {}, text("says its header has ", n, " bytes, but ends after ", size_ - 8));
+    data_ = 8 + static_cast<i64>(n);
+    std::string head(static_cast<std::size_t>(data_), '\0');
+    read_(0, std::as_writable_bytes(std::span(head)));
+    header_hash_ = hash_of(head);
+    header_ = detail::parse_header(std::string_view(head).substr(8), size_ - data_, path_);
+    for (std::size_t k = 0; k < header_.tensors.size(); ++k) place_.emplace(header_.tensors[k].name, k);
+  }
+
+  std::string path_;
+  i64 size_ = 0;
+  reader read_;
+  i64 data_ = 8;  // where the data begin
+  std::uint64_t header_hash_ = 0;
+  file_header header_;
+  std::map<std::string_view, std::size_t, std::less<>> place_;
+};
+
+}  // namespace limber::state
