@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// What stands in the store about generations: the keys, and the texts behind them.
+
+#include <limber/core/config.hpp>
+#include <limber/core/error.hpp>
+#include <limber/elastic/detail/store_key.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace limber::elastic {
+
+/// Why a generation ended for a worker.
+enum class ending : std::uint8_t {
+  planned,          ///< agreed among all: a joiner is to come in, somebody leaves
+  lost_connection,  ///< a peer's connection broke
+  deadline          ///< a peer did not come in time
+};
+
+[[nodiscard]] constexpr std::string_view name_of(ending why) noexcept {
+  return why == ending::planned ? "planned" : why == ending::deadline ? "deadline" : "lost_connection";
+}
+
+/// Who is in a generation; the same for all its workers but for `rank`.
+struct roster {
+  i64 generation = 0;            ///< 1, 2, …
+  int rank = -1;                 ///< this worker's
+  std::vector<std::string> ids;  ///< of all workers, in the order of their ranks
+  std::vector<int> old_ranks;    ///< their ranks in the last generation that began; −1 for those who join
+  std::string prefix;            ///< of this generation's rendezvous; never used by another
+  bool planned = false;          ///< nobody was lost when that generation ended
+
+  [[nodiscard]] int size() const noexcept { return static_cast<int>(ids.size()); }
+};
+
+namespace detail {
+
+inline constexpr std::size_t id_limit = 96;
+
+[[nodiscard]] inline bool is_id(std::string_view s) noexcept {
+  return s.size() <= id_limit && is_safe_name(s);
+}
+
+/// Decimal digits alone, without leading zeros, at most 18.
+template <class Integer>
+[[nodiscard]] std::optional<Integer> number_in(std::string_view s) {
+  if (s.empty() || s.size() > 18 || s.front() == '-' || (s.size() > 1 && s.front() == '0'))
+    return std::nullopt;
+  Integer value{};
+  auto const [end, failed] = std::from_chars(s.data(), s.data() + s.size(), value);
+  if (failed != std::errc() || end != s.data() + s.size()) return std::nullopt;
+  return value;
+}
+
+[[nodiscard]] inline std::string members_key(i64 generation) { return text("gen/", generation, "/members"); }
+[[nodiscard]] inline std::string here_key(i64 generation, std::string const& id) {
+  return text("gen/", generation, "/here/", id);
+}
+[[nodiscard]] inline std::string left_key(i64 generation, std::string const& id) {
+  return text("gen/", generation, "/left/", id);
+}
+[[nodiscard]] inline std::string ready_key(i64 generation, std::string const& id) {
+  return text("gen/", generation, "/ready/", id);
+}
+[[nodiscard]] inline std::string verdict_key(i64 generation) { return text("gen/", generation, "/verdict"); }
+[[nodiscard]] inline std::string join_key(std::string const& id) { return "join/" + id; }
+[[nodiscard]] inline std::string alive_key(std::string const& id) { return "alive/" + id; }
+
+/// All keys of a store, sorted by what they mean. Keys that mean nothing are left out.
+struct overview {
+  struct generation {
+    std::set<std::string> here;   ///< who came to the meeting that decides it
+    std::set<std::string> left;   ///< who said before it that they leave
+    bool decided = false;         ///< who is in
+    std::set<std::string> ready;  ///< who read the decision
+    bool judged = false;          ///< whether it begins
+  };
+
+  std::map<i64, generation> generations;
+  std::set<std::string> joining;
+  std::set<std::string> alive;
+
+  /// The newest generation that was decided, 0 if none.
+  [[nodiscard]] i64 latest() const noexcept {
+    for (auto at = generations.rbegin(); at != generations.rend(); ++at)
+      if (at->second.decided) return at->first;
+    return 0;
+  }
+  [[nodiscard]] generation const& of(i64 g) const {
+    static generation const none{};
+    auto const at = generations.find(g);
+    return at == generations.end() ? none : at->second;
+  }
+};
+
+[[nodiscard]] inline overview overview_of(std::vector<std::string> const& keys) {
+  overview out;
+  for (std::string const& key : keys) {
+    std::string_view rest = key;
+    auto const part = [&rest] {
+      std::size_t const slash = rest.find('/');
+      std::string_view const head = rest.substr(0, slash);
+      rest.remove_prefix(slash == std::string_view::npos ? rest.size() : slash + 1);
+      return head;
+    };
+    std::string_view const room = part();
+    if (room == "join" || room == "alive") {
+      if (is_id(rest)) (room == "join" ? out.joining : out.alive).emplace(rest);
+      continue;
+    }
+    auto const g = room == "gen" ? number_in<i64>(part()) : std::nullopt;
+    if (!g || *g < 1) continue;
+    std::string_view const what = part();
+    if (what == "members" && rest.empty()) out.generations[*g].decided = true;
+    if (what == "verdict" && rest.empty()) out.generations[*g].judged = true;
+    if (what == "ready" && is_id(rest)) out.generations[*g].ready.emplace(rest);
+    if (what == "here" && is_id(rest)) out.generations[*g].here.emplace(rest);
+    if (what == "left" && is_id(rest)) out.generations[*g].left.emplace(rest);
+  }
+  return out;
+}
+
+/// Takes a text apart, line by line.
+class lines {
+ public:
+  explicit lines(std::string_view text) : rest_(text) {}
+
+  [[nodiscard]] bool done() const noexcept { return rest_.empty(); }
+
+  /// What follows `word` and a space in the next line; nothing if it is another line.
+  [[nodiscard]] std::optional<std::string_view> after(std::string_view word) {
+    std::size_t const end = rest_.find('\n');
+    if (end == std::string_view::npos || end <= word.size() || rest_.compare(0, word.size(), word) != 0 ||
+        rest_[word.size()] != ' ')
+      return std::nullopt;
+    auto const found = rest_.substr(word.size() + 1, end - word.size() - 1);
+    rest_.remove_prefix(end + 1);
+    return found;
+  }
+
+ private:
+  std::string_view rest_;
+};
+
+/// What a worker says when it comes to the meeting after a generation.
+struct presence {
+  ending why = ending::planned;
+  std::vector<int> suspects;  ///< ranks of the generation that ended
+};
+
+[[nodiscard]] inline std::string text_of(presence const& p) {
+  std::string out = text("why ", name_of(p.why), "\n");
+  for (int const r : p.suspects) out += text("suspect ", r, "\n");
+  return out;
+}
+
+/// Nothing if the text is none of ours, or suspects a rank that is not below `size`.
+[[nodiscard]] inline std::optional<presence> presence_in(std::string_view from, int size) {
+  lines in(from);
+  presence out;
+  auto const why = in.after("why");
+  bool known = false;
+  for (ending const e : {ending::planned, ending::lost_connection, ending::deadline})
+    if (why && *why == name_of(e)) {
+      out.why = e;
+      known = true;
+    }
+  if (!known) return std::nullopt;
+  while (!in.done()) {
+    auto const word = in.after("suspect");
+    auto const rank = word ? number_in<int>(*word) : std::nullopt;
+    if (!rank || *rank >= size || out.suspects.size() >= static_cast<std::size_t>(size)) return std::nullopt;
+    out.suspects.push_back(*rank);
+  }
+  return out;
+}
+
+/// Whether a generation began, or was void because not all of its workers read the decision in time.
+enum class verdict : std::uint8_t { begun, is_void };
+
+[[nodiscard]] inline std::string text_of(verdict v) { return v == verdict::begun ? "begun" : "void"; }
+
+[[nodiscard]] inline std::optional<verdict> verdict_in(std::string_view from) {
+  for (verdict const v : {verdict::begun, verdict::is_void})
+    if (from == text_of(v)) return v;
+  return std::nullopt;
+}
+
+/// The decision about a generation, as it is put into the store.
+[[nodiscard]] inline std::string text_of(roster const& r, std::uint64_t nonce) {
+  std::string out = text("generation ", r.generation, "\nnonce ", nonce % 1'000'000'000'000'000'000u,
+                         "\nplanned ", r.planned ? 1 : 0, "\n");
+  for (std::size_t k = 0; k < r.ids.size(); ++k) {
+    if (r.old_ranks[k] < 0)
+      out += text("joiner ", r.ids[k], "\n");
+    else
+      out += text("member ", r.ids[k], " ", r.old_ranks[k], "\n");
+  }
+  return out;
+}
+
+/// Nothing unless the text is the decision about `generation`, in every detail. The rank stays −1.
+[[nodiscard]] inline std::optional<roster> roster_in(std::string_view from, i64 generation) {
+  auto const number = [](std::optional<std::string_view> word) {
+    return word ? number_in<i64>(*word) : std::nullopt;
+  };
+  lines in(from);
+  roster out;
+  auto const g = number(in.after("generation")), nonce = number(in.after("nonce")),
+             planned = number(in.after("planned"));
+  if (!g || *g != generation || !nonce || !planned || *planned > 1) return std::nullopt;
+  out.generation = generation;
+  out.planned = *planned == 1;
+  out.prefix = text("gen-", generation, "-", *nonce);
+  std::set<std::string_view> distinct;
+  int last = -1;  // old ranks rise, and joiners come last
+  while (!in.done()) {
+    std::string_view id;
+    int old_rank = -1;
+    if (auto const member = in.after("member")) {
+      std::size_t const space = member->find(' ');
+      if (space == std::string_view::npos) return std::nullopt;
+      auto const r = number_in<int>(member->substr(space + 1));
+      bool const rises = out.old_ranks.empty() || (out.old_ranks.back() >= 0 && r && *r > last);
+      if (!r || !rises) return std::nullopt;
+      id = member->substr(0, space);
+      last = old_rank = *r;
+    } else if (auto const joiner = in.after("joiner")) {
+      id = *joiner;
+    }
+    if (!is_id(id) || !distinct.insert(id).second) return std::nullopt;
+    out.ids.emplace_back(id);
+    out.old_ranks.push_back(old_rank);
+  }
+  if (out.ids.empty()) return std::nullopt;
+  return out;
+}
+
+}  // namespace detail
+}  // namespace limber::elastic

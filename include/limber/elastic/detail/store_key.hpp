@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// What a key and a value of a store may be, and how a store's failures read.
+
+#include <limber/core/error.hpp>
+
+#include <cerrno>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace limber::elastic {
+
+/// Longest key, in characters.
+inline constexpr std::size_t store_key_limit = 200;
+
+/// Longest value, in bytes.
+inline constexpr std::size_t store_value_limit = std::size_t{1} << 20;
+
+/// Most keys that `list` returns; more are an error.
+inline constexpr std::size_t store_list_limit = std::size_t{1} << 15;
+
+namespace detail {
+
+/// Letters, digits, ".", "_" and "-", whatever the locale.
+[[nodiscard]] constexpr bool is_safe(char c) noexcept {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+         c == '-';
+}
+
+/// Safe characters, at least one, the first no "." : a part of a key between slashes.
+[[nodiscard]] constexpr bool is_safe_name(std::string_view s) noexcept {
+  if (s.empty() || s.front() == '.') return false;
+  for (char const c : s)
+    if (!is_safe(c)) return false;
+  return true;
+}
+
+[[nodiscard]] constexpr bool is_key(std::string_view s) noexcept {
+  if (s.size() > store_key_limit) return false;
+  for (;;) {
+    std::size_t const slash = s.find('/');
+    if (!is_safe_name(s.substr(0, slash))) return false;
+    if (slash == std::string_view::npos) return true;
+    s.remove_prefix(slash + 1);
+  }
+}
+
+/// Untrusted text, fit for a message.
+[[nodiscard]] inline std::string printable(std::string_view s) {
+  std::string out;
+  for (char const c : s.substr(0, store_key_limit)) out += c >= ' ' && c <= '~' ? c : '?';
+  if (s.size() > store_key_limit) out += "...";
+  return out;
+}
+
+inline void expect_key(std::string_view call, std::string_view key) {
+  expects(
+      is_key(key), "store: ", call, ": the key \"", printable(key), "\" must have 1 to ", store_key_limit,
+      " letters, digits, '.', '_' or '-', in parts separated by single slashes that do not begin with '.'");
+}
+
+inline void expect_value(std::string_view call, std::string_view key, std::string_view value) {
+  expects(value.size() <= store_value_limit, "store: ", call, ": the value of \"", key, "\" has ",
+          value.size(), " bytes, at most ", store_value_limit, " are allowed");
+}
+
+/// The code of entries that no store put there.
+inline constexpr int foreign_entry = EBADMSG;
+
+[[nodiscard]] inline error store_error(std::string_view call, std::string_view key, std::string_view what,
+                                       int code) {
+  std::string reason = text("\"", key, "\": ", what);
+  if (code != 0 && code != foreign_entry) reason += ": " + std::generic_category().message(code);
+  return error({"store", std::string(call), code, -1, {}, reason});
+}
+
+}  // namespace detail
+}  // namespace limber::elastic

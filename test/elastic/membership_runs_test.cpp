@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// labels: unit property memory
+// optimize: 0
+// timeout: 120
+#define BOOST_TEST_MODULE limber.elastic.membership_runs
+#include <boost/test/unit_test.hpp>
+
+#include <elastic/virtual_workers.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdlib>
+#include <limits>
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace limber::elastic::test {
+namespace {
+
+constexpr double never = std::numeric_limits<double>::infinity();
+
+std::vector<int> workers_of(history const& h, roster const& r) {
+  std::vector<int> out;
+  for (std::string const& id : r.ids) out.push_back(h.worker_of.contains(id) ? h.worker_of.at(id) : -1);
+  return out;
+}
+
+// What must hold whatever happens. Returns what does not, in words.
+std::string wrong(history const& h) {
+  if (!h.failures.empty()) return h.failures.front();
+  std::set<std::string> prefixes;
+  roster const* before = nullptr;
+  for (auto const& [g, seen] : h.seen) {
+    std::string const at = text("generation ", g, ": ");
+    roster const& r = seen.front().second;
+    std::set<int> ranks;
+    for (auto const& [worker, other] : seen) {
+      if (other.ids != r.ids || other.old_ranks != r.old_ranks || other.prefix != r.prefix ||
+          other.planned != r.planned || other.generation != g)
+        return at + "two rosters";
+      if (!ranks.insert(other.rank).second) return at + "one rank twice";
+    }
+    if (!prefixes.insert(r.prefix).second) return at + "a prefix again";
+    if (std::set(r.ids.begin(), r.ids.end()).size() != r.ids.size()) return at + "one id twice";
+    int last = -1;
+    bool joining = false;
+    for (std::size_t k = 0; k < r.ids.size(); ++k) {
+      int const old = r.old_ranks[k];
+      if (old < 0) {
+        if (joining && r.ids[k] < r.ids[k - 1]) return at + "joiners out of order";
+        joining = true;
+        continue;
+      }
+      if (joining || old <= last) return at + "survivors out of order";
+      last = old;
+      if (before && before->generation == g - 1 &&
+          (old >= before->size() || before->ids[static_cast<std::size_t>(old)] != r.ids[k]))
+        return at + "a survivor with another's old rank";
+    }
+    if (r.planned && before && before->generation == g - 1 && g > 1) {
+      // Whoever is missing must have left.
+      for (std::string const& id : before->ids)
+        if (std::find(r.ids.begin(), r.ids.end(), id) == r.ids.end() &&
+            std::find(h.leavers.begin(), h.leavers.end(), id) == h.leavers.end())
+          return at + "planned, and yet a worker is missing";
+    }
+    before = &r;
+  }
+  for (auto const& [key, times] : h.wins)
+    if (key.ends_with("/members") && times != 1) return text(key, " decided ", times, " times");
+  std::set<std::string> kept;
+  for (std::string const& key : h.keys)
+    if (key.starts_with("gen/")) kept.insert(key.substr(0, key.find('/', 4)));
+  if (kept.size() > 4) return text(kept.size(), " generations are kept");
+  return {};
+}
+
+// The first step, or connection, after `from` of a generation without those who are dead by then; infinity if
+// there is none.
+double first_step_after(history const& h, std::vector<fate> const& fates, double from) {
+  double first = never;
+  for (auto const& step : h.steps) {
+    if (step.when < from || step.when >= first) continue;
+    auto const members = workers_of(h, h.seen.at(step.generation).front().second);
+    if (std::none_of(members.begin(), members.end(),
+                     [&](int w) { return w < 0 || fates[static_cast<std::size_t>(w)].dies <= from; }))
+      first = step.when;
+  }
+  return first;
+}
+
+// At the end all who live and have not left train in one generation. Returns what is wrong.
+std::string apart_at_end(history const& h, std::vector<fate> const& fates, double end) {
+  std::set<int> expected;
+  for (std::size_t w = 0; w < fates.size(); ++w)
+    if (fates[w].dies >= end && fates[w].leaves >= end) expected.insert(static_cast<int>(w));
+  if (expected.empty()) return {};
+  if (h.seen.empty()) return "nobody ever came in";
+  i64 const last = h.seen.rbegin()->first;
+  auto const members = workers_of(h, h.seen.rbegin()->second.front().second);
+  if (std::set(members.begin(), members.end()) != expected)
+    return text("the last generation, ", last, ", has ", members.size(), " workers, not ", expected.size());
+  std::set<int> trained;
+  for (auto const& step : h.steps)
+    if (step.generation == last && step.when > end - 3) trained.insert(step.worker);
+  return trained == expected ? "" : text("only ", trained.size(), " workers train at the end");
+}
+
+struct dice {
+  std::mt19937_64 random;
+  double operator()(double from, double to) {
+    return from + (to - from) * static_cast<double>(random() % 1'000'000) / 1'000'000;
+  }
+  int below(int n) { return static_cast<int>(random() % static_cast<std::uint64_t>(n)); }
+};
+
+int seeds() {
+  char const* const given = std::getenv("LIMBER_TEST_SEEDS");
+  return given ? std::atoi(given) : 120;
+}
+
+std::string about(std::vector<fate> const& fates) {
+  std::string out;
+  for (fate const& f : fates) {
+    out += text("\n  starts ", f.starts);
+    if (f.dies < never) out += text(" dies ", f.dies);
+    if (f.sleeps < never) out += text(" sleeps ", f.sleeps, "-", f.wakes);
+    if (f.leaves < never) out += text(" leaves ", f.leaves);
+  }
+  return out;
+}
+
+}  // namespace
+
+// Deaths at any moment, two close together, the lowest rank among them, also while starting and joining.
+BOOST_AUTO_TEST_CASE(after_deaths_the_survivors_go_on_in_time) {
+  double worst = 0;
+  for (int seed = 1; seed <= seeds(); ++seed) {
+    dice roll{std::mt19937_64(static_cast<std::uint64_t>(seed))};
+    // Workers 1 and 2 are there from the start and live: somebody is left to go on.
+    int const workers = 3 + roll.below(4);
+    std::vector<fate> fates(static_cast<std::size_t>(workers));
+    for (int w = 0; w < workers; ++w)
+      fates[static_cast<std::size_t>(w)].starts = w > 2 && roll.below(3) == 0 ? roll(3, 30) : roll(0, 0.5);
+    settings const s{.end = 75, .latency = roll(0, 0.03), .seed = static_cast<std::uint64_t>(seed)};
+    double const first = roll(0, 30);
+    double last = 0;
+    for (int w = 0; w < workers; w += w == 0 ? 3 : 1)
+      if (roll.below(2) == 0)
+        fates[static_cast<std::size_t>(w)].dies = first + (roll.below(2) == 0 ? roll(0, 1.5) : roll(0, 10));
+    for (fate const& f : fates)
+      if (f.dies < never) last = std::max(last, f.dies);
+    auto const h = run(fates, s);
+    BOOST_TEST(wrong(h) == "", "seed " << seed << ": " << wrong(h) << about(fates));
+    BOOST_TEST(apart_at_end(h, fates, s.end) == "",
+               "seed " << seed << ": " << apart_at_end(h, fates, s.end) << about(fates));
+    BOOST_TEST(h.fenced.empty(),
+               "seed " << seed << ": " << h.fenced.size() << " fenced, nobody slept" << about(fates));
+    // Nothing to go on with before the run has begun.
+    if (h.steps.empty() || last < h.steps.front().when) continue;
+    double const took = first_step_after(h, fates, last) - last;
+    worst = std::max(worst, took);
+    BOOST_TEST(took <= s.deadline + 2, "seed " << seed << ": took " << took << " s" << about(fates));
+  }
+  BOOST_TEST_MESSAGE("worst recovery " << worst << " s");
+}
+
+// Sleepers, leavers, joiners and deaths: who wakes too late is fenced, and all who live end up together.
+BOOST_AUTO_TEST_CASE(sleepers_are_fenced_and_come_back) {
+  int fences = 0;
+  for (int seed = 1; seed <= seeds(); ++seed) {
+    dice roll{std::mt19937_64(static_cast<std::uint64_t>(seed) + 100'000)};
+    std::vector<fate> fates(static_cast<std::size_t>(2 + roll.below(5)));
+    for (fate& f : fates) {
+      f.starts = roll.below(3) == 0 ? roll(3, 40) : roll(0, 0.5);
+      if (roll.below(2) == 0) {
+        f.sleeps = roll(0, 40);
+        f.wakes = f.sleeps + (roll.below(3) == 0 ? roll(0, 2) : roll(0, 25));
+      }
+      if (roll.below(5) == 0) f.leaves = roll(5, 40);
+      if (roll.below(5) == 0) f.dies = roll(0, 40);
+    }
+    settings const s{.end = 110, .latency = roll(0, 0.03), .seed = static_cast<std::uint64_t>(seed)};
+    auto const h = run(fates, s);
+    fences += static_cast<int>(h.fenced.size());
+    BOOST_TEST(wrong(h) == "", "seed " << seed << ": " << wrong(h) << about(fates));
+    BOOST_TEST(apart_at_end(h, fates, s.end) == "",
+               "seed " << seed << ": " << apart_at_end(h, fates, s.end) << about(fates));
+  }
+  BOOST_TEST(fences > seeds() / 4);
+}
+
+}  // namespace limber::elastic::test
