@@ -3,34 +3,16 @@
 /// @file
 /// The smallest whole program: a hand-written trainer and the ten lines that make it distributed.
 
+#include "line.hpp"
+
 #include <limber/limber.hpp>
 
-#include <cmath>
 #include <cstdio>
-#include <span>
-#include <vector>
 
 namespace {
 
-// The trainer: a straight line through noisy points, y = 3x − 1. It knows nothing of workers.
-struct line {
-  std::vector<float> w{0, 0}, gradient{0, 0};
-
-  [[nodiscard]] std::vector<limber::tensor> parameters() { return {{"line", w, gradient}}; }
-
-  // Mean gradient of the squared error over `batch`.
-  void backward(std::span<limber::i64 const> batch) {
-    for (limber::i64 i : batch) {
-      float const x = static_cast<float>(i % 100) / 100;
-      float const error = w[0] * x + w[1] - (3 * x - 1 + 0.1f * std::sin(static_cast<float>(i)));
-      gradient[0] += error * x / static_cast<float>(batch.size());
-      gradient[1] += error / static_cast<float>(batch.size());
-    }
-  }
-};
-
 float train(limber::threads::communicator& comm) {
-  line model;
+  example::line model;
   // [readme-begin]
   using namespace limber::literals;
   auto scale = limber::dynamic_sgd(/*base_lr=*/0.1, /*base_batch=*/64);  // follows the batch, no spike
@@ -50,7 +32,7 @@ float train(limber::threads::communicator& comm) {
   opt.finish();
   // [readme-end]
   if (comm.rank() == 0) std::printf("y = %.2f x %+.2f\n", model.w[0], model.w[1]);
-  return std::abs(model.w[0] - 3) + std::abs(model.w[1] + 1);
+  return model.error();
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
+// sanitizers: no
 // needs: Eigen3 ZLIB
 #define BOOST_TEST_MODULE limber.examples.model
 #include "../../examples/language_model/model.hpp"

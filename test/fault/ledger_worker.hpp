@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// A worker whose model is a ledger of the samples that it consumed, and that may die in any operation.
+
+#include "../../examples/elastic_processes/history.hpp"
+
+#include <limber/comm/gloo.hpp>
+#include <limber/core/clock.hpp>
+#include <limber/elastic/session.hpp>
+#include <limber/limber.hpp>
+
+#include <support/processes.hpp>
+#include <sys/time.h>
+
+#include <chrono>
+#include <concepts>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace limber::test {
+
+inline constexpr double fault_deadline = 1;
+inline constexpr std::uint64_t ledger_seed = 3;
+
+enum class training_kind { allreduce, accumulation, shards, local };
+
+/// One weight for each sample of each epoch: 1 once it is consumed (above 0 where models are averaged); and
+/// some more whose bits depend on the order of all that was added.
+struct ledger_model {
+  static constexpr i64 samples = 384, epochs = 2, batch = 16;
+  static constexpr std::size_t entries = 768, others = 64, length = entries + others;
+
+  std::vector<float> w = std::vector<float>(entries), g = std::vector<float>(entries);
+  std::vector<float> v = std::vector<float>(others, 1), h = std::vector<float>(others);
+
+  // Σ g / Σ b at rate b: a whole call adds 1 to each of its samples.
+  [[nodiscard]] std::vector<group<sgd>> groups(double rate) {
+    return {{{{"ledger", w, g}}, sgd{}, 1.0}, {{{"others", v, h}}, sgd{.momentum = 0.9}, 0.02 / rate}};
+  }
+  void backward(elastic::hand const& hand) {
+    for (i64 const s : hand.samples) {
+      g[static_cast<std::size_t>(hand.epoch * samples + s)] -= 1;
+      for (std::size_t k = 0; k < others; ++k) {
+        float const x = 1 + static_cast<float>((static_cast<std::size_t>(s) * 37 + k * 11) % 101) / 101;
+        h[k] += math::mul(x, math::sub(math::mul(x, v[k]), 0.5f));
+      }
+    }
+  }
+};
+
+/// Ends or stops its process at a given operation; or the worker fails to connect once, and too late.
+struct tripwire {
+  enum class kind { none, kill, kill_inside, stop, connects_late } what = kind::none;
+  i64 operations = 0;    ///< until then, counted from 1; 0: never
+  int microseconds = 0;  ///< from the beginning of the operation to the end of the process
+};
+
+/// Gloo's communicator with a wire through each operation.
+class wired : public gloo::communicator {
+ public:
+  wired(gloo::communicator inner, tripwire* wire, voice const* say, i64 generation)
+      : gloo::communicator(std::move(inner)), wire_(wire), say_(say), generation_(generation) {}
+
+  gloo::request all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
+    tread();
+    return gloo::communicator::all_reduce(in, out, how);
+  }
+  gloo::request all_gather(const_tensor_view in, tensor_view out) {
+    tread();
+    return gloo::communicator::all_gather(in, out);
+  }
+  gloo::request broadcast(tensor_view data, int root) {
+    tread();
+    return gloo::communicator::broadcast(data, root);
+  }
+  void barrier() {
+    tread();
+    gloo::communicator::barrier();
+  }
+
+  [[nodiscard]] static std::string exact(double seconds) {
+    char digits[32];
+    std::snprintf(digits, sizeof digits, "%.6f", seconds);
+    return digits;
+  }
+
+ private:
+  void tread() {
+    if (--wire_->operations == 0) go();
+  }
+  void go() {
+    bool const stops = wire_->what == tripwire::kind::stop;
+    (*say_)(text(stops ? "stops " : "dies ", exact(steady_seconds()), " ", generation_));
+    if (wire_->what == tripwire::kind::kill_inside) {
+      // SIGALRM ends a process as suddenly.
+      itimerval const soon{{0, 0}, {0, 1 + wire_->microseconds}};
+      ::setitimer(ITIMER_REAL, &soon, nullptr);
+    } else {
+      ::raise(stops ? SIGSTOP : SIGKILL);
+    }
+  }
+
+  tripwire* wire_;
+  voice const* say_;
+  i64 generation_;
+};
+
+/// What else a worker does: before it trains, and after steps that stand.
+struct nothing_else {
+  void begin(auto&, auto&, elastic::dealer&) {}
+  void stepped(auto&, auto&, elastic::dealer&) {}
+};
+
+template <class Strategy, class Else = nothing_else>
+void train_ledger(std::filesystem::path const& folder, int id, int workers, Strategy strategy,
+                  any_policy const& batch, tripwire wire, int pause, voice const& say, Else other = {}) {
+  example::diary book(folder / "diaries" / text("w", id, ".txt"));
+  elastic::directory_store store(folder / "store");
+  elastic::session_options how{.name = text("w", id)};
+  how.look_every = 4;
+  how.membership = {.deadline = fault_deadline, .grace = 0.2, .suspicion = 0.05, .min_workers = workers};
+  how.membership.settle = 0.05;
+  how.membership.beat_every = 0.1;
+  how.membership.join_deadline = 5;
+  how.membership.poll.every = 0.005;
+  how.tell = [&](std::string const& line) {
+    if (std::getenv("LIMBER_TELL"))
+      std::fprintf(stderr, "%.3f w%d: %s\n", steady_seconds(), id, line.c_str());
+    if (line.find("without this worker") != std::string::npos) say("fenced 0 0");
+  };
+  elastic::session run(
+      store,
+      [&](elastic::roster const& r) {
+        if (wire.what == tripwire::kind::connects_late) {
+          wire.what = tripwire::kind::none;
+          std::this_thread::sleep_for(std::chrono::duration<double>(1.5 * fault_deadline));
+          throw error({"gloo", "bootstrap", 0, -1, {}, "it was too late"});
+        }
+        return wired(gloo::communicator(r.rank, r.size(), gloo::file_rendezvous(folder / "mesh"),
+                                        {.deadline = fault_deadline,
+                                         .meeting = fault_deadline,
+                                         .prefix = r.prefix,
+                                         .host = "127.0.0.1"}),
+                     &wire, &say, r.generation);
+      },
+      how);
+  ledger_model m;
+  options o;
+  o.batch = batch;
+  o.epoch_size = ledger_model::samples;
+  o.gradient = gradient_is::sum;
+  o.buckets.first_bytes = o.buckets.bytes = 512;
+  auto rate = static_cast<double>(ledger_model::batch);
+  if constexpr (std::same_as<Strategy, sync::allreduce>) rate *= static_cast<double>(strategy.period);
+  optimizer opt{m.groups(rate), rate, strategy, run.communicator(), o};
+  elastic::dealer samples(ledger_model::samples, ledger_seed);
+
+  other.begin(run, opt, samples);
+
+  i64 entered = 0, stepped = 0;
+  run.train(
+      opt, samples,
+      [&] {
+        auto const& now = run.now();
+        if (std::exchange(entered, now.generation) != now.generation) {
+          auto const& at = samples.position();
+          book.note(example::entered{now.generation, opt.now().samples, at.epoch, at.cursor, samples.owed()});
+        }
+        return samples.epoch() >= ledger_model::epochs;
+      },
+      [&](elastic::hand const& h) {
+        book.note(run.now().generation, opt.now().calls + 1, h);
+        m.backward(h);
+        std::this_thread::sleep_for(std::chrono::milliseconds(pause));
+      },
+      [&](step_report const&) {
+        i64 const g = run.now().generation;
+        other.stepped(run, opt, samples);
+        if (std::exchange(stepped, g) != g) say(text("first ", wired::exact(steady_seconds()), " ", g));
+      });
+  book.note(example::finished{run.now().generation, opt.now().samples, 0, 0, 0});
+  std::string all = "model ";
+  all.append(reinterpret_cast<char const*>(m.w.data()), m.w.size() * sizeof(float));
+  all.append(reinterpret_cast<char const*>(m.v.data()), m.v.size() * sizeof(float));
+  say(all);
+}
+
+inline void work_on_ledger(std::filesystem::path const& folder, int id, int workers, training_kind what,
+                           tripwire const& wire, int pause, voice const& say) {
+  i64 const b = ledger_model::batch;
+  switch (what) {
+    case training_kind::allreduce:
+      return train_ledger(folder, id, workers, sync::allreduce{}, fixed{b}, wire, pause, say);
+    case training_kind::accumulation:
+      return train_ledger(folder, id, workers, sync::allreduce{.period = 3}, fixed{b}, wire, pause, say);
+    case training_kind::shards:
+      return train_ledger(folder, id, workers, sync::allreduce{}, logical_shards{4, b / 4}, wire, pause, say);
+    case training_kind::local:
+      return train_ledger(folder, id, workers, sync::local{.period = 4}, fixed{b}, wire, pause, say);
+  }
+}
+
+}  // namespace limber::test
