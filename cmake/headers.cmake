@@ -20,7 +20,26 @@ set(LIMBER_HEADERS
     limber/batch/speed.hpp
     limber/comm/checked.hpp
     limber/comm/collective.hpp
+    limber/comm/detail/gloo_calls.hpp
+    limber/comm/detail/gloo_group.hpp
+    limber/comm/detail/gloo_letters.hpp
+    limber/comm/detail/gloo_mailbox.hpp
+    limber/comm/detail/gloo_meeting.hpp
+    limber/comm/detail/gloo_mesh.hpp
+    limber/comm/detail/gloo_messages.hpp
+    limber/comm/detail/gloo_operation.hpp
+    limber/comm/detail/gloo_options.hpp
+    limber/comm/detail/gloo_post.hpp
+    limber/comm/detail/gloo_store.hpp
+    limber/comm/detail/gloo_watch.hpp
     limber/comm/detail/host_collective.hpp
+    limber/comm/detail/mpi_communicator.hpp
+    limber/comm/detail/mpi_engine.hpp
+    limber/comm/detail/mpi_group.hpp
+    limber/comm/detail/mpi_letters.hpp
+    limber/comm/detail/mpi_mailbox.hpp
+    limber/comm/detail/mpi_options.hpp
+    limber/comm/detail/mpi_reduction.hpp
     limber/comm/detail/nccl_birth.hpp
     limber/comm/detail/nccl_board.hpp
     limber/comm/detail/nccl_bootstrap.hpp
@@ -31,6 +50,8 @@ set(LIMBER_HEADERS
     limber/comm/detail/nccl_operation.hpp
     limber/comm/detail/nccl_registration.hpp
     limber/comm/detail/nccl_staging.hpp
+    limber/comm/detail/reproducible_codec.hpp
+    limber/comm/detail/reproducible_sums.hpp
     limber/comm/detail/signature.hpp
     limber/comm/detail/threads_group.hpp
     limber/comm/detail/threads_hub.hpp
@@ -38,8 +59,11 @@ set(LIMBER_HEADERS
     limber/comm/detail/threads_record.hpp
     limber/comm/detail/threads_shrink.hpp
     limber/comm/detail/ticket.hpp
+    limber/comm/gloo.hpp
     limber/comm/launch.hpp
+    limber/comm/mpi.hpp
     limber/comm/nccl.hpp
+    limber/comm/reproducible.hpp
     limber/comm/self.hpp
     limber/comm/threads.hpp
     limber/core/clock.hpp
@@ -47,15 +71,32 @@ set(LIMBER_HEADERS
     limber/core/dtype.hpp
     limber/core/error.hpp
     limber/core/fingerprint.hpp
+    limber/core/fixed_point.hpp
     limber/core/kinds.hpp
     limber/core/math.hpp
     limber/core/noise.hpp
     limber/core/norm.hpp
+    limber/core/piece.hpp
     limber/core/progress.hpp
     limber/core/random.hpp
+    limber/core/state_piece.hpp
     limber/core/tensor.hpp
     limber/core/units.hpp
     limber/core/version.hpp
+    limber/elastic/dealer.hpp
+    limber/elastic/detail/ballot.hpp
+    limber/elastic/detail/candidacy.hpp
+    limber/elastic/detail/folder.hpp
+    limber/elastic/detail/meeting.hpp
+    limber/elastic/detail/membership_options.hpp
+    limber/elastic/detail/notes.hpp
+    limber/elastic/detail/pulse.hpp
+    limber/elastic/detail/store_key.hpp
+    limber/elastic/detail/watch.hpp
+    limber/elastic/membership.hpp
+    limber/elastic/session.hpp
+    limber/elastic/store.hpp
+    limber/elastic/stretch.hpp
     limber/fuse/bucket_plan.hpp
     limber/fuse/executor.hpp
     limber/fuse/functors.hpp
@@ -77,8 +118,11 @@ set(LIMBER_HEADERS
     limber/optimizer/handover.hpp
     limber/optimizer/open_call.hpp
     limber/optimizer/options.hpp
+    limber/optimizer/pieces.hpp
     limber/optimizer/planning.hpp
+    limber/optimizer/recovery.hpp
     limber/optimizer/registry.hpp
+    limber/optimizer/report.hpp
     limber/rule/adagrad.hpp
     limber/rule/adam.hpp
     limber/rule/adamw.hpp
@@ -136,8 +180,25 @@ set(LIMBER_HEADERS
     limber/sim/run.hpp
     limber/sim/sim.hpp
     limber/sim/worker.hpp
+    limber/state/combine.hpp
+    limber/state/content_hash.hpp
+    limber/state/file.hpp
+    limber/state/folder.hpp
+    limber/state/header.hpp
+    limber/state/json.hpp
+    limber/state/latest.hpp
+    limber/state/load.hpp
+    limber/state/manifest.hpp
+    limber/state/pattern.hpp
+    limber/state/save.hpp
+    limber/state/stamp.hpp
+    limber/state/state.hpp
+    limber/state/tensor_file.hpp
+    limber/state/together.hpp
+    limber/state/trouble.hpp
     limber/sync/asynchronous_elastic.hpp
     limber/sync/asynchronous_gossip.hpp
+    limber/sync/bucket_sum.hpp
     limber/sync/delayed.hpp
     limber/sync/elastic.hpp
     limber/sync/error_feedback.hpp
@@ -164,6 +225,9 @@ set(LIMBER_HEADERS
 
 set(LIMBER_CUDA_HEADERS
     limber/cuda/advance.hpp
+    limber/cuda/codec.cuh
+    limber/cuda/codec.hpp
+    limber/cuda/codec_body.hpp
     limber/cuda/completion.hpp
     limber/cuda/cuda_device.cuh
     limber/cuda/device_block.hpp

@@ -22,9 +22,18 @@ set(LIMBER_CUDA_ARCHITECTURES AUTO CACHE STRING
 set(LIMBER_WITH_SIM ${limber_default} CACHE STRING "limber::sim, where Boost.Context is found: AUTO, ON or OFF")
 set_property(CACHE LIMBER_WITH_SIM PROPERTY STRINGS AUTO ON OFF)
 
+set(LIMBER_WITH_STATE ${limber_default} CACHE STRING "limber::state, where nlohmann-json is found: AUTO, ON or OFF")
+set_property(CACHE LIMBER_WITH_STATE PROPERTY STRINGS AUTO ON OFF)
+
+set(LIMBER_WITH_MPI ${limber_default} CACHE STRING "limber::mpi, where an MPI is found: AUTO, ON or OFF")
+set_property(CACHE LIMBER_WITH_MPI PROPERTY STRINGS AUTO ON OFF)
+
 option(LIMBER_WITH_NCCL "Provide limber::nccl" OFF)
 
-foreach(engine MPI GLOO TORCH)
+set(LIMBER_WITH_GLOO ${limber_default} CACHE STRING "limber::gloo, where Gloo is found: AUTO, ON or OFF")
+set_property(CACHE LIMBER_WITH_GLOO PROPERTY STRINGS AUTO ON OFF)
+
+foreach(engine TORCH)
   option(LIMBER_WITH_${engine} "Not part of ${PROJECT_VERSION} yet" OFF)
   if(LIMBER_WITH_${engine})
     message(FATAL_ERROR "limber: LIMBER_WITH_${engine}=ON, but this engine is not part of ${PROJECT_VERSION} yet")

@@ -61,6 +61,10 @@ has() {
     json) has_header nlohmann/json.hpp ;;
     zlib) has_header zlib.h ;;
     gnuplot) command -v gnuplot >/dev/null ;;
+    gloo) has_header gloo/allreduce.h ;;
+    mpi) command -v mpicxx >/dev/null && command -v mpiexec >/dev/null ;;
+    mpich) command -v mpicxx.mpich >/dev/null ;;
+    mpich-launcher) command -v mpiexec.mpich >/dev/null ;;
     benchmark) has_header benchmark/benchmark.h ;;
     *) die "set-up: nothing is known of '$1'" ;;
   esac
@@ -77,6 +81,10 @@ describe() {
     json) echo 'nlohmann-json' nlohmann-json3-dev ;;
     zlib) echo 'zlib' zlib1g-dev ;;
     gnuplot) echo 'gnuplot' gnuplot-nox ;;
+    gloo) echo 'Gloo' libgloo-dev ;;
+    mpi) echo 'Open MPI' libopenmpi-dev ;;
+    mpich) echo 'MPICH' libmpich-dev ;;
+    mpich-launcher) echo "MPICH's mpiexec" mpich ;;
     benchmark) echo 'Google Benchmark' libbenchmark-dev ;;
   esac
 }
@@ -117,6 +125,9 @@ need() {
     has "$thing" || die "$(describe "$thing" | sed 's/ [^ ]*$//') is still missing after apt-get install"
   done
 }
+
+# want <thing>...: the same, but goes on without them if that fails; what needs them is skipped.
+want() { (need "$@") || say "going on without: what needs them is skipped"; }
 
 # configure <preset>: says nothing unless it fails, but what was skipped.
 configure() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: contract sanitize
+// labels: contract sanitize memory
 // timeout: 300
 #define BOOST_TEST_MODULE limber.comm.threads_contract
 #include <limber/comm/threads.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: unit
+// labels: unit memory
 #define BOOST_TEST_MODULE limber.core.clock
 #include <limber/core/clock.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: unit property
+// labels: unit property memory
 #define BOOST_TEST_MODULE limber.fuse.bucket_plan
 #include <limber/fuse/bucket_plan.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: unit property
+// labels: unit property memory
 // timeout: 240
 #define BOOST_TEST_MODULE limber.fuse.updater
 #include <limber/fuse/host.hpp>

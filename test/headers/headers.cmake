@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-# Each header compiles alone, twice in one file, whatever single letters the user has made macros of;
-# the headers that promise to run on a device compile with nvcc, and so does each that needs it.
+# Each header that users include compiles alone, twice in one file, whatever single letters the user has made
+# macros of, and so do those of each detail/ together; the headers that promise to run on a device compile with
+# nvcc, and so does each that needs it.
 
 set(folder ${CMAKE_CURRENT_BINARY_DIR}/headers)
 
-# limber_header_source(<result> <header> <suffix>): a file that includes the header twice.
-function(limber_header_source result header suffix)
-  string(MAKE_C_IDENTIFIER ${header} name)
+# limber_header_source(<result> <suffix> <header>...): a file that includes the headers twice, named after the
+# first; the last one first, for they include each other in the order of their names more often than not.
+function(limber_header_source result suffix)
+  list(GET ARGN 0 first)
+  string(MAKE_C_IDENTIFIER ${first} name)
+  set(headers ${ARGN})
+  list(REVERSE headers)
+  list(TRANSFORM headers REPLACE "(.+)" "#include <\\1>\n#include <\\1>\n" OUTPUT_VARIABLE lines)
+  string(JOIN "" lines ${lines})
   file(CONFIGURE OUTPUT ${folder}/${name}.${suffix} @ONLY CONTENT [[
 // limber: a header must not use these names
 #define I )
 #define small )
 #define B0 )
-#include <@header@>
-#include <@header@>
-]])
+@lines@]])
   set(${result} ${folder}/${name}.${suffix} PARENT_SCOPE)
 endfunction()
 
@@ -23,23 +28,37 @@ limber_find_needs(absent ${engines})
 set(header_sources)
 set(cuda_sources)
 set(device_includes)
+set(detail_groups)
 foreach(header IN LISTS LIMBER_HEADERS LIMBER_CUDA_HEADERS)
   if(header MATCHES "\\.cuh$")
     if(limber_nvcc)
-      limber_header_source(source ${header} cu)
+      limber_header_source(source cu ${header})
       list(APPEND cuda_sources ${source})
     endif()
   elseif(header STREQUAL "limber/comm/nccl.hpp" AND absent)
     message(STATUS "limber: <${header}> is not checked: not found: ${absent}")
+  elseif(header MATCHES "^limber/comm/(detail/)?gloo" AND NOT TARGET limber::gloo)
+    continue()
+  elseif(header STREQUAL "limber/comm/mpi.hpp" AND NOT TARGET limber::mpi)
+    message(STATUS "limber: <${header}> is not checked: no MPI was found")
   elseif(header MATCHES "^limber/sim/" AND NOT TARGET limber::sim)
     continue()
+  elseif(header MATCHES "^(limber/[a-z]+)/detail/(gloo|mpi|nccl|)")
+    string(MAKE_C_IDENTIFIER "details_${CMAKE_MATCH_1}_${CMAKE_MATCH_2}" group)
+    list(APPEND detail_groups ${group})
+    list(APPEND ${group} ${header})
   else()
-    limber_header_source(source ${header} cpp)
+    limber_header_source(source cpp ${header})
     list(APPEND header_sources ${source})
   endif()
   if(header MATCHES "^limber/(core|schedule|rule|cuda)/.*hpp$")
     string(APPEND device_includes "#include <${header}>\n")
   endif()
+endforeach()
+list(REMOVE_DUPLICATES detail_groups)
+foreach(group IN LISTS detail_groups)
+  limber_header_source(source cpp ${${group}})
+  list(APPEND header_sources ${source})
 endforeach()
 file(CONFIGURE OUTPUT ${folder}/device.cu CONTENT "${device_includes}")
 
@@ -55,6 +74,9 @@ target_compile_options(limber_header_check PRIVATE -O0 -g0)
 set_target_properties(limber_header_check PROPERTIES COMPILE_WARNING_AS_ERROR ON)
 if(TARGET limber::sim)
   target_link_libraries(limber_header_check PRIVATE limber::sim)
+endif()
+if(TARGET limber::mpi)
+  target_link_libraries(limber_header_check PRIVATE limber::mpi)
 endif()
 foreach(engine IN LISTS engines)
   if(NOT engine IN_LIST absent)

@@ -3,7 +3,7 @@
 
 set(scratch ${CMAKE_CURRENT_BINARY_DIR}/package)
 set(prefix ${scratch}/prefix)
-set(common -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_BUILD_TYPE=Debug)
+set(common -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0)
 
 # limber_add_stranger(<name> SOURCE <folder> OPTIONS <cmake option>...): configures, builds and runs a project.
 function(limber_add_stranger name)
@@ -57,15 +57,32 @@ endif()
 set_tests_properties(limber.package.installed_cuda PROPERTIES FIXTURES_REQUIRED limber_installed)
 
 limber_add_check(package.cleanup LABEL package COMMAND
-                 ${CMAKE_COMMAND} -E rm -rf ${prefix} ${scratch}/installed ${scratch}/installed_cuda)
+                 ${CMAKE_COMMAND} -E rm -rf ${prefix} ${scratch}/installed ${scratch}/installed_cuda
+                 ${scratch}/installed_engines)
 set_tests_properties(limber.package.cleanup PROPERTIES FIXTURES_CLEANUP limber_installed)
 
 limber_add_stranger(build_tree SOURCE ${CMAKE_CURRENT_LIST_DIR}/stranger
                     OPTIONS -Dlimber_DIR=${PROJECT_BINARY_DIR} -DEXPECTED_PREFIX=${PROJECT_SOURCE_DIR})
 limber_add_stranger(subdirectory SOURCE ${CMAKE_CURRENT_LIST_DIR}/subdirectory
                     OPTIONS -DLIMBER_TREE=${PROJECT_SOURCE_DIR})
-limber_add_refusal(refuses_an_absent_engine EXPECT "LIMBER_WITH_MPI=ON, but this engine is not part of" SOURCE
-                   ${PROJECT_SOURCE_DIR} OPTIONS -DLIMBER_WITH_MPI=ON)
+limber_add_refusal(refuses_an_absent_engine EXPECT "LIMBER_WITH_TORCH=ON, but this engine is not part of" SOURCE
+                   ${PROJECT_SOURCE_DIR} OPTIONS -DLIMBER_WITH_TORCH=ON)
+
+# All components of this build that need a library.
+set(components)
+foreach(component gloo mpi sim state)
+  if(TARGET limber_${component})
+    list(APPEND components ${component})
+  endif()
+endforeach()
+if(components)
+  list(JOIN components "," components)
+  limber_add_stranger(installed_engines SOURCE ${CMAKE_CURRENT_LIST_DIR}/engines
+                      OPTIONS -DCMAKE_PREFIX_PATH=${prefix} "-DCOMPONENTS=${components}")
+  set_tests_properties(limber.package.installed_engines PROPERTIES FIXTURES_REQUIRED limber_installed)
+else()
+  limber_skip_stranger(installed_engines "Gloo, MPI, Boost.Context, nlohmann-json")
+endif()
 
 # With every engine that is here: configured anew, without tests.
 limber_find_needs(absent CUDA NCCL)
