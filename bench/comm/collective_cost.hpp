@@ -31,6 +31,7 @@ struct cost_options {
   int pairs = 2000;    ///< of calls up to 4 MB; a tenth of them above
   bool quick = false;  ///< no measurement, only a proof that it runs
   std::string out{};   ///< the table also goes to this file, if one is named
+  bool bounded = true;
 };
 
 /// `--pairs=N`, `--out=STEM` (STEM.md); `--benchmark_min_time=0.001`, as all benches, for a quick run.
@@ -101,7 +102,8 @@ class cost_table {
     return *middle;
   }
   void row(cost_case const& c, int pairs, double direct, double limber) {
-    bool const bounded = c.bytes <= bounded_size, within = limber - direct <= 0.03 * direct + 1;
+    bool const bounded = how_.bounded && c.bytes <= bounded_size,
+               within = limber - direct <= 0.03 * direct + 1;
     beyond_ = beyond_ || (bounded && !within);
     char words[256];
     std::snprintf(words, sizeof words, "| %s | %s | %zu | %d | %.1f | %.1f | %+.1f | %+.1f | %s |",
