@@ -70,6 +70,7 @@ set(LIMBER_HEADERS
     limber/core/config.hpp
     limber/core/dtype.hpp
     limber/core/error.hpp
+    limber/core/exponent_block.hpp
     limber/core/fingerprint.hpp
     limber/core/fixed_point.hpp
     limber/core/kinds.hpp

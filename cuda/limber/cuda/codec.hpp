@@ -5,6 +5,7 @@
 /// What `reproducible` does to tensors in the memory of a device.
 
 #include <limber/core/dtype.hpp>
+#include <limber/core/exponent_block.hpp>
 #include <limber/core/fixed_point.hpp>
 #include <limber/core/piece.hpp>
 #include <limber/core/tensor.hpp>
@@ -83,14 +84,14 @@ class basic_codec {
   /// Does not synchronize, like the two that follow.
   void scan(const_tensor_view in, std::span<piece const> pieces, float* exponents) {
     auto const& t = table_of(pieces);
-    with_word(in.type, [&]<class T>() {
+    limber::detail::with_fixed_point_type(in.type, [&]<class T>() {
       launch(t, scan_body<T>{reinterpret_cast<fixed_point::word<T> const*>(in.data), t.device, exponents});
     });
   }
   void encode(const_tensor_view in, std::span<piece const> pieces, float const* exponents, int guard,
               i64* fixed) {
     auto const& t = table_of(pieces);
-    with_word(in.type, [&]<class T>() {
+    limber::detail::with_fixed_point_type(in.type, [&]<class T>() {
       launch(t, encode_body<T>{reinterpret_cast<fixed_point::word<T> const*>(in.data), t.device, exponents,
                                guard, fixed});
     });
@@ -98,24 +99,17 @@ class basic_codec {
   void decode(i64 const* fixed, std::span<piece const> pieces, float const* exponents, int guard,
               tensor_view out) {
     auto const& t = table_of(pieces);
-    with_word(out.type, [&]<class T>() {
+    limber::detail::with_fixed_point_type(out.type, [&]<class T>() {
       launch(t, decode_body<T>{fixed, t.device, exponents, guard,
                                reinterpret_cast<fixed_point::word<T>*>(out.data)});
     });
   }
 
  private:
-  static constexpr i64 block = 256;  // elements of one exponent, as on the host
   static constexpr std::size_t most_tables = 64;
   using table = shared_array<exponent_run>;
   using tables = std::map<std::vector<std::pair<i64, i64>>, table>;
 
-  template <class F>
-  static void with_word(dtype t, F const& f) {
-    if (t == dtype::f32) return f.template operator()<float>();
-    if (t == dtype::bf16) return f.template operator()<bf16>();
-    f.template operator()<f16>();
-  }
   template <class Body>
   void launch(table const& t, Body const& body) {
     if (t.n > 0) exec_->device().launch(body, t.n);
@@ -131,13 +125,9 @@ class basic_codec {
       tables_->clear();
     }
     std::vector<exponent_run> runs;
-    i64 fixed = 0;
-    for (auto const& p : pieces)
-      for (i64 done = 0; done < p.length; done += block) {
-        i64 const n = std::min(block, p.length - done);
-        runs.push_back({p.offset + done, fixed, n});
-        fixed += n;
-      }
+    limber::detail::for_each_exponent(pieces, [&](i64, i64 from, i64 fixed, i64 n) {
+      runs.push_back({from, fixed, n});
+    });
     table t = exec_->template share<exponent_run>(static_cast<i64>(runs.size()));
     std::ranges::copy(runs, t.host);
     exec_->publish(t);

@@ -5,6 +5,7 @@
 /// What `reproducible` does to tensors in host memory: the exponents of their blocks, and fixed point.
 
 #include <limber/core/dtype.hpp>
+#include <limber/core/exponent_block.hpp>
 #include <limber/core/fixed_point.hpp>
 #include <limber/core/piece.hpp>
 #include <limber/core/tensor.hpp>
@@ -31,33 +32,6 @@
 #endif
 
 namespace limber::detail {
-
-/// Elements of one exponent, counted from the start of each tensor.
-inline constexpr i64 exponent_block = 256;
-static_assert(4096 % exponent_block == 0, "tensors are cut at leaves, which must hold whole blocks");
-
-[[nodiscard]] inline i64 blocks_of(std::span<piece const> pieces) noexcept {
-  i64 n = 0;
-  for (auto const& p : pieces) n += (p.length + exponent_block - 1) / exponent_block;
-  return n;
-}
-[[nodiscard]] inline i64 elements_of(std::span<piece const> pieces) noexcept {
-  i64 n = 0;
-  for (auto const& p : pieces) n += p.length;
-  return n;
-}
-
-/// f(block, first element in the view, first element in the encoded run, elements) for all blocks.
-template <class F>
-void for_each_exponent(std::span<piece const> pieces, F const& f) {
-  i64 block = 0, run = 0;
-  for (auto const& p : pieces)
-    for (i64 done = 0; done < p.length; done += exponent_block) {
-      i64 const n = std::min(exponent_block, p.length - done);
-      f(block++, p.offset + done, run, n);
-      run += n;
-    }
-}
 
 template <class T>
 inline std::uint32_t largest_plain(fixed_point::word<T> const* x, i64 n) noexcept {
@@ -125,14 +99,6 @@ inline void decode_run(i64 const* x, fixed_point::word<T>* y, i64 n, int unit) n
   if (codec_is_wide()) return decode_wide<T>(x, y, n, unit);
 #endif
   decode_plain<T>(x, y, n, unit);
-}
-
-/// Calls f.operator()<T>() with the type that `t` names. @pre f32, bf16 or f16
-template <class F>
-void with_fixed_point_type(dtype t, F const& f) {
-  if (t == dtype::f32) return f.template operator()<float>();
-  if (t == dtype::bf16) return f.template operator()<bf16>();
-  f.template operator()<f16>();
 }
 
 }  // namespace limber::detail
