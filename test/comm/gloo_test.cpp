@@ -70,6 +70,14 @@ BOOST_AUTO_TEST_CASE(who_does_not_come_is_named) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(a_rank_that_leaves_at_once_does_not_disturb_those_that_still_connect) {
+  for (int round = 0; round < 100; ++round) {
+    meeting_place const place;
+    crew workers(3, [&](int rank, voice const&) { auto const comm = place.join(rank, 3, {.meeting = 20}); });
+    for (auto const& e : workers.join(60)) BOOST_REQUIRE_MESSAGE(e.what.empty(), e.what);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_prefix_that_was_used_before_is_refused) {
   meeting_place const place;
   auto const meet = [&](std::string const& prefix) {

@@ -102,20 +102,23 @@ struct note {
                       "': set gloo::options::host or interface)")
                : std::string();
   };
-  std::size_t r = 0;
+  auto const failed = [&](int r, char const* why) {
+    auto const at = static_cast<std::size_t>(r);
+    return setup_error(text("cannot connect to rank ", who.names[at], ": ", why, advice(at)), who.names[at]);
+  };
   try {
     std::vector<std::string> offices;
     for (note const& other : notes) offices.push_back(other.office);
     made.office->connect(offices, how, how.meeting / 4);
-    for (; r < n; ++r)
-      if (static_cast<int>(r) != rank)
-        made.lines->connect(static_cast<int>(r), notes[r].lines[static_cast<std::size_t>(rank)]);
-  } catch (error const& e) {
-    auto const at = static_cast<std::size_t>(e.where().rank);
-    throw setup_error(text(e.where().reason, at < n ? advice(at) : ""), at < n ? who.names[at] : -1);
-  } catch (std::exception const& e) {
-    throw setup_error(text("cannot connect to rank ", who.names[r], ": ", e.what(), advice(r)), who.names[r]);
-  }
+    for (int r = 0; r < size; ++r)
+      if (r != rank)
+        on_line(r, [&] {
+          made.lines->connect(r, notes[static_cast<std::size_t>(r)].lines[static_cast<std::size_t>(rank)]);
+        });
+    made.office->await_all(how, how.meeting / 4);
+  } catch (unreached const& e) {
+    throw failed(e.peer, e.what());
+  } catch (line_broken const& e) { throw failed(e.peer, e.what()); }
   return made;
 }
 

@@ -31,12 +31,19 @@
 #include <mutex>
 #include <random>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 namespace limber::gloo::detail {
+
+/// A rank that cannot be connected to, and why.
+struct unreached : std::runtime_error {
+  unreached(int position, std::string const& why) : std::runtime_error(why), peer(position) {}
+  int peer;
+};
 
 class post_office {
  public:
@@ -76,7 +83,7 @@ class post_office {
   }
 
   /// Connects to the ranks below, and is connected to by those above.
-  /// @throws limber::error naming a rank that cannot be reached
+  /// @throws unreached
   void connect(std::vector<std::string> const& addresses, options const& how, double patience) {
     double const start = how.clock();
     for (int r = 0; r < rank_; ++r) call(r, addresses[static_cast<std::size_t>(r)]);
@@ -85,12 +92,32 @@ class post_office {
       if (how.clock() - start > patience) {
         int r = rank_ + 1;
         while (line(r).open()) ++r;
-        throw setup_error(text("rank ", r, " did not connect within ", how.meeting, " s"), r);
+        throw unreached(r, text("it did not call within ", how.meeting, " s"));
       }
       pollfd p{listener_.get(), POLLIN, 0};
       if (::poll(&p, 1, 20) > 0 && answer_call()) ++accepted;
     }
     listener_.reset();
+  }
+
+  /// Returns when all ranks have come to this call. Before it, one that ends again at once (its program
+  /// needs no more of the group) would disturb those that still connect to it.
+  /// @pre `connect`, and not yet `start`
+  /// @throws unreached
+  void await_all(options const& how, double patience) {
+    double const start = how.clock();
+    char const here = 1;
+    for (letter_line& l : lines_)
+      if (l.open()) [[maybe_unused]] ssize_t const n = ::send(l.socket.get(), &here, 1, MSG_NOSIGNAL);
+    for (std::size_t r = 0; r < lines_.size(); ++r) {
+      if (!lines_[r].open()) continue;
+      int const peer = static_cast<int>(r), fd = lines_[r].socket.get();
+      for (pollfd p{fd, POLLIN, 0}; ::poll(&p, 1, 20) <= 0;)
+        if (how.clock() - start > patience)
+          throw unreached(peer, text("it did not reach all others within ", how.meeting, " s"));
+      char there = 0;
+      if (::recv(fd, &there, 1, 0) != 1) throw unreached(peer, "it ended while the ranks connected");
+    }
   }
 
   void start(receiver to, double nap) {
@@ -153,14 +180,14 @@ class post_office {
   void call(int peer, std::string const& address) {
     hello h;
     if (address.size() != sizeof h)
-      throw setup_error(text("rank ", peer, " wrote a note of another kind"), peer);
+      throw unreached(peer, "its note is of another kind");
     std::memcpy(&h, address.data(), sizeof h);
     greeting const g{h.nonce, rank_};
     socket_handle s(::socket(h.at.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     // Its queue has room for all ranks: this does not wait for the other process.
     if (!s || ::connect(s.get(), reinterpret_cast<sockaddr const*>(&h.at), h.length) != 0 ||
         ::send(s.get(), &g, sizeof g, MSG_NOSIGNAL) != sizeof g)
-      throw setup_error(text("cannot connect to rank ", peer, ": ", std::strerror(errno)), peer);
+      throw unreached(peer, std::strerror(errno));
     adopt(peer, std::move(s));
   }
 
