@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: unit property sanitize
+// labels: unit property
 #define BOOST_TEST_MODULE limber.comm.reproducible_fixed_point
 #include <limber/comm/detail/reproducible_codec.hpp>
 #include <limber/core/fixed_point.hpp>

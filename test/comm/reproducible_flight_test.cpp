@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit contract sanitize memory
+// optimize: 0
 #define BOOST_TEST_MODULE limber.comm.reproducible_flight
 #include <limber/comm/checked.hpp>
 #include <limber/comm/reproducible.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: unit property memory
+// labels: unit property
 // optimize: 0
 // timeout: 120
 #define BOOST_TEST_MODULE limber.elastic.membership_runs

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: unit property sanitize memory
+// labels: unit property memory
 #define BOOST_TEST_MODULE limber.fuse.host
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/host.hpp>

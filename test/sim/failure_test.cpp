@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: unit sanitize
+// labels: unit
 // optimize: 0
 // needs: context
 #define BOOST_TEST_MODULE limber.sim.failure

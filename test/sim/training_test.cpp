@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: property sanitize
+// labels: property
 // optimize: 0
 // timeout: 240
 // needs: context

@@ -116,9 +116,9 @@ struct note {
           made.lines->connect(r, notes[static_cast<std::size_t>(r)].lines[static_cast<std::size_t>(rank)]);
         });
     made.office->await_all(how, how.meeting / 4);
-  } catch (unreached const& e) {
+  } catch (unreached const& e) { throw failed(e.peer, e.what()); } catch (line_broken const& e) {
     throw failed(e.peer, e.what());
-  } catch (line_broken const& e) { throw failed(e.peer, e.what()); }
+  }
   return made;
 }
 
