@@ -281,6 +281,33 @@ BOOST_AUTO_TEST_CASE(a_revocation_ends_calls_in_flight_with_its_reason_and_lette
   BOOST_TEST(steady_seconds() - start < at_once);
 }
 
+BOOST_AUTO_TEST_CASE(who_is_the_last_to_hear_of_the_end_still_hears_its_cause) {
+  world w(3, {.deadline = 10}, [](comm_type& comm, voice const& say) {
+    comm.barrier();
+    say("ready");
+    if (comm.rank() == 2) {
+      pause(0.2);
+      // To rank 0, which is stopped, the reason comes behind this.
+      comm.post(0, 1, std::vector<std::byte>(100'000'000));
+      comm.revoke("the tide came in");
+      pause(2);
+    } else {
+      if (comm.rank() == 0) pause(0.2);
+      sum(comm, 10, "in");  // rank 1 is gone as soon as this throws
+    }
+  });
+  for (int r = 0; r < 3; ++r) BOOST_TEST(w.workers.hear(r, 30).value_or("") == "ready");
+  pause(0.1);
+  w.workers.signal(0, SIGSTOP);
+  pause(0.6);
+  w.workers.signal(0, SIGCONT);
+  auto const endings = w.workers.join(30);
+  for (std::size_t const r : {0u, 1u}) {
+    BOOST_TEST_REQUIRE(endings[r].where.has_value(), endings[r].what);
+    BOOST_TEST(endings[r].where->reason == "the tide came in");
+  }
+}
+
 BOOST_AUTO_TEST_CASE(after_a_failure_every_call_throws_the_same_at_once) {
   world w(2, {.deadline = 40}, [](comm_type& comm, voice const& say) {
     comm.barrier();

@@ -206,6 +206,10 @@ inline group::~group() {
   }
   for (auto& w : workers_) w.join();
   if (!links_.office) return;
+  // Who hears this before what ended the group would take the goodbye for its cause.
+  if (failed_)
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_) tell(r, *failed_);
   letter_head head;
   head.kind = letter_kind::goodbye;
   head.tag = started_;
