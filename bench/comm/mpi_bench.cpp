@@ -73,7 +73,8 @@ int measure(cost_options const& how) {
         });
   }
   int const status = table.finish();
-  cost_table other({how.pairs, how.quick, {}, false}, comm.rank(), "beside MPI_Allreduce");
+  cost_table other({.pairs = how.pairs, .quick = how.quick, .bounded = false}, comm.rank(),
+                   "beside MPI_Allreduce");
   for (std::size_t const bytes : cost_sizes) {
     std::size_t const n = bytes / sizeof(float);
     other.add(
