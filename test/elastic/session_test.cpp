@@ -24,8 +24,21 @@ namespace {
 
 /// Says whose thread is dead, as an engine tells whose connection broke.
 struct link : mortal_threads {
-  std::function<std::vector<int>()> who;
-  [[nodiscard]] std::vector<int> broken() const { return who(); }
+  std::vector<int> workers;  // by rank
+  std::vector<std::atomic<bool>> const* dead;
+
+  [[nodiscard]] std::vector<int> broken() const {
+    std::vector<int> out;
+    for (std::size_t k = 0; k < workers.size(); ++k)
+      if ((*dead)[static_cast<std::size_t>(workers[k])]) out.push_back(static_cast<int>(k));
+    return out;
+  }
+  [[nodiscard]] link shrink(std::span<int const> lost) {
+    std::vector<int> left;
+    for (std::size_t k = 0; k < workers.size(); ++k)
+      if (!std::ranges::binary_search(lost, static_cast<int>(k))) left.push_back(workers[k]);
+    return {mortal_threads::shrink(lost), std::move(left), dead};
+  }
 };
 
 /// One weight a sample: it is above 0 once the sample is part of the model.
@@ -45,6 +58,7 @@ struct script {
   int joiners = 0;              // from the start on at the door
   i64 size = 192, epochs = 1;
   int pause = 1;  // milliseconds that a call computes
+  bool shrink = false;
 };
 struct ending {
   bool died = false;
@@ -52,6 +66,7 @@ struct ending {
   progress now;
   i64 events = 0, fenced = 0;
   i64 generation = 0;
+  int connected = 0;  // times that it was not a shrink
 };
 
 class rendezvous {
@@ -94,14 +109,12 @@ std::vector<ending> run(script const& plan, S strategy, any_policy batch, double
       if (std::getenv("LIMBER_TELL")) std::fprintf(stderr, "w%d: %s\n", id, line.c_str());
       end.fenced += line.find("without this worker") != std::string::npos ? 1 : 0;
     };
+    how.shrink = plan.shrink;
     auto connect = [&](elastic::roster const& r) {
-      return link{{meeting.meet(r), &life}, [&, ids = r.ids] {
-                    std::vector<int> out;
-                    for (std::size_t k = 0; k < ids.size(); ++k)
-                      if (dead[static_cast<std::size_t>(std::atoi(ids[k].c_str() + 1))])
-                        out.push_back(static_cast<int>(k));
-                    return out;
-                  }};
+      ++end.connected;
+      std::vector<int> workers;
+      for (auto const& name : r.ids) workers.push_back(std::atoi(name.c_str() + 1));
+      return link{{meeting.meet(r), &life}, std::move(workers), &dead};
     };
     if (id >= plan.workers) begun.wait(false);
     elastic::session session(store, connect, how);
@@ -193,6 +206,36 @@ BOOST_AUTO_TEST_CASE(a_death_changes_no_bit_of_a_run_in_logical_shards) {
     for (auto const& e : run(plan, sync::allreduce{}, logical_shards{4, 5}, 0.3))
       if (!e.died) BOOST_TEST(same_bits(e.model, calm[0].model), "death at event " << k);
   }
+}
+
+BOOST_AUTO_TEST_CASE(survivors_shrink_and_newcomers_make_all_connect) {
+  for (i64 k : {9, 40, 77, 130}) {
+    script const plan{.workers = 4, .deaths = {{static_cast<int>(k % 4), k}, {3, 2 * k}}, .shrink = true};
+    auto const ends = run(plan, sync::allreduce{}, fixed{10});
+    expect_consumed_once(ends, plan, text("shrink, death at event ", k));
+    // A worker may die in the middle of a shrink: then its generation ends, and the next one connects.
+    int fewest = 9;
+    for (auto const& e : ends)
+      if (!e.died) fewest = std::min(fewest, e.connected);
+    BOOST_TEST(fewest == 1, "death at event " << k << ": connected " << fewest << " times");
+  }
+  script const grows{.workers = 2, .joiners = 1, .size = 384, .pause = 20, .shrink = true};
+  auto const ends = run(grows, sync::local{.period = 3}, per_worker{4});
+  expect_consumed_once(ends, grows, "newcomer");
+  BOOST_TEST(ends[0].connected == 2);
+}
+
+BOOST_AUTO_TEST_CASE(an_engine_that_cannot_shrink_is_not_asked_to) {
+  elastic::memory_store store;
+  elastic::session_options how;
+  how.shrink = true;
+  how.membership.poll.every = 0.002;
+  struct rigid : self {
+    void shrink() = delete;
+  };
+  auto const connect = [](elastic::roster const&) { return rigid{}; };
+  BOOST_TEST(has(message_of([&] { elastic::session s(store, connect, how); }),
+                 "shrink is set, but the communicator of this engine has none"));
 }
 
 BOOST_AUTO_TEST_CASE(a_newcomer_comes_in_and_gets_everything) {

@@ -42,7 +42,8 @@ struct fault_plan {
   std::string name{};
   training_kind what = training_kind::allreduce;
   int workers = 3;
-  int pause = 15;  ///< milliseconds that a call computes
+  int pause = 15;       ///< milliseconds that a call computes
+  bool shrink = false;  ///< survivors shrink their communicator instead of connecting anew
   std::map<int, tripwire> wires{};
   std::vector<misfortune> later{};
 };
@@ -118,6 +119,8 @@ class dice {
       p.later = {{kill, other, -d.between(0, 0.4)}};
       break;
   }
+  p.shrink = d.below(2) == 0;
+  if (p.shrink) p.name += "; survivors shrink";
   return p;
 }
 
@@ -166,8 +169,13 @@ class fault_driver {
   [[nodiscard]] std::function<void(int, voice const&)> body() const {
     return [this](int rank, voice const& say) {
       auto const at = plan_.wires.find(rank);
-      work_on_ledger(folder_, rank, plan_.workers, plan_.what,
-                     at == plan_.wires.end() ? tripwire{} : at->second, plan_.pause, say);
+      work_on_ledger({.folder = folder_,
+                      .id = rank,
+                      .workers = plan_.workers,
+                      .wire = at == plan_.wires.end() ? tripwire{} : at->second,
+                      .pause = plan_.pause,
+                      .shrink = plan_.shrink},
+                     plan_.what, say);
     };
   }
   [[nodiscard]] watched& of(int r) { return watched_[static_cast<std::size_t>(r)]; }

@@ -104,7 +104,7 @@ BOOST_AUTO_TEST_CASE(a_store_that_is_gone_ends_the_run_with_a_clear_error) {
   meeting_place const place;
   std::filesystem::create_directories(place.path() / "diaries");
   crew workers(3, [&](int rank, voice const& say) {
-    work_on_ledger(place.path(), rank, 3, training_kind::allreduce, {}, 15, say);
+    work_on_ledger({.folder = place.path(), .id = rank, .workers = 3}, training_kind::allreduce, say);
   });
   for (int r = 0; r < 3; ++r) BOOST_TEST_REQUIRE(workers.hear(r, 20).has_value());
   std::filesystem::rename(place.path() / "store", place.path() / "gone");

@@ -69,8 +69,13 @@ struct tripwire {
 /// Gloo's communicator with a wire through each operation.
 class wired : public gloo::communicator {
  public:
-  wired(gloo::communicator inner, tripwire* wire, voice const* say, i64 generation)
+  wired(gloo::communicator inner, tripwire* wire, voice const* say, i64 const* generation)
       : gloo::communicator(std::move(inner)), wire_(wire), say_(say), generation_(generation) {}
+
+  [[nodiscard]] wired shrink(std::span<int const> lost) {
+    tread();
+    return {gloo::communicator::shrink(lost), wire_, say_, generation_};
+  }
 
   gloo::request all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
     tread();
@@ -101,7 +106,7 @@ class wired : public gloo::communicator {
   }
   void go() {
     bool const stops = wire_->what == tripwire::kind::stop;
-    (*say_)(text(stops ? "stops " : "dies ", exact(steady_seconds()), " ", generation_));
+    (*say_)(text(stops ? "stops " : "dies ", exact(steady_seconds()), " ", *generation_));
     if (wire_->what == tripwire::kind::kill_inside) {
       // SIGALRM ends a process as suddenly.
       itimerval const soon{{0, 0}, {0, 1 + wire_->microseconds}};
@@ -113,7 +118,17 @@ class wired : public gloo::communicator {
 
   tripwire* wire_;
   voice const* say_;
-  i64 generation_;
+  i64 const* generation_;
+};
+
+/// A worker of a run, and what is to become of it.
+struct ledger_job {
+  std::filesystem::path folder;  ///< of the run
+  int id = 0;
+  int workers = 1;  ///< that the run begins with
+  tripwire wire{};
+  int pause = 15;       ///< milliseconds that a call computes
+  bool shrink = false;  ///< survivors shrink their communicator
 };
 
 /// What else a worker does: before it trains, and after steps that stand.
@@ -123,36 +138,39 @@ struct nothing_else {
 };
 
 template <class Strategy, class Else = nothing_else>
-void train_ledger(std::filesystem::path const& folder, int id, int workers, Strategy strategy,
-                  any_policy const& batch, tripwire wire, int pause, voice const& say, Else other = {}) {
-  example::diary book(folder / "diaries" / text("w", id, ".txt"));
-  elastic::directory_store store(folder / "store");
-  elastic::session_options how{.name = text("w", id)};
+void train_ledger(ledger_job job, Strategy strategy, any_policy const& batch, voice const& say,
+                  Else other = {}) {
+  example::diary book(job.folder / "diaries" / text("w", job.id, ".txt"));
+  elastic::directory_store store(job.folder / "store");
+  elastic::session_options how{.name = text("w", job.id)};
   how.look_every = 4;
-  how.membership = {.deadline = fault_deadline, .grace = 0.2, .suspicion = 0.05, .min_workers = workers};
+  how.shrink = job.shrink;
+  how.membership = {.deadline = fault_deadline, .grace = 0.2, .suspicion = 0.05, .min_workers = job.workers};
   how.membership.settle = 0.05;
   how.membership.beat_every = 0.1;
   how.membership.join_deadline = 5;
   how.membership.poll.every = 0.005;
   how.tell = [&](std::string const& line) {
     if (std::getenv("LIMBER_TELL"))
-      std::fprintf(stderr, "%.3f w%d: %s\n", steady_seconds(), id, line.c_str());
+      std::fprintf(stderr, "%.3f w%d: %s\n", steady_seconds(), job.id, line.c_str());
     if (line.find("without this worker") != std::string::npos) say("fenced 0 0");
   };
+  i64 generation = 0;
   elastic::session run(
       store,
       [&](elastic::roster const& r) {
-        if (wire.what == tripwire::kind::connects_late) {
-          wire.what = tripwire::kind::none;
+        generation = r.generation;
+        if (job.wire.what == tripwire::kind::connects_late) {
+          job.wire.what = tripwire::kind::none;
           std::this_thread::sleep_for(std::chrono::duration<double>(1.5 * fault_deadline));
           throw error({"gloo", "bootstrap", 0, -1, {}, "it was too late"});
         }
-        return wired(gloo::communicator(r.rank, r.size(), gloo::file_rendezvous(folder / "mesh"),
+        return wired(gloo::communicator(r.rank, r.size(), gloo::file_rendezvous(job.folder / "mesh"),
                                         {.deadline = fault_deadline,
                                          .meeting = fault_deadline,
                                          .prefix = r.prefix,
                                          .host = "127.0.0.1"}),
-                     &wire, &say, r.generation);
+                     &job.wire, &say, &generation);
       },
       how);
   ledger_model m;
@@ -173,6 +191,7 @@ void train_ledger(std::filesystem::path const& folder, int id, int workers, Stra
       opt, samples,
       [&] {
         auto const& now = run.now();
+        generation = now.generation;
         if (std::exchange(entered, now.generation) != now.generation) {
           auto const& at = samples.position();
           book.note(example::entered{now.generation, opt.now().samples, at.epoch, at.cursor, samples.owed()});
@@ -182,7 +201,7 @@ void train_ledger(std::filesystem::path const& folder, int id, int workers, Stra
       [&](elastic::hand const& h) {
         book.note(run.now().generation, opt.now().calls + 1, h);
         m.backward(h);
-        std::this_thread::sleep_for(std::chrono::milliseconds(pause));
+        std::this_thread::sleep_for(std::chrono::milliseconds(job.pause));
       },
       [&](step_report const&) {
         i64 const g = run.now().generation;
@@ -196,18 +215,13 @@ void train_ledger(std::filesystem::path const& folder, int id, int workers, Stra
   say(all);
 }
 
-inline void work_on_ledger(std::filesystem::path const& folder, int id, int workers, training_kind what,
-                           tripwire const& wire, int pause, voice const& say) {
+inline void work_on_ledger(ledger_job const& job, training_kind what, voice const& say) {
   i64 const b = ledger_model::batch;
   switch (what) {
-    case training_kind::allreduce:
-      return train_ledger(folder, id, workers, sync::allreduce{}, fixed{b}, wire, pause, say);
-    case training_kind::accumulation:
-      return train_ledger(folder, id, workers, sync::allreduce{.period = 3}, fixed{b}, wire, pause, say);
-    case training_kind::shards:
-      return train_ledger(folder, id, workers, sync::allreduce{}, logical_shards{4, b / 4}, wire, pause, say);
-    case training_kind::local:
-      return train_ledger(folder, id, workers, sync::local{.period = 4}, fixed{b}, wire, pause, say);
+    case training_kind::allreduce: return train_ledger(job, sync::allreduce{}, fixed{b}, say);
+    case training_kind::accumulation: return train_ledger(job, sync::allreduce{.period = 3}, fixed{b}, say);
+    case training_kind::shards: return train_ledger(job, sync::allreduce{}, logical_shards{4, b / 4}, say);
+    case training_kind::local: return train_ledger(job, sync::local{.period = 4}, fixed{b}, say);
   }
 }
 

@@ -66,8 +66,9 @@ struct checkpoints {
 
 void work(std::filesystem::path const& place, char const* part, int id, int workers, tripwire wire,
           voice const& say) {
-  train_ledger(place / part, id, workers, sync::allreduce{}, logical_shards{4, ledger_model::batch / 4}, wire,
-               5, say, checkpoints{place / "checkpoints", &say});
+  train_ledger({.folder = place / part, .id = id, .workers = workers, .wire = wire, .pause = 5},
+               sync::allreduce{}, logical_shards{4, ledger_model::batch / 4}, say,
+               checkpoints{place / "checkpoints", &say});
 }
 
 std::vector<float> model_in(std::string const& words) {

@@ -112,6 +112,10 @@ class mortal {
     life_->tick();
     return {inner_.split(color), life_};
   }
+  mortal shrink(std::span<int const> lost) {
+    life_->tick();
+    return {inner_.shrink(lost), life_};
+  }
 
  private:
   template <class Q>

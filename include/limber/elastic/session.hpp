@@ -32,6 +32,9 @@ struct session_options {
   membership_options membership{};
   i64 max_failures = 20;  ///< generations in a row that end without a step, before the last error is thrown
   i64 look_every = 10;    ///< calls of step() between two looks at who waits to be let in, or wants to leave
+  /// Where nobody joins, those who are left shrink their communicator instead of calling `connect`: for
+  /// engines that connect slowly (NCCL). If that fails, the generation ends, and the next one connects.
+  bool shrink = false;
   std::function<void(std::string const&)> tell = [](std::string const&) {};  ///< one line for each change
 };
 
@@ -66,7 +69,8 @@ struct session_options {
 ///              a single worker's. std::invalid_argument if the batch policy has no plan for the survivors.
 /// Threads      one, the caller's.
 ///
-/// @tparam Connect  makes the communicator of a generation, of whatever engine
+/// @tparam Connect  makes the communicator of a generation, of whatever engine. Its meeting place needs a
+///                  name that no generation before it used: roster::prefix
 template <store Store, std::invocable<roster const&> Connect>
 class session {
  public:
@@ -77,6 +81,7 @@ class session {
       : how_(checked(std::move(how))),
         members_(in, how_.name, how_.membership),
         connect_(std::move(connect)) {
+    expects(!how_.shrink || shrinks, "session: shrink is set, but the communicator of this engine has none");
     now_ = members_.join();
     was_ = ranks_of(now_);
     while (!comm_) try {
@@ -159,6 +164,7 @@ class session {
                    "; it comes back as a newcomer"));
     now_ = members_.join();
     was_.assign(now_.ids.size(), none);
+    before_ = nullptr;
     ended_ = false;
   }
 
@@ -192,6 +198,7 @@ class session {
       if (comm_ && why == ending::lost_connection) suspects = comm_->broken();
     std::erase(suspects, now_.rank);
     members_.announce(now_, why, suspects);
+    before_ = comm_.get();
     if (comm_) {
       if constexpr (revocable<communicator_type>)
         if (why != ending::planned) {
@@ -213,9 +220,18 @@ class session {
     for (int const r : next.old_ranks) was.push_back(r < 0 ? none : was_[static_cast<std::size_t>(r)]);
     how_.tell(text("generation ", next.generation, ": ", next.size(),
                    next.size() == 1 ? " worker" : " workers", ", this one is rank ", next.rank));
+    std::vector<int> lost = ranks_of(now_);
+    std::erase_if(lost, [&](int r) { return std::ranges::find(next.old_ranks, r) != next.old_ranks.end(); });
+    bool const all_were_in = std::ranges::find(next.old_ranks, -1) == next.old_ranks.end();
     now_ = std::move(next);
     was_ = std::move(was);
     ended_ = false;
+    communicator_type* const before = std::exchange(before_, nullptr);
+    if constexpr (shrinks)
+      if (how_.shrink && before && all_were_in) {
+        comm_ = std::make_unique<communicator_type>(before->shrink(lost));
+        return;
+      }
     open();
   }
   void open() { comm_ = std::make_unique<communicator_type>(connect_(std::as_const(now_))); }
@@ -291,6 +307,7 @@ class session {
   }
 
   static constexpr int none = -1;
+  static constexpr bool shrinks = shrinkable<communicator_type>;
 
   session_options how_;
   membership<Store> members_;
@@ -299,6 +316,7 @@ class session {
   std::vector<int> was_;  // per rank: its rank when the dealer's calls were dealt
   std::unique_ptr<communicator_type> comm_;
   std::vector<std::unique_ptr<communicator_type>> old_;  // until the next is entered
+  communicator_type* before_ = nullptr;                  // of the generation that has just ended, in old_
   bool ended_ = false;                                   // announced, and the next not agreed on
   bool recovered_ = false;                               // all state was handed over in this generation
   std::atomic<bool> leaving_ = false;

@@ -39,6 +39,27 @@ struct board {
   [[nodiscard]] explicit operator bool() const noexcept { return put && get && remove; }
 };
 
+/// Notes in a store that serves more than one communicator, such as an elastic run's.
+///
+///     nccl::communicator comm(facts, nccl::board_in(store, roster.prefix), options);
+///
+/// @param store   has put_if_absent(key, value), get(key) and remove(key), and outlives the board
+/// @param prefix  that no other communicator uses: notes are the keys "nccl/<prefix>/<name>"
+template <class Store>
+[[nodiscard]] board board_in(Store& store, std::string const& prefix) {
+  auto const key = [prefix](std::string const& name) { return text("nccl/", prefix, "/", name); };
+  board made;
+  made.put = [&store, key](std::string const& name, std::string const& note) {
+    return store.put_if_absent(key(name), note);
+  };
+  made.get = [&store, key](std::string const& name) -> std::optional<std::string> {
+    return store.get(key(name));
+  };
+  made.remove = [&store, key](std::string const& name) { (void)store.remove(key(name)); };
+  made.where = text("the keys nccl/", prefix, "/* of the store");
+  return made;
+}
+
 namespace detail {
 
 /// A name that no other writer of the directory uses.
