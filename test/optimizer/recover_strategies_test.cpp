@@ -12,6 +12,7 @@
 #include <support/toy_model.hpp>
 
 #include <atomic>
+#include <barrier>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -305,6 +306,54 @@ BOOST_AUTO_TEST_CASE(push_sum_shows_what_it_took_in_before_its_end_was_cut_off) 
       for (auto const& e : left) BOOST_TEST(e.recoveries == 1);
       expect_ratios(left, text("rank ", last, " dies last, overlap ", overlap));
     }
+}
+
+namespace {
+
+// A death right after an exchange.
+template <class S>
+void expect_own_buffers(S strategy, int server, char const* name) {
+  int const n = 3;
+  std::barrier trained(server < 0 ? n : n - 1);
+  threads::run(n, [&](threads::communicator& comm) {
+    toy_model<float> m;
+    std::vector<float> statistics{0};
+    optimizer opt{groups(group{m.parameters(), sgd{}}, buffers{{{"statistics", statistics}}}), 0.01, strategy,
+                  comm, options{.batch = per_worker{4}}};
+    auto const mine = static_cast<float>(10 * comm.rank());
+    try {
+      if (comm.rank() == server) opt.serve();
+      for (i64 k = 0; k < 4; ++k) {
+        m.backward(run_of(4 * k, 4));
+        opt.step(4);
+      }
+      LIMBER_CHECK(!opt.open().any());
+      trained.arrive_and_wait();
+      statistics[0] = mine;
+      comm.revoke("over");
+    } catch (error const&) {  // of the server
+      statistics[0] = mine;
+    }
+    auto next = comm.shrink({});
+    opt.recover(next);
+    {
+      std::scoped_lock const lock(check_mutex());
+      BOOST_TEST(statistics[0] == mine, name << ", rank " << comm.rank());
+    }
+    if (next.rank() == server)
+      opt.serve();
+    else
+      opt.finish();
+  });
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(where_models_stay_apart_buffers_do) {
+  expect_own_buffers(sync::gossip{}, -1, "gossip");
+  expect_own_buffers(sync::elastic_averaging{.period = 2}, -1, "elastic averaging");
+  expect_own_buffers(sync::asynchronous_gossip{}, -1, "asynchronous gossip");
+  expect_own_buffers(sync::asynchronous_elastic_averaging{.period = 2}, 0, "asynchronous elastic averaging");
 }
 
 BOOST_AUTO_TEST_CASE(abs_sgd_ends_with_one_model) {

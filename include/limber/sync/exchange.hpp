@@ -67,6 +67,8 @@ class exchange<Gradients, Merges...>::state {
   /// All ranks apply the same update; else each applies its own until models are merged.
   static constexpr bool agreed = tap::agreed;
   static constexpr std::size_t levels = sizeof...(Merges);
+  /// Models and buffers are one after each merge.
+  static constexpr bool unified = (Merges::template state<Site>::unifies && ...);
   /// All ranks call step() equally often.
   static constexpr bool paced =
       sync::paced<tap> && (sync::paced<typename Merges::template state<Site>> && ...);
@@ -235,12 +237,13 @@ class exchange<Gradients, Merges...>::state {
 
   /// How parameters and other copies of the model relate between ranks right now.
   [[nodiscard]] kept model_kept() {
-    constexpr bool unified = (Merges::template state<Site>::unifies && ...);
     return agreed || (unified && !open()) ? kept::alike : kept::apart;
   }
 
   /// The same for buffers, which every rank changes while it computes.
-  [[nodiscard]] kept buffers_kept() { return gradients_.open() || open() ? kept::apart : kept::alike; }
+  [[nodiscard]] kept buffers_kept() {
+    return unified && !gradients_.open() && !open() ? kept::alike : kept::apart;
+  }
 
   /// True between merges, when ranks may hold different models.
   [[nodiscard]] bool open() {
