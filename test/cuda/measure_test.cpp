@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: kernel property memory
+// optimize: 1
 #define BOOST_TEST_MODULE limber.cuda.measure
 #include <cuda/bodies.hpp>
 
