@@ -33,7 +33,7 @@ struct session_options {
   i64 max_failures = 20;  ///< generations in a row that end without a step, before the last error is thrown
   i64 look_every = 10;    ///< calls of step() between two looks at who waits to be let in, or wants to leave
   /// Where nobody joins, those who are left shrink their communicator (ncclCommShrink, say) instead of
-  /// calling `connect`. If that fails, the generation ends, and the next one connects.
+  /// calling `connect`. If that fails, the generation ends, and the next one connects. Alike on all workers.
   bool shrink = false;
   std::function<void(std::string const&)> tell = [](std::string const&) {};  ///< one line for each change
 };
