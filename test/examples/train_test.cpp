@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
-// optimize: 0
 // sanitizers: no
 // needs: Eigen3 ZLIB
 #define BOOST_TEST_MODULE limber.examples.train
