@@ -14,13 +14,16 @@
 ///          behind is not added to the other. In every second pair the order is turned round. Rank 0's
 ///          times count. A row is within its bound if the medians differ by at most 3 % + 1 µs. A case
 ///          that is added several times is one row: where processes and threads of one start happen to
-///          lie is part of what scatters, so a bench may start anew for a part of its pairs.
+///          lie is part of what scatters, so a bench may start anew for a part of its pairs. A case of mode
+///          "control" compares the direct call with itself, and shows what these machines can tell apart.
+///          "more CPU" is the calling thread's time, in the mean: where calls sleep it scatters far less.
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <string>
 #include <string_view>
@@ -39,8 +42,8 @@ struct cost_options {
 
 /// `--pairs=N`, `--starts=N`, `--out=STEM` (STEM.md); `--benchmark_min_time=0.001`, as all benches, for a
 /// quick run.
-[[nodiscard]] inline cost_options cost_options_of(int argc, char** argv) {
-  cost_options how;
+[[nodiscard]] inline cost_options cost_options_of(int argc, char** argv, int starts = 1) {
+  cost_options how{.starts = starts};
   for (int i = 1; i < argc; ++i) {
     std::string_view const a = argv[i];
     if (a.starts_with("--pairs=")) how.pairs = std::max(2, std::atoi(argv[i] + 8));
@@ -80,13 +83,16 @@ class cost_table {
       for (bool const first : {true, false}) {
         bool const directly = first == (k % 2 == 0);
         settle();
+        double const cpu = thread_seconds();
         auto const start = std::chrono::steady_clock::now();
         if (directly)
           direct();
         else
           limber();
         std::chrono::duration<double, std::micro> const took = std::chrono::steady_clock::now() - start;
-        if (k >= 0) (directly ? m.direct : m.limber).push_back(took.count());
+        if (k < 0) continue;
+        (directly ? m.direct : m.limber).push_back(took.count());
+        m.more_cpu += (directly ? -1e6 : 1e6) * (thread_seconds() - cpu);
       }
     }
   }
@@ -95,10 +101,11 @@ class cost_table {
   [[nodiscard]] int finish() {
     line("Cost over the same call made directly (" + title_ + "): medians of interleaved pairs");
     line("");
-    line("| call | mode | bytes | pairs | direct µs | limber µs | more µs | more % | bound |");
-    line("|:--|:--|--:|--:|--:|--:|--:|--:|:--|");
+    line("| call | mode | bytes | pairs | direct µs | limber µs | more µs | more % | more CPU µs | bound |");
+    line("|:--|:--|--:|--:|--:|--:|--:|--:|--:|:--|");
     for (measured const& m : rows_)
-      row(m.what, static_cast<int>(m.direct.size()), median(m.direct), median(m.limber));
+      row(m.what, static_cast<int>(m.direct.size()), median(m.direct), median(m.limber),
+          m.more_cpu / static_cast<double>(m.direct.size()));
     if (rank_ == 0 && !how_.out.empty()) std::ofstream(how_.out) << text_;
     return beyond_ && !how_.quick ? 1 : 0;
   }
@@ -107,25 +114,34 @@ class cost_table {
   struct measured {
     cost_case what;
     std::vector<double> direct, limber;
+    double more_cpu = 0;
   };
 
+  [[nodiscard]] static double thread_seconds() {
+    timespec t{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+  }
   measured& place_of(cost_case const& c) {
     auto const there = std::ranges::find(rows_, c, &measured::what);
-    return there != rows_.end() ? *there : rows_.emplace_back(measured{c, {}, {}});
+    return there != rows_.end() ? *there
+                                : rows_.emplace_back(measured{.what = c, .direct = {}, .limber = {}});
   }
   [[nodiscard]] static double median(std::vector<double> v) {
     auto const middle = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
     std::nth_element(v.begin(), middle, v.end());
     return *middle;
   }
-  void row(cost_case const& c, int pairs, double direct, double limber) {
-    bool const bounded = how_.bounded && c.bytes <= bounded_size,
+  void row(cost_case const& c, int pairs, double direct, double limber, double more_cpu) {
+    bool const bounded = how_.bounded && c.bytes <= bounded_size && c.mode != "control",
                within = limber - direct <= 0.03 * direct + 1;
     beyond_ = beyond_ || (bounded && !within);
-    char words[256];
-    std::snprintf(words, sizeof words, "| %s | %s | %zu | %d | %.1f | %.1f | %+.1f | %+.1f | %s |",
+    char words[256], cpu[32] = "";
+    // Otherwise other threads work for this one.
+    if (c.mode != "non-blocking") std::snprintf(cpu, sizeof cpu, "%+.1f", more_cpu);
+    std::snprintf(words, sizeof words, "| %s | %s | %zu | %d | %.1f | %.1f | %+.1f | %+.1f | %s | %s |",
                   c.call.c_str(), c.mode.c_str(), c.bytes, pairs, direct, limber, limber - direct,
-                  100 * (limber / direct - 1),
+                  100 * (limber / direct - 1), cpu,
                   how_.quick ? "not judged"
                   : !bounded ? "none"
                   : within   ? "within 3 % + 1 µs"

@@ -236,9 +236,7 @@ class exchange<Gradients, Merges...>::state {
   }
 
   /// How parameters and other copies of the model relate between ranks right now.
-  [[nodiscard]] kept model_kept() {
-    return agreed || (unified && !open()) ? kept::alike : kept::apart;
-  }
+  [[nodiscard]] kept model_kept() { return agreed || (unified && !open()) ? kept::alike : kept::apart; }
 
   /// The same for buffers, which every rank changes while it computes.
   [[nodiscard]] kept buffers_kept() {
