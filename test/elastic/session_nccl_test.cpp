@@ -68,7 +68,7 @@ std::vector<worker_end> train(script const& plan) {
     how.name = text("w", id);
     how.look_every = 4;
     how.shrink = true;
-    how.membership = {.deadline = 1, .grace = 0.2, .suspicion = 0.05, .min_workers = plan.workers};
+    how.membership = {.deadline = 2, .grace = 0.2, .suspicion = 0.05, .min_workers = plan.workers};
     how.membership.settle = 0.05;
     how.membership.beat_every = 0.05;
     how.membership.join_deadline = 10;
@@ -78,7 +78,7 @@ std::vector<worker_end> train(script const& plan) {
     };
     auto const connect = [&](elastic::roster const& r) {
       ++end.connected;
-      nccl::options o{.deadline = 0.5, .meeting = 2, .device = id};
+      nccl::options o{.deadline = 1, .meeting = 5, .device = id};
       o.pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(200)); };
       return fake_communicator(facts_of(r.rank, r.size()), nccl::board_in(store, r.prefix), o,
                                fake_engine(world, id));
