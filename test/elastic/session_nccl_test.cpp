@@ -9,6 +9,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <comm/nccl_fake.hpp>
+#include <elastic/ledger.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -23,19 +24,14 @@
 
 using namespace limber;
 using namespace limber::test;
+using limber::testing::hurried_session;
+using limber::testing::ledger_model;
+using limber::testing::ledger_options;
 
 namespace {
 
 /// What a worker dies of: no std::exception.
 struct death {};
-
-/// One weight a sample, in host memory, which the communicator stages: above 0 once the sample is part of
-/// the model.
-struct ledger_model {
-  std::vector<float> w, g;
-  explicit ledger_model(i64 n) : w(static_cast<std::size_t>(n)), g(w.size()) {}
-  [[nodiscard]] std::vector<tensor> parameters() { return {{"w", w, g}}; }
-};
 
 struct worker_end {
   std::vector<float> model;
@@ -64,18 +60,8 @@ std::vector<worker_end> train(script const& plan) {
 
   auto const work = [&](int id) {
     worker_end& end = ends[static_cast<std::size_t>(id)];
-    elastic::session_options how;
-    how.name = text("w", id);
-    how.look_every = 4;
+    auto how = hurried_session(id, plan.workers, 2);
     how.shrink = true;
-    how.membership = {.deadline = 2, .grace = 0.2, .suspicion = 0.05, .min_workers = plan.workers};
-    how.membership.settle = 0.05;
-    how.membership.beat_every = 0.05;
-    how.membership.join_deadline = 10;
-    how.membership.poll.every = 0.002;
-    how.tell = [&](std::string const& line) {
-      if (std::getenv("LIMBER_TELL")) std::fprintf(stderr, "w%d: %s\n", id, line.c_str());
-    };
     auto const connect = [&](elastic::roster const& r) {
       ++end.connected;
       nccl::options o{.deadline = 1, .meeting = 5, .device = id};
@@ -90,13 +76,13 @@ std::vector<worker_end> train(script const& plan) {
       std::scoped_lock const lock(guard);
       remains.push_back(session);
     }
-    ledger_model m(plan.size);
-    options o;
-    o.batch = fixed{12};
-    o.epoch_size = plan.size;
-    o.gradient = gradient_is::sum;
-    o.buckets.first_bytes = o.buckets.bytes = 256;
-    optimizer opt{m.parameters(), sgd{}, 0.5, sync::allreduce{}, session->communicator(), o};
+    ledger_model m(plan.size);  // in host memory, which the communicator stages
+    optimizer opt{m.parameters(),
+                  sgd{},
+                  0.5,
+                  sync::allreduce{},
+                  session->communicator(),
+                  ledger_options(plan.size, fixed{12})};
     elastic::dealer samples(plan.size, 5);
     i64 calls = 0;
     session->train(
@@ -106,7 +92,7 @@ std::vector<worker_end> train(script const& plan) {
           begun.notify_all();
           if (auto const at = plan.deaths.find(id); at != plan.deaths.end() && ++calls == at->second)
             throw death{};
-          for (i64 const s : h.samples) m.g[static_cast<std::size_t>(s)] -= 1;
+          m.backward(h.samples);
           std::this_thread::sleep_for(std::chrono::milliseconds(plan.pause));
         });
     end.model = m.w;

@@ -8,6 +8,7 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <elastic/ledger.hpp>
 #include <support/checks.hpp>
 #include <support/mortal.hpp>
 #include <support/toy_model.hpp>
@@ -38,16 +39,6 @@ struct link : mortal_threads {
     for (std::size_t k = 0; k < workers.size(); ++k)
       if (!std::ranges::binary_search(lost, static_cast<int>(k))) left.push_back(workers[k]);
     return {mortal_threads::shrink(lost), std::move(left), dead};
-  }
-};
-
-/// One weight a sample: it is above 0 once the sample is part of the model.
-struct ledger_model {
-  std::vector<float> w, g;
-  explicit ledger_model(i64 n) : w(static_cast<std::size_t>(n)), g(w.size()) {}
-  [[nodiscard]] std::vector<tensor> parameters() { return {{"w", w, g}}; }
-  void backward(std::span<i64 const> samples) {
-    for (i64 const s : samples) g[static_cast<std::size_t>(s)] -= 1;
   }
 };
 
@@ -90,23 +81,14 @@ std::vector<ending> run(script const& plan, S strategy, any_policy batch, double
   rendezvous meeting;
   std::vector<ending> ends(static_cast<std::size_t>(n));
   std::vector<std::string> failures(ends.size());
-  std::mutex guard;
-  std::map<std::string, int> names;  // worker ids of elastic → ours
   std::vector<std::atomic<bool>> dead(ends.size());
   std::atomic<bool> begun = false;
   auto worker = [&](int id) {
     ending& end = ends[static_cast<std::size_t>(id)];
     lifeline life{plan.deaths.contains(id) ? plan.deaths.at(id) : -1};
-    elastic::session_options how;
-    how.name = text("w", id);
-    how.look_every = 4;
-    how.membership = {.deadline = 1, .grace = 0.2, .suspicion = 0.05, .min_workers = plan.workers};
-    how.membership.settle = 0.05;
-    how.membership.beat_every = 0.05;
-    how.membership.join_deadline = 10;
-    how.membership.poll.every = 0.002;
-    how.tell = [&](std::string const& line) {
-      if (std::getenv("LIMBER_TELL")) std::fprintf(stderr, "w%d: %s\n", id, line.c_str());
+    auto how = hurried_session(id, plan.workers, 1);
+    how.tell = [&, tell = how.tell](std::string const& line) {
+      tell(line);
       end.fenced += line.find("without this worker") != std::string::npos ? 1 : 0;
     };
     how.shrink = plan.shrink;
@@ -119,12 +101,8 @@ std::vector<ending> run(script const& plan, S strategy, any_policy batch, double
     if (id >= plan.workers) begun.wait(false);
     elastic::session session(store, connect, how);
     ledger_model m(plan.size);
-    options o;
-    o.batch = batch;
-    o.epoch_size = plan.size;
-    o.gradient = gradient_is::sum;
-    o.buckets.first_bytes = o.buckets.bytes = 256;
-    optimizer opt{m.parameters(), sgd{}, rate, strategy, session.communicator(), o};
+    optimizer opt{
+        m.parameters(), sgd{}, rate, strategy, session.communicator(), ledger_options(plan.size, batch)};
     elastic::dealer samples(plan.size, 5);
     i64 calls = 0;
     session.train(

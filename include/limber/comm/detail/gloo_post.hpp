@@ -92,7 +92,7 @@ class post_office {
       if (how.clock() - start > patience) {
         int r = rank_ + 1;
         while (line(r).open()) ++r;
-        throw unreached(r, text("it did not call within ", how.meeting, " s"));
+        throw unreached(r, text("it did not call within ", patience, " s"));
       }
       pollfd p{listener_.get(), POLLIN, 0};
       if (::poll(&p, 1, 20) > 0 && answer_call()) ++accepted;
@@ -115,7 +115,7 @@ class post_office {
       int const peer = static_cast<int>(r), fd = lines_[r].socket.get();
       for (pollfd p{fd, POLLIN, 0}; ::poll(&p, 1, 20) <= 0;)
         if (how.clock() - start > patience)
-          throw unreached(peer, text("it did not reach all others within ", how.meeting, " s"));
+          throw unreached(peer, text("it did not reach all others within ", patience, " s"));
       char there = 0;
       if (::recv(fd, &there, 1, 0) != 1) throw unreached(peer, "it ended while the ranks connected");
     }
