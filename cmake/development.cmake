@@ -103,6 +103,7 @@ macro(limber_find_needs result)
   set(limber_target_context limber::sim)
   set(limber_target_gloo limber::gloo)
   set(limber_target_state limber::state)
+  set(limber_target_late_cuda limber_late_cuda)  # a stand-in for the runtime, of the tests
   set(${result})
   foreach(limber_need IN ITEMS ${ARGN})
     if(limber_need STREQUAL "nvcc")

@@ -23,17 +23,26 @@ using namespace limber::testing;
 
 namespace {
 
-// Made-up gradients on the device: g ← sin-like bits of (step, index), and infinity where it is asked for.
-__global__ void backward(float* g, i64 n, i64 const* step, i64 bad) {
-  i64 const i = blockIdx.x * static_cast<i64>(blockDim.x) + threadIdx.x;
-  if (i >= n) return;
-  std::uint64_t const bits = random_bits(3, static_cast<std::uint64_t>(*step), static_cast<std::uint64_t>(i));
-  float const x = static_cast<float>(static_cast<std::int32_t>(bits)) * 0x1p-31f;
-  g[i] = *step == bad && i == n / 2 ? __int_as_float(0x7f800000) : x;
-}
-__global__ void next(i64* step) { ++*step; }
+// Made-up gradients: g[i] is sin-like bits of (step, i), and infinity where it is asked for.
+struct backward {
+  float* g;
+  i64 n;
+  i64 const* step;
+  i64 bad;
 
-constexpr i64 large = 100'003, little = 37;
+  LIMBER_HD void operator()(i64 i) const {
+    std::uint64_t const bits =
+        random_bits(3, static_cast<std::uint64_t>(*step), static_cast<std::uint64_t>(i));
+    float const x = static_cast<float>(static_cast<std::int32_t>(bits)) * 0x1p-31f;
+    g[i] = *step == bad && i == n / 2 ? std::numeric_limits<float>::infinity() : x;
+  }
+};
+struct next {
+  i64* step;
+  LIMBER_HD void operator()(i64) const { ++*step; }
+};
+
+constexpr i64 large = 20'003, little = 37;
 
 auto const rate =
     linear_scaling{.base_lr = 0.01, .base_batch = 32} * (warmup(100_steps) | cosine(2000_steps));
@@ -60,12 +69,9 @@ struct run {
     b.fill(random);
   }
   void gradients() {
-    auto const s = stream_of();
-    backward<<<(large + 255) / 256, 256, 0, s>>>(gw.on_device().as<float>().data(), large, step_number.device,
-                                                 -1);
-    backward<<<1, 256, 0, s>>>(gb.on_device().as<float>().data(), little, step_number.device, bad);
-    next<<<1, 1, 0, s>>>(step_number.device);
-    gpu::check(cudaGetLastError(), "gradients");
+    exec.run(large, backward{gw.on_device().as<float>().data(), large, step_number.device, -1});
+    exec.run(little, backward{gb.on_device().as<float>().data(), little, step_number.device, bad});
+    exec.run(1, next{step_number.device});
   }
   void advance(int i) { step.advance(i % 50 == 49 ? 0 : 32, i < 300 ? 32 : i < 700 ? 256 : 64); }
   [[nodiscard]] cudaStream_t stream_of() const { return stream.get(); }

@@ -2,9 +2,10 @@
 // labels: kernel property
 // optimize: 0
 // timeout: 300
+// needs: late_cuda
 // sanitizers: no
 #define BOOST_TEST_MODULE limber.cuda.strategies
-#include <limber/cuda/executor.hpp>
+#include <limber/cuda/cuda_device.cuh>
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
@@ -14,64 +15,100 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <span>
 #include <utility>
 #include <vector>
 
 // Whatever is written over an executor runs on the gpu's unchanged: the same training, once on the host
-// and once through kernel bodies, must end with the same bits.
+// and once on a device where all happens late, must end with the same bits.
 
 using namespace limber;
 using namespace limber::testing;
 
 namespace {
 
-using emulated = gpu::basic_executor<gpu::emulator>;
+// Adds to what only this rank knows.
+struct observe {
+  float* statistics;
+  int rank;
+  void operator()(i64 i) const { statistics[i] += 0.1f * static_cast<float>(rank); }
+};
 
+// Parameters and gradients where E works; what the host does to them waits in the order of E's stream.
+template <executor E>
 struct model {
-  std::vector<float> w = std::vector<float>(5000), b = std::vector<float>(13), statistics{1, 2, 3};
-  std::vector<bf16> h = std::vector<bf16>(300);
-  std::vector<float> gw = std::vector<float>(5000), gb = std::vector<float>(13), gh = std::vector<float>(300);
+  E exec;
+  shared_array<float> w = exec.template share<float>(5000), b = exec.template share<float>(13),
+                      statistics = exec.template share<float>(3);
+  shared_array<bf16> h = exec.template share<bf16>(300);
+  shared_array<float> gw = exec.template share<float>(5000), gb = exec.template share<float>(13),
+                      gh = exec.template share<float>(300);
 
-  model() {
+  explicit model(E e) : exec(std::move(e)) {
     std::mt19937 random(3);
     std::normal_distribution<float> normal;
-    for (float& x : w) x = normal(random);
-    for (float& x : b) x = normal(random);
-    for (bf16& x : h) x = bf16(normal(random));
+    for (float& x : host_side(w)) x = normal(random);
+    for (float& x : host_side(b)) x = normal(random);
+    for (bf16& x : host_side(h)) x = bf16(normal(random));
+    for (float& x : host_side(statistics)) x = static_cast<float>(1 + &x - statistics.host);
+    for (auto* a : {&w, &b, &statistics}) exec.publish(*a);
+    exec.publish(h);
   }
   template <class R>
   [[nodiscard]] auto parameters(R const& rule) {
-    return groups(group{std::vector<tensor>{{"w", w, gw}, {"b", b, gb}}, rule},
-                  group{std::vector<tensor>{{"h", h, gh}}, master{sgd{.momentum = 0.9}, true, 5}},
-                  buffers{{{"statistics", statistics}}});
+    return groups(
+        group{std::vector<tensor>{{"w", place(w), place(gw)}, {"b", place(b), place(gb)}}, rule},
+        group{std::vector<tensor>{{"h", place(h), place(gh)}}, master{sgd{.momentum = 0.9}, true, 5}},
+        buffers{{{"statistics", place(statistics)}}});
   }
-  void backward(int rank, int call) {
+  void backward(int rank, int call, bool bad = false) {
     std::mt19937 random(static_cast<unsigned>(100 * call + rank));
     std::normal_distribution<float> normal;
     for (auto* g : {&gw, &gb, &gh})
-      for (float& x : *g) x = normal(random);
-    for (float& x : statistics) x += 0.1f * static_cast<float>(rank);
+      for (float& x : host_side(*g)) x = normal(random);
+    if (bad) gb[3] = std::numeric_limits<float>::infinity();
+    for (auto* g : {&gw, &gb, &gh}) exec.publish(*g);
+    exec.run(statistics.n, observe{statistics.device, rank});
   }
-  [[nodiscard]] std::vector<float> all() const {
-    std::vector<float> out = w;
-    out.insert(out.end(), b.begin(), b.end());
-    for (bf16 x : h) out.push_back(static_cast<float>(x));
-    out.insert(out.end(), statistics.begin(), statistics.end());
+  [[nodiscard]] std::vector<float> all() {
+    for (auto* a : {&w, &b, &statistics}) exec.collect(*a);
+    exec.collect(h);
+    std::vector<float> out;
+    for (auto* a : {&w, &b, &statistics})
+      for (float x : host_side(*a)) out.push_back(x);
+    for (bf16 x : host_side(h)) out.push_back(static_cast<float>(x));
     return out;
+  }
+
+ private:
+  template <class T>
+  [[nodiscard]] static std::span<T> host_side(shared_array<T> const& a) {
+    return {a.host, static_cast<std::size_t>(a.n)};
+  }
+  template <class T>
+  [[nodiscard]] static tensor_view place(shared_array<T> const& a) {
+    return {reinterpret_cast<std::byte*>(a.device), a.n, dtype_of<T>, {}};
   }
 };
 
+struct on_host {
+  static host make() { return host{}; }
+};
+struct on_device {
+  gpu::stream stream;
+  [[nodiscard]] gpu::executor make() const { return gpu::executor{stream}; }
+};
+
 // Trains 14 calls on three workers, with uneven, missing and bad gradients and a joiner after the ninth.
-template <class Rule, class Strategy, class Make>
-std::vector<std::vector<float>> train(Rule const& rule, Strategy const& strategy, options const& o,
-                                      Make const& make) {
+template <class Where, class Rule, class Strategy>
+std::vector<std::vector<float>> train(Rule const& rule, Strategy const& strategy, options const& o) {
   std::vector<std::vector<float>> out(3);
   threads::run(3, [&](threads::communicator& comm) {
-    model m;
-    auto opt = make(m, rule, strategy, comm, o);
+    Where const where;
+    model m(where.make());
+    optimizer opt{m.parameters(rule), 0.05, strategy, comm, o, where.make()};
     for (int call = 0; call < 14; ++call) {
-      m.backward(comm.rank(), call);
-      if (call == 5 && comm.rank() == 1) m.gb[3] = std::numeric_limits<float>::infinity();
+      m.backward(comm.rank(), call, call == 5 && comm.rank() == 1);
       if (call == 8) opt.freeze("b");
       if (call == 11) opt.freeze("b", false);
       opt.step(call == 4 && comm.rank() == 0 ? 0 : 4 + comm.rank());
@@ -86,14 +123,7 @@ std::vector<std::vector<float>> train(Rule const& rule, Strategy const& strategy
 template <class Rule, class Strategy>
 void check_same(char const* what, Rule const& rule, Strategy const& strategy, options o = {}) {
   if (o.batch(batch_facts{3, {}}).shards == 0) o.batch = per_worker{5};
-  auto const expected =
-      train(rule, strategy, o, [](model& m, auto const& r, auto s, auto& comm, options const& with) {
-        return optimizer{m.parameters(r), 0.05, s, comm, with};
-      });
-  auto const got =
-      train(rule, strategy, o, [](model& m, auto const& r, auto s, auto& comm, options const& with) {
-        return optimizer{m.parameters(r), 0.05, s, comm, with, emulated{}};
-      });
+  auto const expected = train<on_host>(rule, strategy, o), got = train<on_device>(rule, strategy, o);
   for (std::size_t r = 0; r < expected.size(); ++r)
     BOOST_TEST(std::memcmp(expected[r].data(), got[r].data(), expected[r].size() * sizeof(float)) == 0,
                what << ", rank " << r);
@@ -142,12 +172,13 @@ BOOST_AUTO_TEST_CASE(delayed_gradients_have_the_bits_of_the_host) {
 BOOST_AUTO_TEST_CASE(a_joiner_gets_state_from_a_device) {
   std::vector<std::vector<float>> out(3);
   threads::run(3, [&](threads::communicator& comm) {
-    model m;
+    on_device const where;
+    model m(where.make());
     options o;
     o.batch = per_worker{5};
     // Rank 2 comes late: it has made no call yet when the others meet it.
     threads::communicator pair = comm.split(comm.rank() < 2 ? 0 : 1);
-    optimizer opt{m.parameters(adamw{}), 0.05, sync::allreduce{}, pair, o, emulated{}};
+    optimizer opt{m.parameters(adamw{}), 0.05, sync::allreduce{}, pair, o, where.make()};
     if (comm.rank() < 2)
       for (int call = 0; call < 5; ++call) {
         m.backward(comm.rank(), call);

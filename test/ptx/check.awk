@@ -3,6 +3,7 @@
 # wrong with a kernel:
 #
 #   - spills, or anything else in local memory                          all kernels
+#   - more registers than 16 warps on a multiprocessor leave each       each/float/...
 #   - a double-precision instruction other than a move                 .../float/...
 #   - not one 16-byte load or store of global memory                    each/..., norm/... (loads)
 #   - operands (name_<loaded>_<stored>) accessed in smaller pieces,     congruent/...
@@ -21,6 +22,8 @@ FILENAME ~ /\.log$/ {
   if (match($0, /Function properties for .*/)) who = substr($0, RSTART + 24)
   if (/bytes stack frame/ && $1 + 0 > 0) complain(who, $1 " bytes of stack")
   if (/bytes spill/ && match($0, /[1-9][0-9]* bytes spill/)) complain(who, "spills: " $0)
+  if (/Used [0-9]+ registers/ && match($0, /Used [0-9]+/) && who ~ /each_bodyIf/ && substr($0, RSTART + 5, RLENGTH - 5) + 0 > 128)
+    complain(who, substr($0, RSTART, RLENGTH) " registers: one block of 256 threads fits at a time")
   if (/Function properties/) ++properties
   next
 }

@@ -21,13 +21,13 @@ kernel() {
   printf '\tst.global.v4.f32 [%%rd1], {%%f1, %%f2, %%f3, %%f4};\n\t@%%p1 bra $L__BB0_1;\n\tret;\n}\n'
 }
 
-# A ptxas that says so many bytes of stack frame and of spills.
+# A ptxas that says so many bytes of stack frame and of spills, and so many registers.
 tool() {
   cat >"$scratch/ptxas" <<SAYS
 #!/bin/sh
 echo "ptxas info    : Function properties for $each"
 echo "    $1 bytes stack frame, $2 bytes spill stores, $2 bytes spill loads"
-echo "ptxas info    : Used 40 registers, used 0 barriers"
+echo "ptxas info    : Used ${3:-40} registers, used 0 barriers"
 SAYS
   chmod +x "$scratch/ptxas"
 }
@@ -80,6 +80,10 @@ tool 0 16
 expect 'spills' --ptxas "$scratch/ptxas" sm_90
 tool 32 0
 expect '32 bytes of stack' --ptxas "$scratch/ptxas" sm_90
+tool 0 0 136
+expect '136 registers' --ptxas "$scratch/ptxas" sm_90
+tool 0 0 128
+expect '' --ptxas "$scratch/ptxas" sm_90
 kernel "$wide" >>"$scratch/ptx"
 tool 0 0
 expect 'told of 1 kernels, and not of 2' --ptxas "$scratch/ptxas" sm_90

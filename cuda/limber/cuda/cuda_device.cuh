@@ -85,8 +85,9 @@ class cuda_device {
     check(cudaHostAlloc(&p, static_cast<std::size_t>(bytes), cudaHostAllocDefault), "cudaHostAlloc");
     return static_cast<std::byte*>(p);
   }
-  /// May synchronize the device.
+  /// Synchronizes the stream: transfers from and to p may be under way.
   void release_host(std::byte* p) noexcept {
+    if (cudaStreamSynchronize(stream_.get()) != cudaSuccess) (void)cudaGetLastError();
     if (cudaFreeHost(p) != cudaSuccess) (void)cudaGetLastError();
   }
 

@@ -66,7 +66,7 @@ class list_tables {
     });
   }
 
-  table const& touched(table& t, tensor_list const& list) noexcept {
+  table const& touched(table& t, tensor_list const& list) {
     if (device_->capturing()) t.pinned = true;
     if (!t.pinned) t.list = &list;
     t.used = clock_;

@@ -125,6 +125,10 @@ class warp {
   }
 };
 
+#else
+
+using warp = emulated_warp;  // a host that plays the device
+
 #endif
 
 }  // namespace limber::gpu
