@@ -66,6 +66,8 @@ has() {
     mpich) command -v mpicxx.mpich >/dev/null ;;
     mpich-launcher) command -v mpiexec.mpich >/dev/null ;;
     benchmark) has_header benchmark/benchmark.h ;;
+    clang) command -v clang++ >/dev/null ;;
+    clang-runtime) echo 'int main() {}' | clang++ -fsanitize=thread -x c++ - -o /dev/null 2>/dev/null ;;
     *) die "set-up: nothing is known of '$1'" ;;
   esac
 }
@@ -86,6 +88,8 @@ describe() {
     mpich) echo 'MPICH' libmpich-dev ;;
     mpich-launcher) echo "MPICH's mpiexec" mpich ;;
     benchmark) echo 'Google Benchmark' libbenchmark-dev ;;
+    clang) echo 'clang++' clang ;;
+    clang-runtime) echo "clang++'s sanitizers" libclang-rt-dev ;;
   esac
 }
 

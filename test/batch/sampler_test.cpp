@@ -6,28 +6,14 @@
 #include <boost/test/unit_test.hpp>
 
 #include <core/says.hpp>
+#include <support/allocations.hpp>
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
-#include <new>
 #include <numeric>
 #include <random>
 #include <span>
 #include <vector>
-
-namespace {
-long long allocations = 0;
-}
-
-// Counts what a step allocates.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  ++allocations;
-  if (void* p = std::malloc(bytes)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 using namespace limber;
 using limber::test::says;
@@ -225,9 +211,9 @@ BOOST_AUTO_TEST_CASE(steps_after_the_first_allocate_nothing) {
   sampler s(1000, 1);
   std::vector<i64> const share{30, 0, 34};
   (void)s.take(share, 0);
-  auto const before = allocations;
+  long const before = testing::allocations;
   for (int i = 0; i < 40; ++i) (void)s.take(share, 0);  // ends of epochs included
-  BOOST_TEST(allocations == before);
+  BOOST_TEST(testing::allocations == before);
   BOOST_TEST(s.epoch() == 2);
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit
-// optimize: 0
 #define BOOST_TEST_MODULE limber.bench.gpu_lists
 
 #include "../../bench/gpu/lists.hpp"

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit contract sanitize
-// optimize: 0
 // timeout: 300
 #define BOOST_TEST_MODULE limber.comm.checked
 #include <limber/comm/checked.hpp>

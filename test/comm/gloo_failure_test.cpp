@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: gloo
-// optimize: 0
 // timeout: 180
 // needs: gloo
 #define BOOST_TEST_MODULE limber.comm.gloo_failure

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: gloo
-// optimize: 0
 // timeout: 120
 // needs: gloo
 // sanitizers: no

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit mpi
-// optimize: 0
 // needs: MPI
 // ranks: 2 3
 // other ranks: 2

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: contract sanitize
-// optimize: 0
+// optimize: 1
 // timeout: 300
 #define BOOST_TEST_MODULE limber.comm.nccl_contract
 #include <boost/test/unit_test.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit sanitize
-// optimize: 0
 #define BOOST_TEST_MODULE limber.comm.nccl_failure
 #include <boost/test/unit_test.hpp>
 

@@ -180,7 +180,7 @@ class fake_engine {
     if (!where) where = std::make_shared<fake_group>(static_cast<std::size_t>(size));
     comm = join(where, rank);
     if (world_->same_gpu)
-      comm->birth = [this, comm] {
+      comm->birth = [comm] {
         if (!complete(*comm)) return false;
         comm->error = {step::failed, 5,
                        "ncclCommInitRankConfig: invalid usage: Duplicate GPU detected : rank 0 and rank 1 "
@@ -188,7 +188,7 @@ class fake_engine {
         return true;
       };
     else
-      comm->birth = [this, comm] { return complete(*comm); };
+      comm->birth = [comm] { return complete(*comm); };
     return {step::pending};
   }
   answer async_state(comm_type comm) {
@@ -310,7 +310,7 @@ class fake_engine {
   answer send(void const* in, std::size_t n, dtype t, int peer, comm_type c, stream_type s) {
     auto const bytes = n * static_cast<std::size_t>(size_of(t));
     return issue("send", c, s, in, nullptr, bytes,
-                 [this, c, peer, in, bytes, posted = false, key = std::string()]() mutable {
+                 [c, peer, in, bytes, posted = false, key = std::string()]() mutable {
                    if (c->gone || c->revoked) return true;
                    if (!posted) {
                      key = text(c->rank, " ", peer, " ", c->sent[peer]++);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: gpu
-// optimize: 0
 // timeout: 300
 // needs: NCCL CUDA
 #define BOOST_TEST_MODULE limber.comm.nccl_gpu

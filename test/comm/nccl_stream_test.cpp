@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit
-// optimize: 0
 #define BOOST_TEST_MODULE limber.comm.nccl_stream
 #include <boost/test/unit_test.hpp>
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
-// optimize: 0
 #define BOOST_TEST_MODULE limber.comm.reproducible_bits
 #include <limber/comm/reproducible.hpp>
 #include <limber/comm/self.hpp>

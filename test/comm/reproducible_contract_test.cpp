@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: contract
-// optimize: 0
 // timeout: 300
 #define BOOST_TEST_MODULE limber.comm.reproducible_contract
 #include <limber/comm/reproducible.hpp>

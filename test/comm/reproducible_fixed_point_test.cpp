@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
+// optimize: 1
 #define BOOST_TEST_MODULE limber.comm.reproducible_fixed_point
 #include <limber/comm/detail/reproducible_codec.hpp>
 #include <limber/core/fixed_point.hpp>

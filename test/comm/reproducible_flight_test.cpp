@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit contract sanitize memory
-// optimize: 0
 #define BOOST_TEST_MODULE limber.comm.reproducible_flight
 #include <limber/comm/checked.hpp>
 #include <limber/comm/reproducible.hpp>
@@ -11,13 +10,12 @@
 
 #include <comm/observe.hpp>
 #include <core/says.hpp>
+#include <support/allocations.hpp>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <new>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -25,17 +23,6 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-namespace {
-std::atomic<long> allocations{0};
-}
-__attribute__((noinline)) void* operator new(std::size_t n) {
-  ++allocations;
-  if (void* p = std::malloc(n == 0 ? 1 : n)) return p;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
-__attribute__((noinline)) void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 using namespace limber;
 using test::observe;
@@ -274,7 +261,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_allocated_once_the_most_were_in_flight) {
     for (int step = 0; step < 40; ++step) {
       if (step == 20) {
         comm.barrier();
-        if (comm.rank() == 0) before = allocations.load();
+        if (comm.rank() == 0) before = testing::allocations.load();
         comm.barrier();
       }
       for (int k = 0; k < 4; ++k)
@@ -285,7 +272,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_allocated_once_the_most_were_in_flight) {
       open.clear();
     }
     comm.barrier();
-    if (comm.rank() == 0) after = allocations.load();
+    if (comm.rank() == 0) after = testing::allocations.load();
     comm.barrier();
   });
   BOOST_TEST(after - before == 0);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
-// optimize: 0
 #define BOOST_TEST_MODULE limber.comm.reproducible_optimizer
 #include <limber/batch/fixed.hpp>
 #include <limber/comm/reproducible.hpp>

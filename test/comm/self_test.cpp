@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit contract
-// optimize: 0
 #define BOOST_TEST_MODULE limber.comm.self
 #include <limber/comm/self.hpp>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: contract sanitize memory
-// optimize: 0
+// optimize: 1
 // timeout: 300
 #define BOOST_TEST_MODULE limber.comm.threads_contract
 #include <limber/comm/threads.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit sanitize
-// optimize: 0
 // timeout: 120
 #define BOOST_TEST_MODULE limber.comm.threads
 #include <limber/comm/threads.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: kernel property memory
-// optimize: 0
 #define BOOST_TEST_MODULE limber.cuda.codec
 #include <limber/comm/reproducible.hpp>
 #include <limber/comm/threads.hpp>

@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(f64_beside_other_types_is_computed_in_double) {
   dtype const types[] = {dtype::f32, dtype::bf16, dtype::f16, dtype::f64};
   for (dtype a : types)
     for (dtype b : types)
-      for (std::size_t shift : {0, 8}) {
+      for (std::size_t shift : {0u, 8u}) {
         l.x.add(1001, a, shift);
         l.y.add(1001, b, shift);
         l.z.add(1001, dtype::f64, shift);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: kernel
+// optimize: 1
 // timeout: 300
 // needs: late_cuda
 // sanitizers: address

@@ -126,7 +126,7 @@ BOOST_AUTO_TEST_CASE(trees_of_several_levels_add_in_the_hosts_order) {
 BOOST_AUTO_TEST_CASE(many_small_tensors_make_a_tree_over_tensors) {
   std::mt19937 random(5);
   for (bool f64 : {false, true})
-    for (std::size_t many : {1, 2, 255, 256, 257, 3000}) {
+    for (std::size_t many : {1u, 2u, 255u, 256u, 257u, 3000u}) {
       std::uniform_int_distribution<i64> length(0, 40);
       std::vector<i64> lengths;
       for (std::size_t t = 0; t < many; ++t) lengths.push_back(length(random));

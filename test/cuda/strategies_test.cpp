@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: kernel property
-// optimize: 0
 // timeout: 300
 // needs: late_cuda
 // sanitizers: no

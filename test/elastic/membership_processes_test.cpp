@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit sanitize memory
-// optimize: 0
 // timeout: 120
 #define BOOST_TEST_MODULE limber.elastic.membership_processes
 #include <limber/elastic/membership.hpp>

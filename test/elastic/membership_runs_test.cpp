@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
-// optimize: 0
 // timeout: 120
 #define BOOST_TEST_MODULE limber.elastic.membership_runs
 #include <boost/test/unit_test.hpp>

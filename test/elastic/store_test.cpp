@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit sanitize memory
-// optimize: 0
 // timeout: 60
 #define BOOST_TEST_MODULE limber.elastic.store
 #include <limber/elastic/store.hpp>

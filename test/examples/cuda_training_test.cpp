@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit kernel
-// optimize: 0
 // sanitizers: no
 // needs: Eigen3 ZLIB
 #define BOOST_TEST_MODULE limber.examples.cuda_training

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit
-// optimize: 0
 // needs: Eigen3 CLI11 ZLIB
 #define BOOST_TEST_MODULE limber.examples.options
 #include "../../examples/language_model/options.hpp"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
+// optimize: 1
 // sanitizers: no
 // needs: Eigen3 ZLIB
 #define BOOST_TEST_MODULE limber.examples.train

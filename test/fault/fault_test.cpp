@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: fault gloo
-// optimize: 0
 // timeout: 1800
 // needs: gloo
 // sanitizers: no

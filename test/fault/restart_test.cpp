@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: fault gloo state
-// optimize: 0
 // timeout: 600
 // needs: gloo state
 // sanitizers: no

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit sanitize
-// optimize: 0
 #define BOOST_TEST_MODULE limber.optimizer.agreement
 #include <limber/limber.hpp>
 

@@ -1,45 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit
-// optimize: 0
 #define BOOST_TEST_MODULE limber.optimizer.optimizer
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
 
 #include <core/says.hpp>
+#include <support/allocations.hpp>
 #include <support/toy_model.hpp>
 
-#include <atomic>
-#include <cstdlib>
 #include <limits>
-#include <new>
 #include <set>
 
 using namespace limber;
 using namespace limber::testing;
 using test::says;
-
-namespace {
-std::atomic<long> allocations{0};
-}
-// Counts every allocation of this executable, for the promise that a step makes none.
-__attribute__((noinline)) void* operator new(std::size_t n) {
-  ++allocations;
-  if (void* p = std::malloc(n == 0 ? 1 : n)) return p;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void* operator new(std::size_t n, std::align_val_t a) {
-  ++allocations;
-  auto const line = static_cast<std::size_t>(a);
-  if (void* p = std::aligned_alloc(line, (n + line - 1) / line * line)) return p;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
-__attribute__((noinline)) void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-__attribute__((noinline)) void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-__attribute__((noinline)) void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
-  std::free(p);
-}
 
 BOOST_AUTO_TEST_CASE(bad_input_is_named_with_argument_and_value) {
   toy_model<float> m;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize memory
-// optimize: 0
 // timeout: 240
 #define BOOST_TEST_MODULE limber.optimizer.recover
 #include <limber/limber.hpp>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
+// optimize: 1
 #define BOOST_TEST_MODULE limber.schedule.schedules
 #include <boost/test/unit_test.hpp>
 

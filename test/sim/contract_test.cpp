@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: contract sanitize
+// optimize: 1
 // timeout: 300
 // needs: context
 // sanitizers: address

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit
-// optimize: 0
 // needs: context
 #define BOOST_TEST_MODULE limber.sim.failure
 #include <limber/sim/sim.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
-// optimize: 0
 // needs: context
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sim.time

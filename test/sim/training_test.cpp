@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: property
-// optimize: 0
 // timeout: 240
 // needs: context
 #define BOOST_TEST_MODULE limber.sim.training

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit state fault
-// optimize: 0
 // needs: state
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.state.crash

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit state fault memory
-// optimize: 0
 // needs: state
 #define BOOST_TEST_MODULE limber.state.damage
 #include <limber/state/state.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property state
-// optimize: 0
 // needs: state
 // timeout: 300
 // sanitizers: address

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property state memory
-// optimize: 0
 // needs: state
 #define BOOST_TEST_MODULE limber.state.round_trip
 #include <limber/state/state.hpp>

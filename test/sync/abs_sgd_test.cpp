@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: property sanitize
-// optimize: 0
 // timeout: 240
 #define BOOST_TEST_MODULE limber.sync.abs_sgd
 #include <limber/limber.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
-// optimize: 0
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sync.error_feedback
 #include <limber/limber.hpp>

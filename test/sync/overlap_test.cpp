@@ -1,39 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
-// optimize: 0
 #define BOOST_TEST_MODULE limber.sync.overlap
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
 
+#include <support/allocations.hpp>
 #include <support/checks.hpp>
 #include <support/toy_model.hpp>
 #include <support/wire_model.hpp>
 
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
 #include <limits>
 #include <mutex>
-#include <new>
 #include <numeric>
 #include <random>
 #include <stdexcept>
 
 using namespace limber;
 using namespace limber::testing;
-
-namespace {
-std::atomic<long> allocations{0};
-}
-// Counts every allocation of this executable, for the promise that a step makes none.
-__attribute__((noinline)) void* operator new(std::size_t n) {
-  ++allocations;
-  if (void* p = std::malloc(n == 0 ? 1 : n)) return p;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
-__attribute__((noinline)) void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 namespace {
 

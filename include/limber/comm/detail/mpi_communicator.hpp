@@ -204,7 +204,7 @@ class basic_communicator {
     });
     q.wait();
     std::ranges::sort(all);
-    all.erase(std::ranges::unique(all).begin(), all.end());
+    all.erase(std::unique(all.begin(), all.end()), all.end());
     auto const index = static_cast<int>(std::ranges::lower_bound(all, i64{color}) - all.begin());
     auto part = std::make_shared<group>(here().how, here().engine);
     here().must(here().engine.split(here().native, index, rank(), part->native), "split");

@@ -279,7 +279,7 @@ class basic_communicator {
     }).wait();
     std::vector<i64> kinds = colors;
     std::ranges::sort(kinds);
-    kinds.erase(std::ranges::unique(kinds).begin(), kinds.end());
+    kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
     auto const kind = static_cast<int>(std::ranges::lower_bound(kinds, color) - kinds.begin());
     std::vector<int> members;
     for (int r = 0; r < size(); ++r)
