@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit kernel
 // sanitizers: no
-// needs: Eigen3 ZLIB
+// needs: Eigen3 ZLIB late_cuda
 #define BOOST_TEST_MODULE limber.examples.cuda_training
 #include "../../examples/cuda_trainer/run.hpp"
 #include "../../examples/cuda_trainer/training.hpp"
 
 #include <limber/comm/threads.hpp>
-#include <limber/cuda/emulator.hpp>
-#include <limber/cuda/executor.hpp>
+#include <limber/cuda/cuda_device.cuh>
+#include <limber/cuda/graph.cuh>
 
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,44 +25,64 @@ namespace gpu = limber::gpu;
 
 namespace {
 
-// What cuBLAS is asked for, one element after the other.
+// One element of what cuBLAS is asked for.
+struct product {
+  float const* a;
+  example::side of_a;
+  float const* b;
+  example::side of_b;
+  float* c;
+  int m, n, k;
+  float keep;
+
+  void operator()(i64 at) const {
+    i64 const row = at % m, col = at / m;
+    double sum = 0;
+    for (int i = 0; i < k; ++i)
+      sum += static_cast<double>(of_a == example::side::plain ? a[i * m + row] : a[row * k + i]) *
+             static_cast<double>(of_b == example::side::plain ? b[col * k + i] : b[i * n + col]);
+    c[at] = static_cast<float>(sum) + (keep == 0.f ? 0.f : keep * c[at]);
+  }
+};
 struct plain_blas {
+  gpu::executor* exec;
   void multiply(float const* a, example::side of_a, float const* b, example::side of_b, float* c, int m,
                 int n, int k, float keep) const {
-    for (int col = 0; col < n; ++col)
-      for (int row = 0; row < m; ++row) {
-        double sum = 0;
-        for (int i = 0; i < k; ++i)
-          sum += static_cast<double>(of_a == example::side::plain ? a[i * m + row] : a[row * k + i]) *
-                 static_cast<double>(of_b == example::side::plain ? b[col * k + i] : b[i * n + col]);
-        float& out = c[col * m + row];
-        out = static_cast<float>(sum) + (keep == 0.f ? 0.f : keep * out);
-      }
+    exec->run(i64{m} * n, product{a, of_a, b, of_b, c, m, n, k, keep});
   }
 };
 
-// A gpu_machine without a GPU; other ranks are threads.
-struct emulated {
+// A gpu_machine on a stand-in for CUDA's runtime, where everything is late; other ranks are threads.
+struct late_machine {
   limber::threads::communicator* comm = nullptr;
-  gpu::basic_executor<gpu::emulator> exec{};
-  plain_blas products{};
-  struct place {};
+  gpu::stream stream{};
+  gpu::executor exec{stream};
+  plain_blas products{&exec};
+  struct place {
+    bool warm = false;
+    std::optional<gpu::graph> graph{};
+  };
 
   [[nodiscard]] int rank() const { return comm ? comm->rank() : 0; }
   [[nodiscard]] int ranks() const { return comm ? comm->size() : 1; }
   template <class F>
-  void replay(place&, F&& f) {
-    f();
+  void replay(place& p, F&& f) {
+    if (!std::exchange(p.warm, true)) return f();
+    if (!p.graph) p.graph = gpu::graph::capture(stream.get(), f);
+    p.graph->launch(stream.get());
   }
+  // As NCCL does it: in the order of the stream, and again at each replay.
   template <class Step>
   void add(Step& step) {
+    auto const in_order = [this](limber::const_tensor_view from, limber::tensor_view to) {
+      late_cuda::here().enqueue(*stream.get(), [c = comm, from, to] { c->all_reduce(from, to).wait(); });
+    };
     for (auto const& b : step.buckets().buckets)
-      comm->all_reduce(limber::tensor_view{step.packed().data() + b.offset, b.length, b.type, b.name},
-                       {step.reduced().data() + b.offset, b.length, b.type, b.name})
-          .wait();
-    comm->all_reduce(step.control(), step.total()).wait();
+      in_order(limber::tensor_view{step.packed().data() + b.offset, b.length, b.type, b.name},
+               {step.reduced().data() + b.offset, b.length, b.type, b.name});
+    in_order(step.control(), step.total());
   }
-  void wait() {}
+  void wait() { exec.device().synchronize(); }
 };
 
 // Enough letters to learn from, and a length at which epochs end with short updates.
@@ -118,12 +139,13 @@ double difference(std::vector<limber::tensor> const& a, std::vector<limber::tens
 
 template <class Data, class Model>
 void compare_gradients(Data const& data, Model const& start, int hidden) {
-  emulated machine;
+  late_machine machine;
   auto const run = plan(data.train_size());
   Model a = start, b = start;
   auto const probe = first_samples(9);
-  example::training_on<emulated> trainer(machine, example::shape_of(data, hidden), example::input_of(data),
-                                         a.parameters(), example::plan_of(run, 1), probe);
+  example::training_on<late_machine> trainer(machine, example::shape_of(data, hidden),
+                                             example::input_of(data), a.parameters(),
+                                             example::plan_of(run, 1), probe);
   // Fewer than a micro-batch: the rest is filled up, and has no gradient.
   for (i64 const n : {5, 3}) {
     auto const samples = first_samples(n);
@@ -136,17 +158,18 @@ void compare_gradients(Data const& data, Model const& start, int hidden) {
   BOOST_TEST(trainer.probe() == start.evaluate(probe).bits, boost::test_tools::tolerance(1e-5));
 }
 
-// Trains on `ranks` emulated GPUs and, as the main job does, on the host.
+// Trains on `ranks` machines and, as the main job does, on the host.
 template <class Data, class Model>
 void compare_training(Data const& data, Model const& start, int hidden, int ranks) {
   auto const run = plan(data.train_size());
   Model const wanted = example::train(start, run, [](auto const&...) {});
   auto const probe = first_samples(40);
   limber::threads::run(ranks, [&](limber::threads::communicator& comm) {
-    emulated machine{.comm = ranks > 1 ? &comm : nullptr};
+    late_machine machine{.comm = ranks > 1 ? &comm : nullptr};
     Model trained = start;
-    example::training_on<emulated> trainer(machine, example::shape_of(data, hidden), example::input_of(data),
-                                           trained.parameters(), example::plan_of(run, ranks), probe);
+    example::training_on<late_machine> trainer(machine, example::shape_of(data, hidden),
+                                               example::input_of(data), trained.parameters(),
+                                               example::plan_of(run, ranks), probe);
     double const before = trainer.probe();
     i64 steps = 0, samples = 0;
     example::train_all(trainer, run, comm.rank(), ranks, [&](auto const&, i64 k, i64 n) {

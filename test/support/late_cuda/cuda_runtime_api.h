@@ -302,16 +302,29 @@ inline cudaError_t cudaMemcpy(void* to, void const* from, std::size_t bytes, cud
   std::memcpy(to, from, bytes);
   return late_cuda::said("cudaMemcpy", cudaSuccess);
 }
+/// Pageable memory: what is sent was read when the call returns, and what is fetched is there by then.
 inline cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind,
                                    cudaStream_t s) {
   using late_cuda::in_memory;
   if (auto const e = late_cuda::takes(s); e != cudaSuccess) return late_cuda::said("cudaMemcpyAsync", e);
   bool const up = kind == cudaMemcpyHostToDevice, down = kind == cudaMemcpyDeviceToHost;
-  // Pageable memory would make the call wait: nobody here wants that.
-  if (!in_memory(to, bytes, down ? late_cuda::kind::pinned : late_cuda::kind::device) ||
-      !in_memory(from, bytes, up ? late_cuda::kind::pinned : late_cuda::kind::device))
+  if ((!down && !in_memory(to, bytes, late_cuda::kind::device)) ||
+      (!up && !in_memory(from, bytes, late_cuda::kind::device)))
     return late_cuda::said("cudaMemcpyAsync", cudaErrorInvalidValue);
-  late_cuda::here().enqueue(*s, [=] { std::memcpy(to, from, bytes); });
+  bool const pageable = (down && !in_memory(to, bytes, late_cuda::kind::pinned)) ||
+                        (up && !in_memory(from, bytes, late_cuda::kind::pinned));
+  if (pageable && s->captured != nullptr) {
+    late_cuda::forbidden();
+    return late_cuda::said("cudaMemcpyAsync", cudaErrorStreamCaptureUnsupported);
+  }
+  if (pageable && up) {
+    auto const* const p = static_cast<std::byte const*>(from);
+    late_cuda::here().enqueue(*s,
+                              [=, copy = std::vector(p, p + bytes)] { std::memcpy(to, copy.data(), bytes); });
+  } else {
+    late_cuda::here().enqueue(*s, [=] { std::memcpy(to, from, bytes); });
+    if (pageable) late_cuda::here().finish(s->last);
+  }
   return late_cuda::said("cudaMemcpyAsync", cudaSuccess);
 }
 inline cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t s) {
