@@ -367,7 +367,7 @@ class optimizer {
 
   // The only place that moves steps and samples.
   void move(sync::outcome const& o) {
-    sync::count(site_->now, o, state_type::agreed);
+    sync::count_outcome(site_->now, o, state_type::agreed);
     if (o.due) report_.skipped_in_a_row = o.skipped ? report_.skipped_in_a_row + 1 : 0;
   }
 

@@ -61,7 +61,7 @@ struct outcome {
 };
 
 /// Moves progress by what a call did. @param agreed  all ranks applied the same gradient
-inline void count(progress& now, outcome const& o, bool agreed) {
+inline void count_outcome(progress& now, outcome const& o, bool agreed) {
   if (o.applied) now.count_steps(o.steps);
   now.samples += o.samples;
   if (agreed && o.applied)
