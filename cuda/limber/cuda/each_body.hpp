@@ -15,8 +15,8 @@ namespace limber::gpu {
 template <class T, class F, access... A>
 struct each_body {
   static constexpr char const* name = "limber each";
-  static constexpr int blocks_at_once =
-      sizeof(T) == 4 ? 2 : 1;  // doubles need more registers than that leaves
+  // Doubles need more registers than two blocks leave.
+  static constexpr int blocks_at_once = sizeof(T) == 4 ? 2 : 1;
 
   F f;
   operand_binding list[sizeof...(A)];
