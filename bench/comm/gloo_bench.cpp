@@ -32,41 +32,41 @@
 namespace limber::bench {
 namespace {
 
-/// A thread that makes one call at a time for another.
-class hand {
+/// A thread that runs one call at a time for another thread.
+class helper_thread {
  public:
-  hand() : thread_([this] { work(); }) {}
-  ~hand() {
-    give(nullptr);
+  helper_thread() : thread_([this] { work(); }) {}
+  ~helper_thread() {
+    start(nullptr);
     thread_.join();
   }
-  void give(std::function<void()> job) {
-    std::scoped_lock const lock(door_);
+  void start(std::function<void()> job) {
+    std::scoped_lock const lock(mutex_);
     job_ = std::move(job);
     busy_ = true;
-    bell_.notify_all();
+    changed_.notify_all();
   }
   void wait() {
-    std::unique_lock lock(door_);
-    bell_.wait(lock, [this] { return !busy_; });
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !busy_; });
   }
 
  private:
   void work() {
-    std::unique_lock lock(door_);
+    std::unique_lock lock(mutex_);
     for (;;) {
-      bell_.wait(lock, [this] { return busy_; });
+      changed_.wait(lock, [this] { return busy_; });
       if (!job_) return;
       lock.unlock();
       job_();
       lock.lock();
       busy_ = false;
-      bell_.notify_all();
+      changed_.notify_all();
     }
   }
 
-  std::mutex door_;
-  std::condition_variable bell_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::function<void()> job_;
   bool busy_ = false;
   std::thread thread_;
@@ -74,7 +74,7 @@ class hand {
 
 using engine = std::shared_ptr<::gloo::rendezvous::Context>;
 
-/// Two processes connected by Gloo alone, with a thread of their own as Limber's are.
+/// Two processes connected by Gloo alone, each with its own device thread, as in Limber.
 engine connect(int rank, std::filesystem::path const& folder) {
   ::gloo::transport::tcp::attr at("127.0.0.1");
   auto device = ::gloo::transport::tcp::CreateDevice(at);
@@ -90,7 +90,7 @@ void measure(int rank, std::filesystem::path const& folder, cost_table& table) {
   gloo::communicator comm(rank, 2, gloo::file_rendezvous(folder / "limber"), o);
   engine const alone = connect(rank, folder / "direct");
   engine const second = connect(rank, folder / "second");
-  // A third, so that what the barrier leaves warm is of use to neither.
+  // A third one, so that the barrier warms the caches of neither.
   engine const third = connect(rank, folder / "settle");
 
   std::vector<float> in(cost_sizes[std::size(cost_sizes) - 1] / sizeof(float), 1), out(in.size());
@@ -100,7 +100,7 @@ void measure(int rank, std::filesystem::path const& folder, cost_table& table) {
     b.setTag(++tag);
     ::gloo::barrier(b);
   };
-  hand other;
+  helper_thread helper;
   for (std::size_t const bytes : cost_sizes) {
     std::size_t const n = bytes / sizeof(float);
     auto const over = [&](engine const& e) {
@@ -116,7 +116,7 @@ void measure(int rank, std::filesystem::path const& folder, cost_table& table) {
     auto const start = [&] {
       return comm.all_reduce(view(in).sub(0, static_cast<i64>(n)), view(out).sub(0, static_cast<i64>(n)));
     };
-    // What begins is slow for a while.
+    // Warm-up.
     for (int k = 0; bytes == cost_sizes[0] && k < 300; ++k)
       over(alone), over(second), start().wait(), settle();
     table.add({"all_reduce", "blocking", bytes}, settle, direct, [&] { start().wait(); });
@@ -124,8 +124,8 @@ void measure(int rank, std::filesystem::path const& folder, cost_table& table) {
     table.add(
         {"all_reduce", "non-blocking", bytes}, settle,
         [&] {
-          other.give(direct);
-          other.wait();
+          helper.start(direct);
+          helper.wait();
         },
         [&] {
           auto q = start();

@@ -6,7 +6,7 @@
 /// What mpi::communicator adds to MPI: run under mpiexec.
 ///
 /// blocking      all_reduce(…).wait() beside MPI_Iallreduce and MPI_Wait
-/// non-blocking  start, done() until it is true, beside MPI_Iallreduce and MPI_Test; every look gives the
+/// non-blocking  start, done() until it is true, beside MPI_Iallreduce and MPI_Test; every poll gives the
 ///               core away (sched_yield), so that both see the same machine
 /// The last rows have no bound: MPI_Allreduce, which is free to use other algorithms, beside
 ///               all_reduce(…).wait()

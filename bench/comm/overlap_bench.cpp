@@ -14,9 +14,10 @@
 ///          alone      a step of a single rank: packing and the update, which nothing can hide (part)
 /// Links    link-…     each reduction takes 50 µs and its bytes' time on a link of its own, one after the
 ///                     other, while the ranks compute: a network card. It sleeps.
-///          threads    no link: whoever comes last adds up, so nothing is hidden that was not idle before
+///          threads no link: the last rank to arrive adds up, so only idle time is hidden
 /// Choices  waiting for a rank that is late counts, with and without marks.
 
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <benchmark/benchmark.h>

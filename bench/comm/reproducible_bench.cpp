@@ -28,7 +28,7 @@
 namespace limber::bench {
 namespace {
 
-/// An engine that counts what it is given.
+/// An engine that counts the bytes of its operations.
 struct counting {
   threads::communicator& inner;
   i64& bytes;
@@ -59,7 +59,7 @@ void sums(benchmark::State& state, int ranks, i64 n) {
     out.push_back(arena::shared().take<T>(n));
     std::ranges::fill(in.back(), value<T>(static_cast<float>(r + 1)));
   }
-  // Threads are started once for a batch of operations, outside what is timed; so is memory that is kept.
+  // Threads are started, and memory is allocated, once for a batch of operations, outside the timed section.
   auto const batch = std::max<i64>(2, std::min<i64>(64, (i64{4} << 20) / (n * ranks)));
   std::vector<std::vector<double>> seconds(static_cast<std::size_t>(ranks),
                                            std::vector<double>(static_cast<std::size_t>(batch)));

@@ -45,7 +45,7 @@ template <class T>
 void by_threads(benchmark::State& state, int ranks, i64 n) {
   using clock = std::chrono::steady_clock;
   memory<T> m(ranks, n);
-  // Threads are started once for a batch of operations, outside what is timed.
+  // Threads are started once for a batch of operations, outside the timed section.
   auto const batch = std::max<i64>(1, std::min<i64>(64, (i64{4} << 20) / (n * ranks)));
   std::vector<std::vector<double>> seconds(static_cast<std::size_t>(ranks),
                                            std::vector<double>(static_cast<std::size_t>(batch)));

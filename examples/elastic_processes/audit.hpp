@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Accounts for each sample of each epoch by what the workers wrote down.
+/// Accounts for each sample of each epoch by the histories of the workers.
 
 #include "history.hpp"
 
@@ -26,20 +26,20 @@ struct audited {
   std::uint64_t seed = 0;  ///< of the dealer
 };
 
-/// What the audit found; it holds if `faults` is empty.
+/// The result of the audit; it holds if `faults` is empty.
 struct findings {
   std::vector<std::string> faults{};
   limber::i64 generations = 0;
-  limber::i64 finished = 0;      ///< workers that came to the end
-  limber::i64 computed = 0;      ///< samples that workers took in hand
-  limber::i64 again = 0;         ///< of them, computed in vain and dealt again
-  std::uint64_t parameters = 0;  ///< the hash that all who finished have
+  limber::i64 finished = 0;      ///< workers that finished
+  limber::i64 computed = 0;      ///< samples that were assigned to workers
+  limber::i64 again = 0;         ///< of them, lost and dealt again
+  std::uint64_t parameters = 0;  ///< the hash of all workers that finished
   double bits = 0, accuracy = 0;
 };
 
 namespace detail {
 
-/// Where each sample of an epoch stands in its permutation.
+/// The position of each sample in the permutation of an epoch.
 class positions {
  public:
   explicit positions(audited const& what) : what_(what) {}
@@ -47,12 +47,12 @@ class positions {
   [[nodiscard]] limber::i64 of(limber::i64 epoch, limber::i64 sample) {
     auto const [at, fresh] = epochs_.try_emplace(epoch);
     if (fresh) {
-      limber::sampler deck(what_.size, what_.seed);
-      deck.restore({what_.size, what_.seed, epoch, 0});
+      limber::sampler order(what_.size, what_.seed);
+      order.restore({what_.size, what_.seed, epoch, 0});
       at->second.resize(static_cast<std::size_t>(what_.size));
       std::vector<limber::i64> const all{what_.size};
       limber::i64 k = 0;
-      for (limber::i64 const s : deck.deal(all, 0)) at->second[static_cast<std::size_t>(s)] = k++;
+      for (limber::i64 const s : order.deal(all, 0)) at->second[static_cast<std::size_t>(s)] = k++;
     }
     return at->second[static_cast<std::size_t>(sample)];
   }
@@ -62,29 +62,29 @@ class positions {
   std::map<limber::i64, std::vector<limber::i64>> epochs_;
 };
 
-/// Whether nobody's parameters held this position of an epoch when the generation of `e` began.
+/// Whether this position of an epoch was in no worker's parameters when the generation of `e` began.
 [[nodiscard]] inline bool outstanding(entered const& e, limber::i64 epoch, limber::i64 position) {
   if (epoch > e.epoch || (epoch == e.epoch && position >= e.cursor)) return true;
-  return std::ranges::any_of(e.owed, [&](limber::elastic::stretch const& s) {
+  return std::ranges::any_of(e.requeued, [&](limber::elastic::sample_range const& s) {
     return s.epoch == epoch && position >= s.first && position < s.first + s.count;
   });
 }
 
 }  // namespace detail
 
-/// What the histories of all workers, dead ones too, add up to.
+/// Audits the histories of all workers, including those that died.
 ///
-/// A hand counts unless those who entered the next generation found its samples outstanding: a dead
-/// worker's last hands count if the survivors' parameters hold them, and only then. After each generation
-/// the samples that count must be those that the optimizers of the survivors have counted, and in the end
-/// each sample of each epoch must count exactly once, on workers with the same bits.
+/// An assignment counts unless its samples are outstanding for the workers that entered the next generation:
+/// the last assignments of a dead worker count if and only if the survivors' parameters hold them. After each
+/// generation, the number of samples that count must equal the survivors' progress; in the end each sample of
+/// each epoch must count exactly once, on workers with the same bits.
 [[nodiscard]] inline findings audit(audited const& what, std::vector<history> const& all) {
   using limber::i64;
   findings out;
   auto const fault = [&](auto const&... parts) { out.faults.push_back(limber::text(parts...)); };
 
   std::map<i64, entered> begins;
-  std::map<i64, std::vector<dealt const*>> hands;
+  std::map<i64, std::vector<assigned const*>> assignments;
   finished const* end = nullptr;
   for (history const& h : all) {
     for (entered const& e : h.generations) {
@@ -92,17 +92,17 @@ class positions {
       if (!first && !(at->second == e))
         fault("generation ", e.generation, ": ", h.worker, " does not know the same as others");
     }
-    for (dealt const& d : h.hands) hands[d.generation].push_back(&d);
+    for (assigned const& d : h.assignments) assignments[d.generation].push_back(&d);
     for (finished const& f : h.end) {
       ++out.finished;
       if (!end) end = &f;
       if (f.parameters != end->parameters) fault(h.worker, " ended with other parameters than the others");
-      if (!(f == *end)) fault(h.worker, " ended elsewhere than the others");
+      if (!(f == *end)) fault(h.worker, " ended in another state than the others");
     }
   }
   out.generations = begins.empty() ? 0 : begins.rbegin()->first;
   if (!end) {
-    fault("no worker came to the end");
+    fault("no worker finished");
     return out;
   }
   out.parameters = end->parameters;
@@ -112,9 +112,9 @@ class positions {
   detail::positions where(what);
   std::map<i64, std::vector<int>> counts;  // by epoch, of each sample
   i64 counted = 0;
-  for (auto const& [generation, of] : hands) {
+  for (auto const& [generation, of] : assignments) {
     auto const next = begins.upper_bound(generation);
-    for (dealt const* d : of) {
+    for (assigned const* d : of) {
       i64 void_ones = 0;
       for (i64 const s : d->samples)
         if (next != begins.end() && detail::outstanding(next->second, d->epoch, where.of(d->epoch, s)))
@@ -123,7 +123,7 @@ class positions {
       out.computed += n;
       out.again += void_ones;
       if (void_ones != 0 && void_ones != n)
-        fault("generation ", generation, ", call ", d->call, ": ", void_ones, " of a hand of ", n,
+        fault("generation ", generation, ", call ", d->call, ": ", void_ones, " of an assignment of ", n,
               " are outstanding");
       if (void_ones != 0) continue;
       auto& epoch = counts[d->epoch];
@@ -150,7 +150,7 @@ class positions {
   return out;
 }
 
-/// The histories in a folder of diaries, sorted by worker.
+/// The histories in a folder, sorted by worker.
 [[nodiscard]] inline std::vector<history> read_histories(std::filesystem::path const& folder) {
   std::set<std::filesystem::path> files;
   for (auto const& entry : std::filesystem::directory_iterator(folder)) files.insert(entry.path());

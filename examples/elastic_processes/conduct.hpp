@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// One run of a team: what is done to its workers when, and what becomes of them.
+/// One run of a team: applies the schedule of events to its workers, and collects the outcome.
 
 #include "screen.hpp"
 #include "team.hpp"
@@ -22,12 +22,12 @@
 
 namespace example {
 
-/// How often Ctrl-C was pressed.
+/// The number of SIGINT signals.
 inline std::sig_atomic_t volatile interruptions = 0;
 
-/// What became of a run.
+/// The outcome of a run.
 struct outcome {
-  bool stopped_by_hand = false;
+  bool interrupted = false;
   std::vector<std::string> failures{};  ///< workers that failed, and why
   std::vector<double> recoveries{};     ///< seconds from a loss to the next step of another generation
   int killed = 0, stopped = 0, added = 0;
@@ -41,21 +41,21 @@ class conductor {
   /// Returns when all workers have ended.
   [[nodiscard]] outcome run() {
     for (int k = 0; k < o_.run.workers; ++k) team_.start();
-    last_news_ = limber::steady_seconds();
+    last_report_ = limber::steady_seconds();
     std::sig_atomic_t seen = interruptions;
     while (team_.any_lives()) {
       auto const all = team_.listen(0.02);
-      for (report const& r : all) take(r);
+      for (report const& r : all) handle(r);
       double const now = limber::steady_seconds();
-      if (!all.empty()) last_news_ = now;
-      for (; seen != interruptions; ++seen) interrupted();
-      if (began_) follow(now);
+      if (!all.empty()) last_report_ = now;
+      for (; seen != interruptions; ++seen) on_interrupt();
+      if (began_) apply_schedule(now);
       for (member& m : team_.members())
         if (m.now == member::state::stopped && now >= m.wakes) {
           team_.wake(m);
-          tell(limber::text(m.name, " is woken"));
+          print_event(limber::text(m.name, " is woken"));
         }
-      if (now - last_news_ > 30 + 10 * o_.run.deadline) give_up("nothing was heard of any worker for long");
+      if (now - last_report_ > 30 + 10 * o_.run.deadline) end_run("no worker has reported for too long");
       screen_.show(team_.members());
     }
     screen_.finish(team_.members());
@@ -64,35 +64,35 @@ class conductor {
 
  private:
   [[nodiscard]] double time() const { return began_ ? limber::steady_seconds() - *began_ : 0; }
-  void tell(std::string const& what) { screen_.tell(time(), what); }
+  void print_event(std::string const& what) { screen_.print_event(time(), what); }
 
-  void take(report const& r) {
+  void handle(report const& r) {
     member& m = *r.who;
     if (r.what == "step") {
       if (!began_) began_ = limber::steady_seconds();
-      if (m.generation > generation_) begins(m);
+      if (m.generation > generation_) on_generation(m);
     } else if (r.what == "finished") {
       over_ = true;
-    } else if (r.what == "tell" && m.news.find("without this worker") != std::string::npos) {
-      tell(limber::text(m.name, ": ", m.news));
+    } else if (r.what == "log" && m.news.find("without this worker") != std::string::npos) {
+      print_event(limber::text(m.name, ": ", m.news));
     } else if (r.what == "ended") {
       if (m.now == member::state::finished) over_ = true;
       if (m.now == member::state::failed && !over_) {
-        tell(limber::text(m.name, " failed: ", m.news));
+        print_event(limber::text(m.name, " failed: ", m.news));
         out_.failures.push_back(limber::text(m.name, ": ", m.news));
       }
     }
-    // Who still waits at the door, or sleeps, has nothing left to come back to.
+    // Workers that still wait to be admitted, or are stopped, cannot join any more.
     if (over_)
       for (member& other : team_.members())
         if (!other.exited && (other.now == member::state::waiting || other.now == member::state::stopped) &&
             !ending_) {
           team_.kill(other);
-          tell(limber::text(other.name, " comes too late: the run is over"));
+          print_event(limber::text(other.name, " comes too late: the run is over"));
         }
   }
 
-  void begins(member const& m) {
+  void on_generation(member const& m) {
     generation_ = m.generation;
     std::string line =
         limber::text("generation ", m.generation, ": ", m.size, m.size == 1 ? " worker" : " workers");
@@ -101,15 +101,15 @@ class conductor {
       line += limber::text(", ", rounded(out_.recoveries.back(), 2), " s after the loss");
       lost_.reset();
     }
-    tell(line);
+    print_event(line);
   }
 
-  void follow(double now) {
+  void apply_schedule(double now) {
     while (next_ < o_.events.size() && now - *began_ >= o_.events[next_].seconds && !over_) {
       event const& e = o_.events[next_++];
-      if (e.what == deed::add) {
+      if (e.what == action::add) {
         for (int k = 0; k < e.count; ++k) {
-          tell(limber::text(team_.start().name, " is started"));
+          print_event(limber::text(team_.start().name, " is started"));
           ++out_.added;
         }
       } else {
@@ -117,13 +117,13 @@ class conductor {
       }
     }
   }
-  void lose(deed how) {
+  void lose(action how) {
     auto all = team_.training();
-    if (all.size() < 2) return tell("one worker must be left to go on");
+    if (all.size() < 2) return print_event("one worker must remain");
     member& m = *all[limber::random_bits(o_.run.seed, 77, draws_++) % all.size()];
     lost_ = limber::steady_seconds();
-    tell(limber::text(m.name, ", rank ", m.rank, ", is ", how == deed::kill ? "killed" : "stopped"));
-    if (how == deed::kill) {
+    print_event(limber::text(m.name, ", rank ", m.rank, ", is ", how == action::kill ? "killed" : "stopped"));
+    if (how == action::kill) {
       team_.kill(m);
       ++out_.killed;
     } else {
@@ -131,18 +131,18 @@ class conductor {
       ++out_.stopped;
     }
   }
-  void interrupted() {
-    if (team_.training().size() > 1) return lose(deed::kill);
-    out_.stopped_by_hand = true;
-    give_up("ended by hand");
+  void on_interrupt() {
+    if (team_.training().size() > 1) return lose(action::kill);
+    out_.interrupted = true;
+    end_run("interrupted");
   }
-  void give_up(std::string const& why) {
-    tell(why);
-    if (!out_.stopped_by_hand) out_.failures.push_back(why);
+  void end_run(std::string const& why) {
+    print_event(why);
+    if (!out_.interrupted) out_.failures.push_back(why);
     ending_ = true;
     for (member& m : team_.members())
       if (!m.exited) team_.kill(m);
-    last_news_ = limber::steady_seconds();
+    last_report_ = limber::steady_seconds();
   }
 
   options const& o_;
@@ -153,7 +153,7 @@ class conductor {
   limber::i64 generation_ = 1;
   std::size_t next_ = 0;
   std::uint64_t draws_ = 0;
-  double last_news_ = 0;
+  double last_report_ = 0;
   bool over_ = false, ending_ = false;
 };
 

@@ -29,7 +29,7 @@
 
 namespace example {
 
-/// What all workers of a run are told alike.
+/// Options common to all workers of a run.
 struct run_options {
   std::filesystem::path data{};  ///< a folder of digits, or a text
   std::string strategy = "allreduce";
@@ -39,12 +39,12 @@ struct run_options {
   int hidden = 64;
   double eta = 0.05;
   double momentum = 0.9;
-  double pace = 20;     ///< milliseconds that a call takes at least
+  double pace = 20;     ///< minimum milliseconds of a call
   double deadline = 2;  ///< seconds
   std::uint64_t seed = 1;
 };
 
-/// What a worker process is told.
+/// Options of one worker process.
 struct worker_options {
   run_options run{};
   std::filesystem::path folder{};
@@ -52,11 +52,11 @@ struct worker_options {
   int report_fd = -1;
 };
 
-enum class deed { kill, stop, add };
+enum class action { kill, stop, add };
 
-/// Something that is done to the workers: `count` at once, `seconds` after they began to train.
+/// An action on `count` workers at once, `seconds` after training began.
 struct event {
-  deed what{};
+  action what{};
   int count = 0;
   double seconds = 0;
 };
@@ -72,7 +72,7 @@ inline constexpr int most_processes = 32;
 inline constexpr limber::i64 shards = 8;  ///< of an update, with logical shards
 
 /// "2@5s", "1@0.5"
-[[nodiscard]] inline event event_of(deed what, std::string const& option, std::string const& words) {
+[[nodiscard]] inline event event_of(action what, std::string const& option, std::string const& words) {
   event e{.what = what};
   std::string_view rest = words;
   auto const number = [&](auto& into) {
@@ -98,7 +98,7 @@ inline void check(options const& o) {
   require(r.workers >= 1 && r.workers <= most_processes, "--workers: must lie in 1..", most_processes,
           ", got ", r.workers);
   int processes = r.workers;
-  for (event const& e : o.events) processes += e.what == deed::add ? e.count : 0;
+  for (event const& e : o.events) processes += e.what == action::add ? e.count : 0;
   require(processes <= most_processes, "--add: ", processes, " workers in all, at most ", most_processes);
   require(r.epochs >= 0 && r.epochs <= 10'000, "--epochs: must lie in 0..10000, got ", r.epochs);
   require(r.batch >= processes && r.batch <= 65'536, "--batch: must lie in ", processes,
@@ -122,7 +122,7 @@ inline void check(options const& o) {
   return std::filesystem::path(LIMBER_SOURCE_DIR) / "README.md";
 }
 
-/// What the command line asks for: a run, a worker's part in one, or nothing more.
+/// The parsed command line: a run, one worker of a run, or nothing (help).
 struct request {
   std::optional<options> run{};
   std::optional<worker_options> worker{};
@@ -151,8 +151,8 @@ struct request {
   app.add_option("--kill", kills, "Kill N workers (SIGKILL) T seconds after training began")
       ->type_name("N@T");
   app.add_option("--stop", stops,
-                 "Stop N workers (SIGSTOP) for two deadlines: the others go on without\n"
-                 "them, and they come back as newcomers")
+                 "Stop N workers (SIGSTOP) for two deadlines: the others continue without\n"
+                 "them, and they join again later")
       ->type_name("N@T");
   app.add_option("--add", additions, "Start N more workers")->type_name("N@T");
   app.add_flag("--calm", calm, "No example schedule");
@@ -171,7 +171,7 @@ struct request {
   app.add_option("--eta", r.eta, "Learning rate; a cosine brings it to 0")->capture_default_str();
   app.add_option("--momentum", r.momentum)->capture_default_str();
   app.add_option("--pace", r.pace, "Milliseconds that a call takes at least")->capture_default_str();
-  app.add_option("--deadline", r.deadline, "Seconds until a worker that does not answer is left behind")
+  app.add_option("--deadline", r.deadline, "Seconds until a worker that does not answer is excluded")
       ->capture_default_str();
   app.add_option("--seed", r.seed, "Of first weights, order of samples, and who is killed")
       ->capture_default_str();
@@ -180,7 +180,7 @@ struct request {
   app.add_flag("--alone", alone, "Do not compare with an undisturbed run");
   app.add_flag("--smoke", smoke, "A few seconds: shows that everything works");
 
-  // What worker processes are started with.
+  // Options of worker processes.
   app.add_option("--worker", w.name)->group("");
   app.add_option("--report", w.report_fd)->group("");
   try {
@@ -190,17 +190,17 @@ struct request {
     return {};
   } catch (CLI::ParseError const& e) { throw bad_input(e.what()); }
 
-  for (auto const& k : kills) o.events.push_back(event_of(deed::kill, "--kill", k));
-  for (auto const& s : stops) o.events.push_back(event_of(deed::stop, "--stop", s));
-  for (auto const& a : additions) o.events.push_back(event_of(deed::add, "--add", a));
+  for (auto const& k : kills) o.events.push_back(event_of(action::kill, "--kill", k));
+  for (auto const& s : stops) o.events.push_back(event_of(action::stop, "--stop", s));
+  for (auto const& a : additions) o.events.push_back(event_of(action::add, "--add", a));
   if (smoke) {
     r.workers = std::min(r.workers, 3);
     r.pace = std::min(r.pace, 10.0);
     if (epochs->count() == 0) r.epochs = 4;
   }
   if (o.events.empty() && !calm && r.workers >= 3)
-    o.events = smoke ? std::vector<event>{{deed::kill, 1, 0.6}, {deed::add, 1, 1.2}}
-                     : std::vector<event>{{deed::kill, 2, 3}, {deed::add, 1, 6}, {deed::stop, 1, 10}};
+    o.events = smoke ? std::vector<event>{{action::kill, 1, 0.6}, {action::add, 1, 1.2}}
+                     : std::vector<event>{{action::kill, 2, 3}, {action::add, 1, 6}, {action::stop, 1, 10}};
   std::ranges::stable_sort(o.events, {}, &event::seconds);
   o.compare = !alone;
   if (r.data.empty()) r.data = default_data();

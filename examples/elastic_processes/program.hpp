@@ -51,7 +51,7 @@ void with_task(run_options const& r, F const& f) {
 
 }  // namespace detail
 
-/// A worker's part. @return the exit status
+/// Runs one worker. @return the exit status
 inline int work(worker_options const& w) {
   try {
     detail::with_task(w.run, [&](task const& learnt) {
@@ -69,7 +69,7 @@ inline int work(worker_options const& w) {
   }
 }
 
-/// A folder of its own, which is removed unless it was asked for.
+/// A folder for the run, removed at the end unless the user chose it.
 class shared_folder {
  public:
   explicit shared_folder(std::filesystem::path const& wanted) : kept_(!wanted.empty()) {
@@ -96,7 +96,7 @@ class shared_folder {
 
   /// A new folder in it for one run.
   [[nodiscard]] std::filesystem::path sub(char const* name) const {
-    std::filesystem::create_directories(path_ / name / "diaries");
+    std::filesystem::create_directories(path_ / name / "histories");
     return path_ / name;
   }
 
@@ -107,24 +107,24 @@ class shared_folder {
 
 namespace detail {
 
-inline bool verdict(bool ok, std::string const& what, std::string const& found) {
+inline bool print_result(bool ok, std::string const& what, std::string const& found) {
   std::printf("  %-11s %s  %s\n", what.c_str(), ok ? "ok    " : "FAILED", found.c_str());
   return ok;
 }
 
-/// Prints what the histories say. @return whether all is as it must be
-inline bool judge(options const& o, findings const& f, outcome const& did,
-                  std::optional<findings> const& calm) {
+/// Prints the result of the audit. @return whether it holds
+inline bool check_results(options const& o, findings const& f, outcome const& did,
+                          std::optional<findings> const& calm) {
   std::printf("\naudit of %lld generations\n", static_cast<long long>(f.generations));
   bool ok = true;
-  for (auto const& fault : f.faults) ok = verdict(false, "", fault);
-  for (auto const& fault : did.failures) ok = verdict(false, "worker", fault);
+  for (auto const& fault : f.faults) ok = print_result(false, "", fault);
+  for (auto const& fault : did.failures) ok = print_result(false, "worker", fault);
   if (f.faults.empty()) {
-    verdict(true, "samples",
-            limber::text("each sample of ", o.run.epochs, " epochs consumed exactly once; ", f.again, " of ",
-                         f.computed, " computed were lost and computed again"));
-    verdict(true, "parameters",
-            limber::text("those of all ", f.finished, " survivors are the same bit for bit"));
+    print_result(true, "samples",
+                 limber::text("each sample of ", o.run.epochs, " epochs consumed exactly once; ", f.again,
+                              " of ", f.computed, " computed were lost and computed again"));
+    print_result(true, "parameters",
+                 limber::text("those of all ", f.finished, " survivors are the same bit for bit"));
   }
   if (!did.recoveries.empty())
     std::printf("  %-11s         worst %s s from a loss to the next step without the lost\n", "recovery",
@@ -132,22 +132,23 @@ inline bool judge(options const& o, findings const& f, outcome const& did,
   std::printf("  %-11s         %s bits, %s %% right, on what was held out\n", "result",
               rounded(f.bits, 4).c_str(), rounded(100 * f.accuracy, 1).c_str());
   if (!calm) return ok;
-  for (auto const& fault : calm->faults) ok = verdict(false, "undisturbed", fault);
+  for (auto const& fault : calm->faults) ok = print_result(false, "undisturbed", fault);
   bool const same = calm->parameters == f.parameters;
-  // Sums of floats depend on the number of workers, so bits may; how good the model is may not.
+  // Sums of floats depend on the number of workers, so bits may differ; the quality of the model may not.
   bool const near = std::abs(f.bits - calm->bits) <= 0.05 + 0.1 * calm->bits;
-  ok = verdict(near && (same || o.run.strategy != "shards"), "undisturbed",
-               limber::text(rounded(calm->bits, 4), " bits, ", rounded(100 * calm->accuracy, 1), " % right",
-                            same                         ? "; the same parameters bit for bit"
-                            : o.run.strategy == "shards" ? "; other bits, though shards promise the same"
-                                                         : "")) &&
+  ok = print_result(
+           near && (same || o.run.strategy != "shards"), "undisturbed",
+           limber::text(rounded(calm->bits, 4), " bits, ", rounded(100 * calm->accuracy, 1), " % right",
+                        same                         ? "; the same parameters bit for bit"
+                        : o.run.strategy == "shards" ? "; other bits, though shards promise the same"
+                                                     : "")) &&
        ok;
   return ok;
 }
 
 }  // namespace detail
 
-/// Trains, disturbs, and judges. @return the exit status
+/// Trains while applying the schedule, and audits the result. @return the exit status
 inline int conduct(options o, std::string const& program) {
   limber::i64 size = 0;
   std::string source;
@@ -174,26 +175,26 @@ inline int conduct(options o, std::string const& program) {
   audited const what{size, o.run.epochs, o.run.seed};
   auto const disturbed = folder.sub("disturbed");
   outcome const did = conductor(program, o, disturbed).run();
-  if (did.stopped_by_hand) {
-    std::printf("ended by hand: there is nothing to judge\n");
+  if (did.interrupted) {
+    std::printf("interrupted: no audit\n");
     return 1;
   }
-  auto const found = audit(what, read_histories(disturbed / "diaries"));
+  auto const found = audit(what, read_histories(disturbed / "histories"));
   std::optional<findings> calm;
   if (o.compare) {
-    std::printf("\nthe same undisturbed, as fast as it goes\n");
+    std::printf("\nthe same undisturbed, at full speed\n");
     options quiet = o;
     quiet.events.clear();
     quiet.run.pace = 0;
     auto const undisturbed = folder.sub("undisturbed");
     outcome const again = conductor(program, quiet, undisturbed).run();
-    if (again.stopped_by_hand) return 1;
-    calm = audit(what, read_histories(undisturbed / "diaries"));
+    if (again.interrupted) return 1;
+    calm = audit(what, read_histories(undisturbed / "histories"));
   }
-  return detail::judge(o, found, did, calm) ? 0 : 1;
+  return detail::check_results(o, found, did, calm) ? 0 : 1;
 }
 
-/// Does what the command line asks for.
+/// Runs the command line.
 /// @return the exit status: 0 if the audit holds, 2 if an argument or a file cannot be used, else 1
 [[nodiscard]] inline int elastic_processes(int argc, char const* const* argv, std::ostream& errors) {
   try {

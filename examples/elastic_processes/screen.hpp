@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// A line a worker that stays in place on a terminal, and is printed now and then elsewhere.
+/// One status line per worker, redrawn in place on a terminal and printed periodically elsewhere.
 
 #include "../language_model/console.hpp"
 #include "team.hpp"
@@ -25,9 +25,9 @@ namespace example {
       limber::text("rank ", m.rank, " of ", m.size, "  generation ", m.generation, "  epoch ",
                    padded(rounded(m.epoch, 2), 5), "  loss ", rounded(m.loss, 3), " bits");
   switch (m.now) {
-    case state::waiting: return name + (m.news.empty() ? "starting, or waits to be let in" : m.news);
+    case state::waiting: return name + (m.news.empty() ? "starting, or waits to be admitted" : m.news);
     case state::training: return name + where + "  " + padded(rounded(m.speed, 0), 5) + " samples/s";
-    case state::stopped: return name + "stopped; knows nothing of it";
+    case state::stopped: return name + "stopped";
     case state::killed: return name + "killed";
     case state::finished: return name + where + "  finished";
     case state::failed: return name + "failed: " + m.news;
@@ -39,14 +39,14 @@ class screen {
  public:
   screen() : terminal_(isatty(STDOUT_FILENO) == 1) {}
 
-  /// Something that happened, with its time; stays.
-  void tell(double seconds, std::string const& what) {
+  /// Prints an event with its time.
+  void print_event(double seconds, std::string const& what) {
     wipe();
     std::printf("%s s  %s\n", padded(rounded(seconds, 1), 6).c_str(), what.c_str());
     std::fflush(stdout);
     if (terminal_) next_ = 0;
   }
-  /// The workers as they are, if it is time.
+  /// Prints the status of the workers, if it is due.
   void show(std::deque<member> const& members) {
     double const now = limber::steady_seconds();
     if (now < next_) return;

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Worker processes: started, killed, stopped and listened to.
+/// Worker processes: start, kill, stop, and read their reports.
 
 #include "options.hpp"
 
@@ -29,7 +29,7 @@
 
 namespace example {
 
-/// One worker process, as it is seen from outside.
+/// One worker process, as its parent sees it.
 struct member {
   enum class state { waiting, training, stopped, finished, killed, failed };
 
@@ -40,23 +40,23 @@ struct member {
   limber::i64 generation = 0;
   int rank = 0, size = 0;
   double epoch = 0, loss = 0, speed = 0;
-  std::string news{};  ///< the last thing it told
-  double wakes = 0;    ///< when it is to go on, if it is stopped
+  std::string news{};  ///< its last report
+  double wakes = 0;    ///< when to continue it, if it is stopped
   bool exited = false;
   std::string unread{};
 
   [[nodiscard]] bool trains() const { return !exited && now == state::training; }
 };
 
-/// What happened since the last look.
+/// An event since the last call of `listen`.
 struct report {
   member* who;
-  std::string what;  ///< "step", "tell", "finished", or "ended"
+  std::string what;  ///< "step", "log", "finished", or "ended"
 };
 
 class team {
  public:
-  /// @param program  this very program
+  /// @param program  the path of this program
   team(std::string program, run_options run, std::filesystem::path folder)
       : program_(std::move(program)), run_(std::move(run)), folder_(std::move(folder)) {}
   team(team const&) = delete;
@@ -94,7 +94,7 @@ class team {
     pid_t const pid = ::fork();
     if (pid < 0) throw std::runtime_error(limber::text("fork: ", std::strerror(errno)));
     if (pid == 0) {
-      // Ctrl-C is for the one who started them; and nobody outlives it.
+      // SIGINT is handled by the parent; workers end with it.
       ::signal(SIGINT, SIG_IGN);
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       ::fcntl(ends[1], F_SETFD, 0);
@@ -120,7 +120,7 @@ class team {
     m.news = "woken";
   }
 
-  /// Waits for at most `seconds` for something to happen.
+  /// Waits for at most `seconds` for reports.
   [[nodiscard]] std::vector<report> listen(double seconds) {
     std::vector<pollfd> fds;
     std::vector<member*> whose;

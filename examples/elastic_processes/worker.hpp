@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// One worker process. `train` is what a trainer's author wants to read.
+/// One worker process. `train` shows the code of a trainer.
 
 #include "../language_model/model.hpp"
 #include "history.hpp"
@@ -29,14 +29,14 @@
 
 namespace example {
 
-/// Tells the process that started this one what happens, in lines.
+/// Reports events to the parent process, line by line.
 class reporter {
  public:
   explicit reporter(int fd) : fd_(fd) {}
 
   void say(std::string line) const {
     line += '\n';
-    // A line longer than a pipe's buffer would be cut; without a reader there is nobody to tell.
+    // A write to a closed pipe fails; that is ignored.
     if (fd_ >= 0) (void)!::write(fd_, line.data(), line.size());
   }
 
@@ -52,14 +52,14 @@ class reporter {
   return all.value();
 }
 
-/// The run went on without any worker that knew what had been learnt.
+/// All workers that held the trained state have left the run.
 struct nobody_left : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// What is trained, whatever it is.
+/// A training task.
 struct task {
-  std::string source;    ///< for people
+  std::string source;    ///< shown to the user
   limber::i64 size = 0;  ///< samples [0, size) are trained on
   std::vector<limber::i64> held_out{};
   std::vector<limber::tensor> parameters{};
@@ -67,14 +67,14 @@ struct task {
   std::function<score(std::span<limber::i64 const>)> evaluate{};
 };
 
-/// Trains as worker `w` of its run, to the end.
+/// Trains as worker `w` of its run, until the run ends.
 /// @param batch  plans the samples of an update
 template <class Strategy>
 void train(task const& learnt, worker_options const& w, Strategy strategy, limber::any_policy const& batch) {
   using namespace limber;
   double const deadline = w.run.deadline;
   reporter const report(w.report_fd);
-  diary book(w.folder / "diaries" / (w.name + ".txt"));
+  history_writer history_log(w.folder / "histories" / (w.name + ".txt"));
 
   elastic::directory_store store(w.folder / "store");
   elastic::session_options how{.name = w.name};
@@ -83,19 +83,19 @@ void train(task const& learnt, worker_options const& w, Strategy strategy, limbe
   how.membership.settle = 0.2;
   how.membership.beat_every = deadline / 8;
   how.membership.poll.every = 0.005;
-  how.tell = [&](std::string const& line) { report.say("tell " + line); };
+  how.log = [&](std::string const& line) { report.say("log " + line); };
   elastic::session run(
       store,
-      [&](elastic::roster const& r) {
+      [&](elastic::membership_view const& r) {
         return limber::gloo::communicator(
             r.rank, r.size(), limber::gloo::file_rendezvous(w.folder / "mesh"),
-            {.deadline = deadline, .meeting = deadline, .prefix = r.prefix, .host = "127.0.0.1"});
+            {.deadline = deadline, .rendezvous_deadline = deadline, .prefix = r.prefix, .host = "127.0.0.1"});
       },
       how);
   auto const expect_company = [&] {
     bool alone = run.now().generation > 1;
     for (int const r : run.now().old_ranks) alone = alone && r < 0;
-    if (alone) throw nobody_left("all workers that knew something are gone");
+    if (alone) throw nobody_left("all workers that held the trained state have left");
   };
   expect_company();
 
@@ -109,7 +109,7 @@ void train(task const& learnt, worker_options const& w, Strategy strategy, limbe
 
   i64 entered_last = 0, mine = 0, shown = 0;
   double loss = 0, weight = 0, began = steady_seconds();
-  auto const tell = [&](double since) {
+  auto const report_progress = [&](double since) {
     report.say(text("step ", run.now().generation, " ", run.now().rank, " ", run.now().size(), " ",
                     opt.now().in(unit::epochs), " ", weight > 0 ? loss / weight : 0, " ",
                     since > 0 ? static_cast<double>(mine - shown) / since : 0));
@@ -122,13 +122,14 @@ void train(task const& learnt, worker_options const& w, Strategy strategy, limbe
           expect_company();
           entered_last = now.generation;
           auto const& at = samples.position();
-          book.note(entered{now.generation, opt.now().samples, at.epoch, at.cursor, samples.owed()});
+          history_log.note(
+              entered{now.generation, opt.now().samples, at.epoch, at.cursor, samples.requeued()});
           began = 0;
         }
         return samples.epoch() >= w.run.epochs;
       },
-      [&](elastic::hand const& h) {
-        book.note(run.now().generation, opt.now().calls + 1, h);
+      [&](elastic::work_assignment const& h) {
+        history_log.note(run.now().generation, opt.now().calls + 1, h);
         double const start = steady_seconds();
         if (!h.samples.empty()) {
           loss = 0.95 * loss + 0.05 * learnt.gradient(h.samples);
@@ -141,14 +142,14 @@ void train(task const& learnt, worker_options const& w, Strategy strategy, limbe
       [&](step_report const&) {
         double const now = steady_seconds(), since = now - began;
         if (since < 0.2) return;
-        tell(began > 0 ? since : 0);
+        report_progress(began > 0 ? since : 0);
         began = now;
         shown = mine;
       });
-  tell(0);
+  report_progress(0);
   score const final = learnt.evaluate(learnt.held_out);
-  book.note(finished{run.now().generation, opt.now().samples, hash_of(learnt.parameters), final.bits,
-                     final.accuracy});
+  history_log.note(finished{run.now().generation, opt.now().samples, hash_of(learnt.parameters), final.bits,
+                            final.accuracy});
   report.say("finished");
 }
 

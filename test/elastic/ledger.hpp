@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What the tests of sessions train, and how little patience their workers have.
+/// The model that the tests of sessions train, and session options with short timeouts.
 
 #include <limber/elastic/session.hpp>
 #include <limber/limber.hpp>
@@ -17,7 +17,7 @@
 
 namespace limber::testing {
 
-/// One weight a sample: it is above 0 once the sample is part of the model.
+/// One weight per sample: above 0 once the sample is part of the model.
 struct ledger_model {
   std::vector<float> w, g;
   explicit ledger_model(i64 n) : w(static_cast<std::size_t>(n)), g(w.size()) {}
@@ -36,18 +36,18 @@ struct ledger_model {
   return o;
 }
 
-/// Of worker `id` of `workers` that begin together. LIMBER_TELL=1 prints what it says.
+/// Options of worker `id` of `workers` that start together. LIMBER_LOG=1 prints its log.
 [[nodiscard]] inline elastic::session_options hurried_session(int id, int workers, double deadline) {
   elastic::session_options how;
   how.name = text("w", id);
-  how.look_every = 4;
+  how.check_every = 4;
   how.membership = {.deadline = deadline, .grace = 0.2, .suspicion = 0.05, .min_workers = workers};
   how.membership.settle = 0.05;
   how.membership.beat_every = 0.05;
   how.membership.join_deadline = 10;
   how.membership.poll.every = 0.002;
-  how.tell = [id](std::string const& line) {
-    if (std::getenv("LIMBER_TELL")) std::fprintf(stderr, "w%d: %s\n", id, line.c_str());
+  how.log = [id](std::string const& line) {
+    if (std::getenv("LIMBER_LOG")) std::fprintf(stderr, "w%d: %s\n", id, line.c_str());
   };
   return how;
 }

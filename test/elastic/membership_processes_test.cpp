@@ -27,7 +27,7 @@
 namespace limber::elastic::test {
 namespace {
 
-// With patience for busy machines.
+// Timeouts that allow for busy machines.
 membership_options quick() {
   return {.deadline = 4,
           .grace = 4,
@@ -39,19 +39,19 @@ membership_options quick() {
           .join_deadline = 40};
 }
 
-// Beats while it exists, as a thread beside the training loop.
-class heart {
+// Calls beat() in a thread while it exists.
+class heartbeat_thread {
  public:
-  explicit heart(std::function<bool()> beat)
+  explicit heartbeat_thread(std::function<bool()> beat)
       : thread_([this, beat = std::move(beat)] {
           while (!stop_) {
             beat();
             sleep_seconds(0.03);
           }
         }) {}
-  heart(heart const&) = delete;
-  heart& operator=(heart const&) = delete;
-  ~heart() {
+  heartbeat_thread(heartbeat_thread const&) = delete;
+  heartbeat_thread& operator=(heartbeat_thread const&) = delete;
+  ~heartbeat_thread() {
     stop_ = true;
     thread_.join();
   }
@@ -89,27 +89,27 @@ struct child {
   pid_t pid;
 };
 
-std::string joined(roster const& r) {
+std::string joined(membership_view const& r) {
   std::string out = text(r.prefix, r.planned ? " planned" : "");
   for (std::size_t k = 0; k < r.ids.size(); ++k) out += text(" ", r.ids[k], ":", r.old_ranks[k]);
   return out;
 }
 
-// Takes part until it finds "stop": tells which rosters it got, and ends a generation when the test says so,
-// suspecting whom the test names.
+// Takes part until "stop" is set: writes the views that it got, and ends a generation when the test asks for
+// it, with the suspects that the test names.
 void take_part(std::filesystem::path const& folder, int number) {
-  directory_store notes(folder / "notes");
+  directory_store results(folder / "results");
   directory_store store(folder / "run");
   membership m(store, text("w", number), quick());
-  heart const beats([&m] { return m.beat(); });
+  heartbeat_thread const heartbeat([&m] { return m.beat(); });
   auto mine = m.join();
   for (;;) {
-    notes.replace(text("seen/", mine.generation, "/", number), joined(mine));
+    results.replace(text("seen/", mine.generation, "/", number), joined(mine));
     std::optional<std::string> end;
     while (!end) {
-      if (notes.get("stop")) return;
+      if (results.get("stop")) return;
       sleep_seconds(0.02);
-      end = notes.get(text("end/", mine.generation));
+      end = results.get(text("end/", mine.generation));
     }
     try {
       // "w2 w0": whose connections broke, or nothing for a planned end
@@ -120,7 +120,7 @@ void take_part(std::filesystem::path const& folder, int number) {
           suspects.push_back(r);
       mine = m.next(mine, suspects.empty() ? ending::planned : ending::lost_connection, suspects);
     } catch (fenced const&) {
-      notes.replace(text("fenced/", number), "");
+      results.replace(text("fenced/", number), "");
       mine = m.join();
     }
   }
@@ -129,38 +129,40 @@ void take_part(std::filesystem::path const& folder, int number) {
 void wait_for_joiner(directory_store& run) {
   double const start = steady_seconds();
   while (run.list("join/").empty()) {
-    if (steady_seconds() - start > 30) throw std::runtime_error("nobody waits to be let in");
+    if (steady_seconds() - start > 30) throw std::runtime_error("no joiner is waiting");
     sleep_seconds(0.01);
   }
 }
 
-// The roster that these workers, and no others, got for generation g.
-std::string roster_of(directory_store& notes, i64 g, std::vector<int> const& workers) {
+// The view that exactly these workers got for generation g.
+std::string view_of(directory_store& results, i64 g, std::vector<int> const& workers) {
   std::string first;
   for (int const w : workers) {
-    std::string const got = wait(notes, text("seen/", g, "/", w), 30);
+    std::string const got = wait(results, text("seen/", g, "/", w), 30);
     if (first.empty()) first = got;
     if (got != first) return text("worker ", w, " got ", got, ", not ", first);
   }
-  if (notes.list(text("seen/", g, "/")).size() != workers.size()) return "others came in, too: " + first;
+  if (results.list(text("seen/", g, "/")).size() != workers.size())
+    return "other workers were admitted: " + first;
   return first;
 }
 
 }  // namespace
 
-// Three begin; the lowest rank is killed and another stopped; a fourth joins; the stopped one comes back.
+// Three workers start; the lowest rank is killed and another stopped; a fourth joins; the stopped one joins
+// again.
 BOOST_AUTO_TEST_CASE(real_processes_agree_through_a_folder) {
   scratch_folder const folder;
-  directory_store notes(folder.path / "notes");
+  directory_store results(folder.path / "results");
   std::vector<child> workers;
   for (int k = 0; k < 3; ++k) workers.emplace_back([&, k] { take_part(folder.path, k); });
-  std::string const one = roster_of(notes, 1, {0, 1, 2});
+  std::string const one = view_of(results, 1, {0, 1, 2});
   BOOST_TEST(one.substr(0, 6) == "gen-1-");
 
   ::kill(workers[0].pid, SIGKILL);
   ::kill(workers[2].pid, SIGSTOP);
-  notes.replace("end/1", "w0");
-  std::string const two = roster_of(notes, 2, {1});
+  results.replace("end/1", "w0");
+  std::string const two = view_of(results, 2, {1});
   BOOST_TEST(two.substr(0, 6) == "gen-2-");
   BOOST_TEST(two.find(" planned") == std::string::npos);
   BOOST_TEST(two.ends_with(":1"));
@@ -168,23 +170,23 @@ BOOST_AUTO_TEST_CASE(real_processes_agree_through_a_folder) {
   workers.emplace_back([&] { take_part(folder.path, 3); });
   directory_store run(folder.path / "run");
   wait_for_joiner(run);
-  notes.replace("end/2", "planned");
-  std::string const three = roster_of(notes, 3, {1, 3});
+  results.replace("end/2", "planned");
+  std::string const three = view_of(results, 3, {1, 3});
   BOOST_TEST(three.find(" planned") != std::string::npos);
   BOOST_TEST(three.ends_with(":-1"));
 
   ::kill(workers[2].pid, SIGCONT);
-  (void)wait(notes, "fenced/2", 30);
+  (void)wait(results, "fenced/2", 30);
   wait_for_joiner(run);
-  notes.replace("end/3", "planned");
-  std::string const four = roster_of(notes, 4, {1, 2, 3});
+  results.replace("end/3", "planned");
+  std::string const four = view_of(results, 4, {1, 2, 3});
   BOOST_TEST(four.substr(0, 6) == "gen-4-");
-  notes.replace("stop", "");
+  results.replace("stop", "");
   for (std::size_t k = 1; k < 4; ++k) BOOST_TEST(workers[k].result() == 0);
 }
 
-// What ThreadSanitizer looks at: hearts beat while their workers wait, meet and leave.
-BOOST_AUTO_TEST_CASE(hearts_beat_beside_everything) {
+// For ThreadSanitizer: heartbeats are sent while their workers wait, regroup and leave.
+BOOST_AUTO_TEST_CASE(heartbeats_run_concurrently_with_all_calls) {
   memory_store store;
   std::atomic<int> sum{0}, wrong{0};
   std::vector<std::thread> workers;
@@ -192,7 +194,7 @@ BOOST_AUTO_TEST_CASE(hearts_beat_beside_everything) {
     workers.emplace_back([&, k] {
       try {
         membership m(store, text("t", k), quick());
-        heart const beats([&m] { return m.beat(); });
+        heartbeat_thread const heartbeat([&m] { return m.beat(); });
         auto mine = m.join();
         for (int round = 0; round < 3; ++round) mine = m.next(mine, ending::planned);
         sum += mine.rank;

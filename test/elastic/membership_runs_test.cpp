@@ -21,25 +21,25 @@ namespace {
 
 constexpr double never = std::numeric_limits<double>::infinity();
 
-std::vector<int> workers_of(history const& h, roster const& r) {
+std::vector<int> workers_of(history const& h, membership_view const& r) {
   std::vector<int> out;
   for (std::string const& id : r.ids) out.push_back(h.worker_of.contains(id) ? h.worker_of.at(id) : -1);
   return out;
 }
 
-// What must hold whatever happens. Returns what does not, in words.
+// Checks the invariants. Returns the first violation, or an empty string.
 std::string wrong(history const& h) {
   if (!h.failures.empty()) return h.failures.front();
   std::set<std::string> prefixes;
-  roster const* before = nullptr;
+  membership_view const* before = nullptr;
   for (auto const& [g, seen] : h.seen) {
     std::string const at = text("generation ", g, ": ");
-    roster const& r = seen.front().second;
+    membership_view const& r = seen.front().second;
     std::set<int> ranks;
     for (auto const& [worker, other] : seen) {
       if (other.ids != r.ids || other.old_ranks != r.old_ranks || other.prefix != r.prefix ||
           other.planned != r.planned || other.generation != g)
-        return at + "two rosters";
+        return at + "two views";
       if (!ranks.insert(other.rank).second) return at + "one rank twice";
     }
     if (!prefixes.insert(r.prefix).second) return at + "a prefix again";
@@ -60,7 +60,7 @@ std::string wrong(history const& h) {
         return at + "a survivor with another's old rank";
     }
     if (r.planned && before && before->generation == g - 1 && g > 1) {
-      // Whoever is missing must have left.
+      // A missing worker must have left.
       for (std::string const& id : before->ids)
         if (std::find(r.ids.begin(), r.ids.end(), id) == r.ids.end() &&
             std::find(h.leavers.begin(), h.leavers.end(), id) == h.leavers.end())
@@ -79,23 +79,24 @@ std::string wrong(history const& h) {
 
 // The first step, or connection, after `from` of a generation without those who are dead by then; infinity if
 // there is none.
-double first_step_after(history const& h, std::vector<fate> const& fates, double from) {
+double first_step_after(history const& h, std::vector<worker_events> const& events, double from) {
   double first = never;
   for (auto const& step : h.steps) {
     if (step.when < from || step.when >= first) continue;
     auto const members = workers_of(h, h.seen.at(step.generation).front().second);
     if (std::none_of(members.begin(), members.end(),
-                     [&](int w) { return w < 0 || fates[static_cast<std::size_t>(w)].dies <= from; }))
+                     [&](int w) { return w < 0 || events[static_cast<std::size_t>(w)].dies <= from; }))
       first = step.when;
   }
   return first;
 }
 
-// At the end all who live and have not left train in one generation. Returns what is wrong.
-std::string apart_at_end(history const& h, std::vector<fate> const& fates, double end) {
+// At the end all live workers that have not left train in one generation. Returns the violation, or an empty
+// string.
+std::string split_at_end(history const& h, std::vector<worker_events> const& events, double end) {
   std::set<int> expected;
-  for (std::size_t w = 0; w < fates.size(); ++w)
-    if (fates[w].dies >= end && fates[w].leaves >= end) expected.insert(static_cast<int>(w));
+  for (std::size_t w = 0; w < events.size(); ++w)
+    if (events[w].dies >= end && events[w].leaves >= end) expected.insert(static_cast<int>(w));
   if (expected.empty()) return {};
   if (h.seen.empty()) return "nobody ever came in";
   i64 const last = h.seen.rbegin()->first;
@@ -121,9 +122,9 @@ int seeds() {
   return given ? std::atoi(given) : 120;
 }
 
-std::string about(std::vector<fate> const& fates) {
+std::string about(std::vector<worker_events> const& events) {
   std::string out;
-  for (fate const& f : fates) {
+  for (worker_events const& f : events) {
     out += text("\n  starts ", f.starts);
     if (f.dies < never) out += text(" dies ", f.dies);
     if (f.sleeps < never) out += text(" sleeps ", f.sleeps, "-", f.wakes);
@@ -134,46 +135,47 @@ std::string about(std::vector<fate> const& fates) {
 
 }  // namespace
 
-// Deaths at any moment, two close together, the lowest rank among them, also while starting and joining.
-BOOST_AUTO_TEST_CASE(after_deaths_the_survivors_go_on_in_time) {
+// Deaths at any moment, two in close succession, of the lowest rank, during start and join.
+BOOST_AUTO_TEST_CASE(after_deaths_the_survivors_continue_in_time) {
   double worst = 0;
   for (int seed = 1; seed <= seeds(); ++seed) {
     dice roll{std::mt19937_64(static_cast<std::uint64_t>(seed))};
-    // Workers 1 and 2 are there from the start and live: somebody is left to go on.
+    // Workers 1 and 2 start first and never die, so there are always survivors.
     int const workers = 3 + roll.below(4);
-    std::vector<fate> fates(static_cast<std::size_t>(workers));
+    std::vector<worker_events> events(static_cast<std::size_t>(workers));
     for (int w = 0; w < workers; ++w)
-      fates[static_cast<std::size_t>(w)].starts = w > 2 && roll.below(3) == 0 ? roll(3, 30) : roll(0, 0.5);
+      events[static_cast<std::size_t>(w)].starts = w > 2 && roll.below(3) == 0 ? roll(3, 30) : roll(0, 0.5);
     settings const s{.end = 75, .latency = roll(0, 0.03), .seed = static_cast<std::uint64_t>(seed)};
     double const first = roll(0, 30);
     double last = 0;
     for (int w = 0; w < workers; w += w == 0 ? 3 : 1)
       if (roll.below(2) == 0)
-        fates[static_cast<std::size_t>(w)].dies = first + (roll.below(2) == 0 ? roll(0, 1.5) : roll(0, 10));
-    for (fate const& f : fates)
+        events[static_cast<std::size_t>(w)].dies = first + (roll.below(2) == 0 ? roll(0, 1.5) : roll(0, 10));
+    for (worker_events const& f : events)
       if (f.dies < never) last = std::max(last, f.dies);
-    auto const h = run(fates, s);
-    BOOST_TEST(wrong(h) == "", "seed " << seed << ": " << wrong(h) << about(fates));
-    BOOST_TEST(apart_at_end(h, fates, s.end) == "",
-               "seed " << seed << ": " << apart_at_end(h, fates, s.end) << about(fates));
+    auto const h = run(events, s);
+    BOOST_TEST(wrong(h) == "", "seed " << seed << ": " << wrong(h) << about(events));
+    BOOST_TEST(split_at_end(h, events, s.end) == "",
+               "seed " << seed << ": " << split_at_end(h, events, s.end) << about(events));
     BOOST_TEST(h.fenced.empty(),
-               "seed " << seed << ": " << h.fenced.size() << " fenced, nobody slept" << about(fates));
-    // Nothing to go on with before the run has begun.
+               "seed " << seed << ": " << h.fenced.size() << " fenced, nobody slept" << about(events));
+    // No recovery before the run has begun.
     if (h.steps.empty() || last < h.steps.front().when) continue;
-    double const took = first_step_after(h, fates, last) - last;
+    double const took = first_step_after(h, events, last) - last;
     worst = std::max(worst, took);
-    BOOST_TEST(took <= s.deadline + 2, "seed " << seed << ": took " << took << " s" << about(fates));
+    BOOST_TEST(took <= s.deadline + 2, "seed " << seed << ": took " << took << " s" << about(events));
   }
   BOOST_TEST_MESSAGE("worst recovery " << worst << " s");
 }
 
-// Sleepers, leavers, joiners and deaths: who wakes too late is fenced, and all who live end up together.
-BOOST_AUTO_TEST_CASE(sleepers_are_fenced_and_come_back) {
+// Sleeping, leaving, joining and dying workers: one that wakes too late is fenced, and all live ones end in
+// one generation.
+BOOST_AUTO_TEST_CASE(sleepers_are_fenced_and_join_again) {
   int fences = 0;
   for (int seed = 1; seed <= seeds(); ++seed) {
     dice roll{std::mt19937_64(static_cast<std::uint64_t>(seed) + 100'000)};
-    std::vector<fate> fates(static_cast<std::size_t>(2 + roll.below(5)));
-    for (fate& f : fates) {
+    std::vector<worker_events> events(static_cast<std::size_t>(2 + roll.below(5)));
+    for (worker_events& f : events) {
       f.starts = roll.below(3) == 0 ? roll(3, 40) : roll(0, 0.5);
       if (roll.below(2) == 0) {
         f.sleeps = roll(0, 40);
@@ -183,11 +185,11 @@ BOOST_AUTO_TEST_CASE(sleepers_are_fenced_and_come_back) {
       if (roll.below(5) == 0) f.dies = roll(0, 40);
     }
     settings const s{.end = 110, .latency = roll(0, 0.03), .seed = static_cast<std::uint64_t>(seed)};
-    auto const h = run(fates, s);
+    auto const h = run(events, s);
     fences += static_cast<int>(h.fenced.size());
-    BOOST_TEST(wrong(h) == "", "seed " << seed << ": " << wrong(h) << about(fates));
-    BOOST_TEST(apart_at_end(h, fates, s.end) == "",
-               "seed " << seed << ": " << apart_at_end(h, fates, s.end) << about(fates));
+    BOOST_TEST(wrong(h) == "", "seed " << seed << ": " << wrong(h) << about(events));
+    BOOST_TEST(split_at_end(h, events, s.end) == "",
+               "seed " << seed << ": " << split_at_end(h, events, s.end) << about(events));
   }
   BOOST_TEST(fences > seeds() / 4);
 }

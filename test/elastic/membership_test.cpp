@@ -24,7 +24,7 @@ namespace {
 using limber::test::says;
 using ranks = std::vector<int>;
 
-// A store and a clock that a single worker moves by waiting. `on_pause` plays the others.
+// A store and a clock that a single worker advances by waiting. `on_pause` simulates the other workers.
 struct alone {
   memory_store store;
   double now = 0;
@@ -43,34 +43,34 @@ struct alone {
   }
 };
 
-// What another worker has put, as the protocol has it.
-void say_here(memory_store& s, i64 g, std::string const& id, ending why, ranks const& suspects = {}) {
+// Entries of other workers.
+void put_presence(memory_store& s, i64 g, std::string const& id, ending why, ranks const& suspects = {}) {
   s.replace(detail::here_key(g, id), detail::text_of(detail::presence{why, suspects}));
 }
-void say_ready(memory_store& s, i64 g, std::string const& id) {
+void put_ready(memory_store& s, i64 g, std::string const& id) {
   s.replace(detail::ready_key(g, id), "ready");
 }
 void decide(memory_store& s, i64 g, std::vector<std::string> const& ids, ranks const& old_ranks) {
-  roster r;
+  membership_view r;
   r.generation = g;
   r.ids = ids;
   r.old_ranks = old_ranks;
   s.put_if_absent(detail::members_key(g), detail::text_of(r, 7));
-  s.put_if_absent(detail::verdict_key(g), detail::text_of(detail::verdict::begun));
+  s.put_if_absent(detail::state_key(g), detail::text_of(detail::generation_state::begun));
 }
 
-// A worker "a" that is in generation 1 with b, c, …, of which none really exists.
+// A worker "a" that is in generation 2 with b, c, …, whose entries the test writes.
 struct among : alone {
   explicit among(std::vector<std::string> const& others, double deadline = 4)
       : m(store, "a", options(deadline)) {
-    // The run begins alone; the others are let in as generation 2, which they say they have read.
+    // The run starts with "a" alone; the others are admitted in generation 2, which they acknowledge.
     first = m.join();
     for (auto const& id : others) {
       store.replace(detail::join_key(id), "1");
-      say_here(store, 2, id, ending::planned);
+      put_presence(store, 2, id, ending::planned);
     }
     on_pause = [&, this] {
-      for (auto const& id : others) say_ready(store, 2, id);
+      for (auto const& id : others) put_ready(store, 2, id);
     };
     now_in = others.empty() ? first : m.next(first, ending::planned);
     for (auto const& id : others) store.remove(detail::join_key(id));
@@ -79,7 +79,7 @@ struct among : alone {
   }
 
   membership<memory_store> m;
-  roster first, now_in;
+  membership_view first, now_in;
   double began = 0;
 };
 
@@ -89,7 +89,7 @@ double when_first(history const& h, i64 generation) {
   return std::numeric_limits<double>::infinity();
 }
 
-roster const& roster_of(history const& h, i64 g) { return h.seen.at(g).front().second; }
+membership_view const& view_of(history const& h, i64 g) { return h.seen.at(g).front().second; }
 
 }  // namespace
 
@@ -100,7 +100,7 @@ BOOST_AUTO_TEST_CASE(waits_for_min_workers_and_agrees) {
   BOOST_TEST(h.failures.empty());
   BOOST_TEST(h.seen.size() == 1u);
   BOOST_TEST(h.seen.at(1).size() == 3u);
-  roster const& r = roster_of(h, 1);
+  membership_view const& r = view_of(h, 1);
   BOOST_TEST(r.old_ranks == ranks({-1, -1, -1}), boost::test_tools::per_element());
   BOOST_TEST(std::is_sorted(r.ids.begin(), r.ids.end()));
   BOOST_TEST(r.planned);
@@ -109,48 +109,48 @@ BOOST_AUTO_TEST_CASE(waits_for_min_workers_and_agrees) {
   BOOST_TEST(when_first(h, 1) < 9);
 }
 
-BOOST_AUTO_TEST_CASE(too_few_workers_are_told_so) {
+BOOST_AUTO_TEST_CASE(too_few_workers_are_reported) {
   alone a;
   auto how = a.options();
   how.min_workers = 3;
   how.join_deadline = 20;
   a.store.replace(detail::join_key("dead"), "1");
-  say_here(a.store, 1, "dead", ending::planned);
+  put_presence(a.store, 1, "dead", ending::planned);
   int beat = 0;
   a.on_pause = [&] {
     a.store.replace(detail::join_key("other"), text(++beat));
-    say_here(a.store, 1, "other", ending::planned);
+    put_presence(a.store, 1, "other", ending::planned);
   };
   membership m(a.store, "me", how);
-  BOOST_CHECK_EXCEPTION((void)m.join(), error, says("not let in within 20 s", "2 of the 3 workers", "me-"));
+  BOOST_CHECK_EXCEPTION((void)m.join(), error, says("not admitted within 20 s", "2 of the 3 workers", "me-"));
   BOOST_TEST(a.now >= 20);
   BOOST_TEST(a.now < 20.2);
   for (std::string const& key : a.store.list("")) BOOST_TEST(key.find("me-") == std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(the_dead_are_not_counted) {
+BOOST_AUTO_TEST_CASE(dead_joiners_are_not_counted) {
   alone a;
   for (char const* id : {"dead-1", "dead-2"}) {
     a.store.replace(detail::join_key(id), "17");
-    say_here(a.store, 1, id, ending::planned);
+    put_presence(a.store, 1, id, ending::planned);
   }
   membership m(a.store, "me", a.options());
   auto const r = m.join();
   BOOST_TEST(r.size() == 1);
   BOOST_TEST(r.ids.front() == m.id());
   BOOST_TEST(r.rank == 0);
-  BOOST_TEST(a.now >= 2);  // four beats without one of theirs
+  BOOST_TEST(a.now >= 2);  // four heartbeat intervals without one of theirs
   BOOST_TEST(a.now < 2.7);
 }
 
-BOOST_AUTO_TEST_CASE(settling_starts_over_when_somebody_comes) {
+BOOST_AUTO_TEST_CASE(settling_restarts_when_a_joiner_comes) {
   alone a;
   int beat = 0;
   a.on_pause = [&] {
     if (a.now < 0.8) return;
     a.store.replace(detail::join_key("late"), text(++beat));
-    say_here(a.store, 1, "late", ending::planned);
-    say_ready(a.store, 1, "late");
+    put_presence(a.store, 1, "late", ending::planned);
+    put_ready(a.store, 1, "late");
   };
   membership m(a.store, "me", a.options());
   auto const r = m.join();
@@ -159,21 +159,21 @@ BOOST_AUTO_TEST_CASE(settling_starts_over_when_somebody_comes) {
 }
 
 BOOST_AUTO_TEST_CASE(a_generation_whose_worker_vanished_is_void) {
-  // "gone" beats until the decision has been taken, then never again: it does not say that it is ready.
+  // "gone" sends heartbeats until the decision, then no more: it does not acknowledge the decision.
   alone a;
   int beat = 0;
   a.on_pause = [&] {
     if (a.store.get(detail::members_key(1))) return;
     a.store.replace(detail::join_key("gone"), text(++beat));
-    say_here(a.store, 1, "gone", ending::planned);
+    put_presence(a.store, 1, "gone", ending::planned);
   };
   membership m(a.store, "me", a.options());
   auto const r = m.join();
   BOOST_TEST(r.generation == 2);
   BOOST_TEST(r.size() == 1);
   BOOST_TEST(r.old_ranks == ranks({-1}), boost::test_tools::per_element());
-  BOOST_TEST(a.store.get(detail::verdict_key(1)).value() == "void");
-  BOOST_TEST(a.store.get(detail::verdict_key(2)).value() == "begun");
+  BOOST_TEST(a.store.get(detail::state_key(1)).value() == "void");
+  BOOST_TEST(a.store.get(detail::state_key(2)).value() == "begun");
 }
 
 BOOST_AUTO_TEST_CASE(a_void_beginning_still_needs_min_workers) {
@@ -185,7 +185,7 @@ BOOST_AUTO_TEST_CASE(a_void_beginning_still_needs_min_workers) {
   a.on_pause = [&] {
     if (a.store.get(detail::members_key(1))) return;
     a.store.replace(detail::join_key("gone"), text(++beat));
-    say_here(a.store, 1, "gone", ending::planned);
+    put_presence(a.store, 1, "gone", ending::planned);
   };
   membership m(a.store, "me", how);
   BOOST_CHECK_EXCEPTION((void)m.join(), error, says("1 of the 2 workers"));
@@ -201,14 +201,14 @@ BOOST_AUTO_TEST_CASE(joiners_come_in_by_a_planned_change) {
   BOOST_TEST(h.fenced.empty());
   i64 const last = h.seen.rbegin()->first;
   BOOST_TEST(last <= 3);
-  roster const& r = roster_of(h, 2);
+  membership_view const& r = view_of(h, 2);
   BOOST_TEST(r.planned);
-  BOOST_TEST(r.ids[0] == roster_of(h, 1).ids[0]);
+  BOOST_TEST(r.ids[0] == view_of(h, 1).ids[0]);
   BOOST_TEST(r.old_ranks[0] == 0);
   BOOST_TEST(r.old_ranks[1] == 1);
   BOOST_TEST(r.old_ranks.back() == -1);
   BOOST_TEST(h.seen.at(last).size() == 4u);
-  // One beat to be seen alive, rank 0 asks once a second, a step, and the meeting.
+  // One heartbeat to be seen alive, rank 0 checks once a second, a step, and the regroup.
   BOOST_TEST(when_first(h, 2) < 8 + 5);
 }
 
@@ -221,7 +221,7 @@ BOOST_AUTO_TEST_CASE(a_live_run_is_not_taken_over) {
   a.on_pause = [&] { a.store.replace(detail::alive_key(a.now < 30 ? "boss-1" : "boss-2"), text(++beat)); };
   membership m(a.store, "me", how);
   BOOST_CHECK_EXCEPTION((void)m.join(), error,
-                        says("generation 4 goes on and let in none of the 1 that wait"));
+                        says("generation 4 continues and admitted none of the 1 joiners"));
   BOOST_TEST(!a.store.get(detail::members_key(5)));
   BOOST_TEST(a.store.list("gen/5/").empty());
 }
@@ -254,7 +254,7 @@ BOOST_AUTO_TEST_CASE(a_run_that_all_have_left_begins_again_at_once) {
   BOOST_TEST(again.planned);
   BOOST_TEST(a.now - left < 2.5);
   BOOST_CHECK_EXCEPTION(before.announce(again, ending::planned), std::invalid_argument,
-                        says("is not one of old-"));
+                        says("does not belong to old-"));
 }
 
 BOOST_AUTO_TEST_CASE(several_start_a_dead_run_over_together) {
@@ -263,24 +263,24 @@ BOOST_AUTO_TEST_CASE(several_start_a_dead_run_over_together) {
           {.min_workers = 2, .end = 50});
   BOOST_TEST(h.failures.empty());
   BOOST_TEST(h.seen.rbegin()->first == 2);
-  BOOST_TEST(roster_of(h, 2).old_ranks == ranks({-1, -1}), boost::test_tools::per_element());
+  BOOST_TEST(view_of(h, 2).old_ranks == ranks({-1, -1}), boost::test_tools::per_element());
   BOOST_TEST(when_first(h, 2) < 20 + 8 + 4);
   BOOST_TEST(when_first(h, 2) > 20 + 7);
 }
 
-BOOST_AUTO_TEST_CASE(rank_0_sees_who_waits_and_forgets_the_dead) {
+BOOST_AUTO_TEST_CASE(rank_0_lists_live_joiners_and_removes_dead_ones) {
   among a({});
   BOOST_TEST(a.m.joiners().empty());
   a.store.replace(detail::join_key("dead"), "5");
   a.store.replace(detail::join_key("live"), "1");
-  BOOST_TEST(a.m.joiners().empty());  // not yet seen to beat
+  BOOST_TEST(a.m.joiners().empty());  // no change of its heartbeat was seen yet
   a.now += 1;
   a.store.replace(detail::join_key("live"), "2");
   BOOST_TEST((a.m.joiners() == std::vector<std::string>{"live"}));
   a.now += 1;
   BOOST_TEST((a.m.joiners() == std::vector<std::string>{"live"}));
   a.now += 1.5;
-  BOOST_TEST(a.m.joiners().empty());  // 2.5 s without a beat
+  BOOST_TEST(a.m.joiners().empty());  // 2.5 s without heartbeat
   BOOST_TEST((a.store.list("join/") == std::vector<std::string>{"join/dead", "join/live"}));
   a.now += 5;
   BOOST_TEST(a.m.joiners().empty());
@@ -297,9 +297,9 @@ BOOST_AUTO_TEST_CASE(all_here_decide_at_once) {
   among a({"b", "c"});
   BOOST_TEST(a.now_in.size() == 3);
   BOOST_TEST(a.now_in.generation == 2);
-  say_here(a.store, 3, "b", ending::lost_connection);
-  say_here(a.store, 3, "c", ending::planned);
-  for (char const* id : {"b", "c"}) say_ready(a.store, 3, id);
+  put_presence(a.store, 3, "b", ending::lost_connection);
+  put_presence(a.store, 3, "c", ending::planned);
+  for (char const* id : {"b", "c"}) put_ready(a.store, 3, id);
   auto const r = a.m.next(a.now_in, ending::planned);
   BOOST_TEST(r.old_ranks == ranks({0, 1, 2}), boost::test_tools::per_element());
   BOOST_TEST(!r.planned);
@@ -307,10 +307,10 @@ BOOST_AUTO_TEST_CASE(all_here_decide_at_once) {
   BOOST_TEST(a.now - a.began < 0.2);
 }
 
-BOOST_AUTO_TEST_CASE(the_suspected_get_a_moment) {
+BOOST_AUTO_TEST_CASE(suspected_workers_get_the_suspicion_time) {
   among a({"b", "c"});
-  say_here(a.store, 3, "c", ending::lost_connection, {1});
-  say_ready(a.store, 3, "c");
+  put_presence(a.store, 3, "c", ending::lost_connection, {1});
+  put_ready(a.store, 3, "c");
   auto const r = a.m.next(a.now_in, ending::lost_connection);
   BOOST_TEST(r.old_ranks == ranks({0, 2}), boost::test_tools::per_element());
   BOOST_TEST(!r.planned);
@@ -321,20 +321,20 @@ BOOST_AUTO_TEST_CASE(the_suspected_get_a_moment) {
 BOOST_AUTO_TEST_CASE(presence_overrides_suspicion) {
   among a({"b", "c"});
   a.on_pause = [&] {
-    if (a.now - a.began > 0.3) say_here(a.store, 3, "b", ending::lost_connection, {0});
-    for (char const* id : {"b", "c"}) say_ready(a.store, 3, id);
+    if (a.now - a.began > 0.3) put_presence(a.store, 3, "b", ending::lost_connection, {0});
+    for (char const* id : {"b", "c"}) put_ready(a.store, 3, id);
   };
-  say_here(a.store, 3, "c", ending::lost_connection, {1});
+  put_presence(a.store, 3, "c", ending::lost_connection, {1});
   auto const r = a.m.next(a.now_in, ending::lost_connection, ranks{1, 2});
   BOOST_TEST(r.size() == 3);
   BOOST_TEST(a.now - a.began < 0.5);
 }
 
-BOOST_AUTO_TEST_CASE(the_silent_are_waited_for_until_the_deadline) {
+BOOST_AUTO_TEST_CASE(silent_workers_are_waited_for_until_the_deadline) {
   for (ending const why : {ending::planned, ending::lost_connection}) {
     among a({"b", "c"});
-    say_here(a.store, 3, "c", why);
-    say_ready(a.store, 3, "c");
+    put_presence(a.store, 3, "c", why);
+    put_ready(a.store, 3, "c");
     auto const r = a.m.next(a.now_in, why);
     BOOST_TEST(r.old_ranks == ranks({0, 2}), boost::test_tools::per_element());
     BOOST_TEST(!r.planned);
@@ -347,8 +347,8 @@ BOOST_AUTO_TEST_CASE(after_a_deadline_only_the_grace_is_waited) {
   among a({"b", "c"});
   a.on_pause = [&] {
     if (a.now - a.began < 2) return;
-    say_here(a.store, 3, "c", ending::deadline);
-    say_ready(a.store, 3, "c");
+    put_presence(a.store, 3, "c", ending::deadline);
+    put_ready(a.store, 3, "c");
   };
   auto const r = a.m.next(a.now_in, ending::lost_connection);
   BOOST_TEST(r.old_ranks == ranks({0, 2}), boost::test_tools::per_element());
@@ -359,31 +359,31 @@ BOOST_AUTO_TEST_CASE(after_a_deadline_only_the_grace_is_waited) {
 BOOST_AUTO_TEST_CASE(those_who_left_are_not_waited_for) {
   among a({"b", "c"});
   a.store.replace(detail::left_key(3, "b"), "left");
-  say_here(a.store, 3, "b", ending::planned);
-  say_here(a.store, 3, "c", ending::planned);
-  say_ready(a.store, 3, "c");
+  put_presence(a.store, 3, "b", ending::planned);
+  put_presence(a.store, 3, "c", ending::planned);
+  put_ready(a.store, 3, "c");
   auto const r = a.m.next(a.now_in, ending::planned);
   BOOST_TEST(r.old_ranks == ranks({0, 2}), boost::test_tools::per_element());
   BOOST_TEST(r.planned);
   BOOST_TEST(a.now - a.began < 0.2);
 }
 
-BOOST_AUTO_TEST_CASE(a_lone_survivor_goes_on) {
+BOOST_AUTO_TEST_CASE(a_single_survivor_continues) {
   among a({"b", "c"});
   auto const r = a.m.next(a.now_in, ending::lost_connection, ranks{1, 2});
   BOOST_TEST(r.old_ranks == ranks({0}), boost::test_tools::per_element());
   BOOST_TEST(r.generation == 3);
 }
 
-BOOST_AUTO_TEST_CASE(joiners_at_the_door_get_the_grace) {
+BOOST_AUTO_TEST_CASE(waiting_joiners_get_the_grace) {
   among a({"b"});
   a.store.replace(detail::join_key("dead"), "1");
   a.store.replace(detail::join_key("new"), "1");
   a.on_pause = [&] {
-    if (a.now - a.began > 0.4) say_here(a.store, 3, "new", ending::planned);
-    for (char const* id : {"b", "new"}) say_ready(a.store, 3, id);
+    if (a.now - a.began > 0.4) put_presence(a.store, 3, "new", ending::planned);
+    for (char const* id : {"b", "new"}) put_ready(a.store, 3, id);
   };
-  say_here(a.store, 3, "b", ending::planned);
+  put_presence(a.store, 3, "b", ending::planned);
   auto const r = a.m.next(a.now_in, ending::planned);
   BOOST_TEST((r.ids == std::vector<std::string>{a.m.id(), "b", "new"}));
   BOOST_TEST(r.old_ranks == ranks({0, 1, -1}), boost::test_tools::per_element());
@@ -392,18 +392,18 @@ BOOST_AUTO_TEST_CASE(joiners_at_the_door_get_the_grace) {
   BOOST_TEST(a.now - a.began < 1.2);
 }
 
-// b comes to the meeting and dies: generation 3 is void, 4 is decided, all within about grace + suspicion.
-BOOST_AUTO_TEST_CASE(a_death_in_the_meeting_makes_the_generation_void) {
+// b registers and dies: generation 3 is void, 4 is decided, all within about grace + suspicion.
+BOOST_AUTO_TEST_CASE(a_death_while_regrouping_makes_the_generation_void) {
   among a({"b", "c"});
-  say_here(a.store, 3, "b", ending::planned);
-  say_here(a.store, 3, "c", ending::planned);
-  say_here(a.store, 3, "new", ending::planned);
+  put_presence(a.store, 3, "b", ending::planned);
+  put_presence(a.store, 3, "c", ending::planned);
+  put_presence(a.store, 3, "new", ending::planned);
   a.on_pause = [&] {
-    for (char const* id : {"c", "new"}) say_ready(a.store, 3, id);
-    if (a.store.get(detail::verdict_key(3))) {
-      say_here(a.store, 4, "c", ending::deadline, {1});
-      say_here(a.store, 4, "new", ending::planned);
-      for (char const* id : {"c", "new"}) say_ready(a.store, 4, id);
+    for (char const* id : {"c", "new"}) put_ready(a.store, 3, id);
+    if (a.store.get(detail::state_key(3))) {
+      put_presence(a.store, 4, "c", ending::deadline, {1});
+      put_presence(a.store, 4, "new", ending::planned);
+      for (char const* id : {"c", "new"}) put_ready(a.store, 4, id);
     }
   };
   auto const r = a.m.next(a.now_in, ending::planned);
@@ -411,20 +411,20 @@ BOOST_AUTO_TEST_CASE(a_death_in_the_meeting_makes_the_generation_void) {
   BOOST_TEST((r.ids == std::vector<std::string>{a.m.id(), "c", "new"}));
   BOOST_TEST(r.old_ranks == ranks({0, 2, -1}), boost::test_tools::per_element());  // as of generation 2
   BOOST_TEST(!r.planned);
-  BOOST_TEST(a.store.get(detail::verdict_key(3)).value() == "void");
+  BOOST_TEST(a.store.get(detail::state_key(3)).value() == "void");
   BOOST_TEST(a.now - a.began >= 1);
   BOOST_TEST(a.now - a.began < 2);
 }
 
-BOOST_AUTO_TEST_CASE(a_joiner_that_dies_in_the_meeting_costs_nobody_his_plan) {
+BOOST_AUTO_TEST_CASE(a_joiner_that_dies_while_regrouping_leaves_the_end_planned) {
   among a({"b"});
-  say_here(a.store, 3, "b", ending::planned);
-  say_here(a.store, 3, "new", ending::planned);
+  put_presence(a.store, 3, "b", ending::planned);
+  put_presence(a.store, 3, "new", ending::planned);
   a.on_pause = [&] {
-    say_ready(a.store, 3, "b");
-    if (a.store.get(detail::verdict_key(3))) {
-      say_here(a.store, 4, "b", ending::deadline, {2});
-      say_ready(a.store, 4, "b");
+    put_ready(a.store, 3, "b");
+    if (a.store.get(detail::state_key(3))) {
+      put_presence(a.store, 4, "b", ending::deadline, {2});
+      put_ready(a.store, 4, "b");
     }
   };
   auto const r = a.m.next(a.now_in, ending::planned);
@@ -435,7 +435,7 @@ BOOST_AUTO_TEST_CASE(a_joiner_that_dies_in_the_meeting_costs_nobody_his_plan) {
 
 BOOST_AUTO_TEST_CASE(only_the_last_two_generations_are_kept) {
   among a({});
-  roster r = a.now_in;
+  membership_view r = a.now_in;
   for (int k = 0; k < 5; ++k) r = a.m.next(r, ending::planned);
   BOOST_TEST(r.generation == 6);
   std::set<std::string> kept;
@@ -450,7 +450,7 @@ BOOST_AUTO_TEST_CASE(the_end_of_a_generation_can_be_seen) {
   among a({"b"});
   BOOST_TEST(!a.m.over(a.now_in));
   BOOST_TEST(a.m.over(a.first));
-  say_here(a.store, 3, "b", ending::lost_connection);
+  put_presence(a.store, 3, "b", ending::lost_connection);
   BOOST_TEST(a.m.over(a.now_in));
 }
 
@@ -458,7 +458,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(fencing)
 
-BOOST_AUTO_TEST_CASE(who_comes_too_late_is_fenced_and_may_join) {
+BOOST_AUTO_TEST_CASE(a_late_worker_is_fenced_and_may_join) {
   among a({"b", "c"});
   decide(a.store, 3, {"b", "c"}, {1, 2});
   try {
@@ -468,14 +468,14 @@ BOOST_AUTO_TEST_CASE(who_comes_too_late_is_fenced_and_may_join) {
     BOOST_TEST(e.generation() == 3);
     BOOST_TEST(e.where().engine == "membership");
     BOOST_TEST(e.where().rank == 0);
-    BOOST_TEST(says("generation 3 was agreed without this worker", a.m.id().c_str(), "join again")(e));
+    BOOST_TEST(says("generation 3 was decided without this worker", a.m.id().c_str(), "join again")(e));
   }
   std::string const before = a.m.id();
   int beat = 0;
   a.on_pause = [&] {
     for (char const* id : {"b", "c"}) {
       a.store.replace(detail::alive_key(id), text(++beat));
-      if (a.now > a.began + 2) say_here(a.store, 4, id, ending::planned);
+      if (a.now > a.began + 2) put_presence(a.store, 4, id, ending::planned);
     }
     if (a.store.get(detail::here_key(4, a.m.id()))) decide(a.store, 4, {"b", "c", a.m.id()}, {0, 1, -1});
   };
@@ -485,18 +485,18 @@ BOOST_AUTO_TEST_CASE(who_comes_too_late_is_fenced_and_may_join) {
   BOOST_TEST(a.m.id() != before);
 }
 
-BOOST_AUTO_TEST_CASE(a_beat_tells_who_was_passed_over) {
+BOOST_AUTO_TEST_CASE(beat_reports_that_a_worker_is_fenced) {
   among a({"b", "c"});
   a.now += 1;
   BOOST_TEST(a.m.beat());
   decide(a.store, 3, {"b", "c"}, {1, 2});
-  BOOST_TEST(a.m.beat());  // not yet time for one
+  BOOST_TEST(a.m.beat());  // not due yet
   a.now += 1;
   BOOST_TEST(!a.m.beat());
   BOOST_TEST(!a.m.beat());
   BOOST_CHECK_THROW((void)a.m.next(a.now_in, ending::planned), fenced);
 
-  // The newer generation is cleaned up again, and this one with it.
+  // The records of the newer generation are removed, and those of this one too.
   among d({"b", "c"});
   for (std::string const& key : d.store.list("gen/")) d.store.remove(key);
   decide(d.store, 9, {"b", "c"}, {1, 2});
@@ -504,16 +504,16 @@ BOOST_AUTO_TEST_CASE(a_beat_tells_who_was_passed_over) {
   BOOST_TEST(!d.m.beat());
 }
 
-BOOST_AUTO_TEST_CASE(who_slept_through_several_generations_is_fenced) {
+BOOST_AUTO_TEST_CASE(a_worker_that_slept_through_several_generations_is_fenced) {
   among a({"b", "c"});
   for (std::string const& key : a.store.list("gen/")) a.store.remove(key);
   decide(a.store, 9, {"b", "c"}, {0, 1});
   BOOST_CHECK_THROW((void)a.m.next(a.now_in, ending::deadline), fenced);
 }
 
-// Worker 0 is stopped just before it puts its decision about generation 2, in which it is alone. Meanwhile
-// others begin that generation and two more, and clean up: when it wakes, nothing stands in its way.
-BOOST_AUTO_TEST_CASE(a_decision_that_comes_much_too_late_decides_nothing) {
+// Worker 0 is stopped just before it puts its decision on generation 2, in which it is alone. Meanwhile
+// others begin that generation and two more, and remove the old records: when it wakes, its put succeeds.
+BOOST_AUTO_TEST_CASE(a_late_decision_has_no_effect) {
   settings s{.end = 120};
   bool slept = false;
   s.before = [&](virtual_time& t, std::string const& call, std::string const& key) {
@@ -530,13 +530,13 @@ BOOST_AUTO_TEST_CASE(a_decision_that_comes_much_too_late_decides_nothing) {
                      s);
   BOOST_TEST(h.failures.empty());
   BOOST_TEST(slept);
-  BOOST_TEST(h.wins.at("gen/2/members") == 2);  // the trap was sprung
+  BOOST_TEST(h.wins.at("gen/2/members") == 2);  // worker 0 put its decision
   BOOST_TEST((h.fenced == ranks{0}));
   for (auto const& [worker, r] : h.seen.at(2)) BOOST_TEST(worker != 0);
   BOOST_TEST(h.seen.rbegin()->second.size() == 5u);
 }
 
-BOOST_AUTO_TEST_CASE(a_lone_worker_finds_out_by_its_beat) {
+BOOST_AUTO_TEST_CASE(a_single_worker_detects_fencing_by_beat) {
   // Worker 0 trains alone, sleeps, and is taken for dead by worker 1.
   auto const h = run({{.starts = 0, .sleeps = 5, .wakes = 25}, {.starts = 8}}, {.end = 60});
   BOOST_TEST(h.failures.empty());
@@ -546,17 +546,17 @@ BOOST_AUTO_TEST_CASE(a_lone_worker_finds_out_by_its_beat) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-BOOST_AUTO_TEST_SUITE(trouble)
+BOOST_AUTO_TEST_SUITE(errors)
 
-BOOST_AUTO_TEST_CASE(nonsense_of_one_worker_harms_only_itself) {
+BOOST_AUTO_TEST_CASE(malformed_entries_of_a_worker_harm_only_itself) {
   among a({"b", "c"});
   for (char const* said :
        {"", "why\n", "why not\n", "why planned", "why planned\nsuspect 3\n", "why planned\nsuspect -1\n",
         "why planned\nsuspect 0\nsuspect 1\nsuspect 2\nsuspect 0\n", "why planned\nx\n"})
-    BOOST_TEST(!detail::presence_in(said, 3));
+    BOOST_TEST(!detail::parse_presence(said, 3));
   a.store.replace(detail::here_key(3, "b"), "why not");
-  say_here(a.store, 3, "c", ending::lost_connection);
-  say_ready(a.store, 3, "c");
+  put_presence(a.store, 3, "c", ending::lost_connection);
+  put_ready(a.store, 3, "c");
   for (char const* key :
        {"gen/3/here", "gen/03/members", "gen/-1/members", "gen/9999999999999999999/members", "gen/x/here/y",
         "gen/0/members", "gen/3/members/x", "join/a/b", "alive/x/y", "other/3"})
@@ -565,17 +565,17 @@ BOOST_AUTO_TEST_CASE(nonsense_of_one_worker_harms_only_itself) {
   BOOST_TEST(r.old_ranks == ranks({0, 2}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_decision_that_is_none_is_an_error) {
+BOOST_AUTO_TEST_CASE(a_malformed_decision_is_an_error) {
   among a({"b"});
   a.store.put_if_absent(detail::members_key(3), "whoever");
   BOOST_CHECK_EXCEPTION((void)a.m.next(a.now_in, ending::planned), error,
-                        says("\"gen/3/members\" is no roster"));
-  BOOST_CHECK_EXCEPTION((void)a.m.join(), error, says("\"gen/3/members\" is no roster"));
+                        says("\"gen/3/members\" is no membership view"));
+  BOOST_CHECK_EXCEPTION((void)a.m.join(), error, says("\"gen/3/members\" is no membership view"));
   among d({"b"});
-  say_here(d.store, 3, "b", ending::planned);
-  d.store.put_if_absent(detail::verdict_key(3), "perhaps");
+  put_presence(d.store, 3, "b", ending::planned);
+  d.store.put_if_absent(detail::state_key(3), "perhaps");
   BOOST_CHECK_EXCEPTION((void)d.m.next(d.now_in, ending::planned), error,
-                        says("\"gen/3/verdict\" is no verdict"));
+                        says("\"gen/3/verdict\" is no generation state"));
 }
 
 BOOST_AUTO_TEST_CASE(a_store_that_lost_the_run_is_an_error) {
@@ -584,7 +584,7 @@ BOOST_AUTO_TEST_CASE(a_store_that_lost_the_run_is_an_error) {
   BOOST_CHECK_EXCEPTION((void)a.m.next(a.now_in, ending::planned), error, says("generation 2 has vanished"));
 }
 
-// Every operation of a start, a death and a join fails in turn: that worker gets the error, at once.
+// Every operation of a start, a death and a join fails in turn: that worker gets the error at once.
 BOOST_AUTO_TEST_CASE(a_store_that_fails_is_an_error_and_not_a_hang) {
   int completed = 0, failed = 0;
   for (int k = 0;; ++k) {
@@ -601,7 +601,7 @@ BOOST_AUTO_TEST_CASE(a_store_that_fails_is_an_error_and_not_a_hang) {
     BOOST_TEST(h.failures.size() <= 1u);
     for (auto const& f : h.failures) BOOST_TEST(f.find("no space left") != std::string::npos);
     (h.failures.empty() ? completed : failed) += 1;
-    // The others go on without worker 1.
+    // The others continue without worker 1.
     if (*when < 35) BOOST_TEST(h.steps.back().when > 43);
   }
   BOOST_TEST_MESSAGE(failed << " runs failed, " << completed << " cleaned up a little less");
@@ -610,14 +610,15 @@ BOOST_AUTO_TEST_CASE(a_store_that_fails_is_an_error_and_not_a_hang) {
 
 BOOST_AUTO_TEST_CASE(misuse_is_refused) {
   among a({"b"});
-  roster const mine = a.now_in;
+  membership_view const mine = a.now_in;
   BOOST_CHECK_EXCEPTION((void)a.m.next(mine), std::invalid_argument,
                         says("announce the end of generation 2 first"));
-  roster other = mine;
+  membership_view other = mine;
   other.rank = 1;
   BOOST_CHECK_EXCEPTION(a.m.announce(other, ending::planned), std::invalid_argument,
-                        says("is not one of a-"));
-  BOOST_CHECK_EXCEPTION(a.m.leave(roster{}), std::invalid_argument, says("generation 0 is not one of a-"));
+                        says("does not belong to a-"));
+  BOOST_CHECK_EXCEPTION(a.m.leave(membership_view{}), std::invalid_argument,
+                        says("generation 0 does not belong to a-"));
   for (int const r : {-1, 0, 2})
     BOOST_CHECK_EXCEPTION(a.m.announce(mine, ending::lost_connection, ranks{r}), std::invalid_argument,
                           says(text("rank ", r, " of 2 cannot be suspected")));
@@ -651,38 +652,38 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(texts)
 
-BOOST_AUTO_TEST_CASE(a_roster_survives_its_text) {
-  roster r;
+BOOST_AUTO_TEST_CASE(a_view_survives_its_text) {
+  membership_view r;
   r.generation = 123456789012345678;
   r.ids = {"a-1", "B_2", "c.3"};
   r.old_ranks = {0, 7, -1};
   r.planned = true;
-  auto const back = detail::roster_in(detail::text_of(r, 42), r.generation);
+  auto const back = detail::parse_view(detail::text_of(r, 42), r.generation);
   BOOST_TEST_REQUIRE(back.has_value());
   BOOST_TEST((back->ids == r.ids));
   BOOST_TEST((back->old_ranks == r.old_ranks));
   BOOST_TEST(back->planned);
   BOOST_TEST(back->prefix == "gen-123456789012345678-42");
   BOOST_TEST(back->rank == -1);
-  BOOST_TEST(!detail::roster_in(detail::text_of(r, 42), 5));
+  BOOST_TEST(!detail::parse_view(detail::text_of(r, 42), 5));
 }
 
-BOOST_AUTO_TEST_CASE(wrong_rosters_are_refused) {
+BOOST_AUTO_TEST_CASE(wrong_views_are_refused) {
   std::string const head = "generation 3\nnonce 1\nplanned 0\n";
-  BOOST_TEST(detail::roster_in(head + "member a 0\njoiner b\n", 3).has_value());
+  BOOST_TEST(detail::parse_view(head + "member a 0\njoiner b\n", 3).has_value());
   for (char const* rest :
        {"", "member a 0", "member a\n", "member a -1\n", "member a 01\n", "member a 0 \n", "member  0\n",
         "member a 0\nmember a 1\n", "member a 1\nmember b 1\n", "member a 1\nmember b 0\n",
         "joiner b\nmember a 0\n", "joiner \n", "joiner a/b\n", "joiner .a\n", "joiner a\n\n", "joiner a\nx",
         "member a 99999999999\n", "joinera\n"})
-    BOOST_TEST_CONTEXT(rest) BOOST_TEST(!detail::roster_in(head + rest, 3));
+    BOOST_TEST_CONTEXT(rest) BOOST_TEST(!detail::parse_view(head + rest, 3));
   for (char const* wrong :
        {"generation 03\nnonce 1\nplanned 0\n", "generation 3\nnonce x\nplanned 0\n",
         "generation 3\nplanned 0\n", "generation 3\nnonce 1\nplanned 2\n", "\n", "generation 3"})
-    BOOST_TEST_CONTEXT(wrong) BOOST_TEST(!detail::roster_in(std::string(wrong) + "joiner a\n", 3));
+    BOOST_TEST_CONTEXT(wrong) BOOST_TEST(!detail::parse_view(std::string(wrong) + "joiner a\n", 3));
 }
 
-// Whatever is understood says the same again.
+// A text that is accepted is printed back unchanged.
 BOOST_AUTO_TEST_CASE(mutated_texts_are_refused_or_mean_something) {
   std::mt19937_64 random(3);
   std::string const given = "generation 3\nnonce 17\nplanned 1\nmember a 0\nmember b 2\njoiner c\n";
@@ -699,12 +700,12 @@ BOOST_AUTO_TEST_CASE(mutated_texts_are_refused_or_mean_something) {
         default: t[at] = "0123456789 \nab"[random() % 14];
       }
     }
-    if (auto const r = detail::roster_in(t, 3)) {
+    if (auto const r = detail::parse_view(t, 3)) {
       std::uint64_t const nonce = std::stoull(r->prefix.substr(6));
       BOOST_TEST((detail::text_of(*r, nonce) == t));
       ++understood;
     }
-    if (auto const p = detail::presence_in(t, 3)) {
+    if (auto const p = detail::parse_presence(t, 3)) {
       BOOST_TEST((detail::text_of(*p) == t));
       ++understood;
     }

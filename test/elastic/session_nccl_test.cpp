@@ -29,7 +29,7 @@ using limber::testing::ledger_options;
 
 namespace {
 
-/// What a worker dies of: no std::exception.
+/// Thrown to end a worker: no std::exception.
 struct death {};
 
 struct worker_end {
@@ -41,7 +41,7 @@ struct worker_end {
 
 struct script {
   int workers = 4, joiners = 0;
-  std::map<int, i64> deaths;  // worker → call of `compute` in which its process is gone
+  std::map<int, i64> deaths;  // worker → call of `compute` in which it dies
   i64 size = 240;
   int pause = 1;
 };
@@ -54,18 +54,18 @@ std::vector<worker_end> train(script const& plan) {
   std::vector<worker_end> ends(static_cast<std::size_t>(n));
   std::vector<std::string> failures(ends.size());
   std::mutex guard;
-  std::vector<std::shared_ptr<void>> remains;  // a process that is gone closes nothing
+  std::vector<std::shared_ptr<void>> remains;  // a dead process closes nothing
   std::atomic<bool> begun = false;
 
   auto const work = [&](int id) {
     worker_end& end = ends[static_cast<std::size_t>(id)];
     auto how = hurried_session(id, plan.workers, 2);
     how.shrink = true;
-    auto const connect = [&](elastic::roster const& r) {
+    auto const connect = [&](elastic::membership_view const& r) {
       ++end.connected;
-      nccl::options o{.deadline = 1, .meeting = 5, .device = id};
+      nccl::options o{.deadline = 1, .rendezvous_deadline = 5, .device = id};
       o.pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(200)); };
-      return fake_communicator(facts_of(r.rank, r.size()), nccl::board_in(store, r.prefix), o,
+      return fake_communicator(facts_of(r.rank, r.size()), nccl::kv_store_in(store, r.prefix), o,
                                fake_engine(world, id));
     };
     if (id >= plan.workers) begun.wait(false);
@@ -86,7 +86,7 @@ std::vector<worker_end> train(script const& plan) {
     i64 calls = 0;
     session->train(
         opt, samples, [&] { return samples.epoch() == 1; },
-        [&](elastic::hand const& h) {
+        [&](elastic::work_assignment const& h) {
           begun = true;
           begun.notify_all();
           if (auto const at = plan.deaths.find(id); at != plan.deaths.end() && ++calls == at->second)
@@ -97,7 +97,7 @@ std::vector<worker_end> train(script const& plan) {
     end.model = m.w;
     end.samples = opt.now().samples;
     end.generation = session->now().generation;
-    std::scoped_lock const lock(world->door);
+    std::scoped_lock const lock(world->mutex);
     end.shrunk = static_cast<int>(std::ranges::count(world->log[id], "shrink"));
   };
   std::vector<std::thread> team;
@@ -143,7 +143,7 @@ BOOST_AUTO_TEST_CASE(survivors_go_on_in_a_communicator_that_nccl_shrank) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(two_that_die_at_once_are_left_behind_together) {
+BOOST_AUTO_TEST_CASE(two_that_die_at_once_are_both_excluded) {
   script const plan{.deaths = {{0, 4}, {2, 4}}};
   auto const ends = train(plan);
   expect_consumed_once(ends, plan);
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(two_that_die_at_once_are_left_behind_together) {
   BOOST_TEST(ends[1].model.size() == 240u);
 }
 
-BOOST_AUTO_TEST_CASE(a_newcomer_makes_all_connect_under_a_new_id) {
+BOOST_AUTO_TEST_CASE(a_joiner_makes_all_connect_under_a_new_id) {
   script const plan{.workers = 2, .joiners = 1, .deaths = {}, .size = 12 * 40, .pause = 20};
   auto const ends = train(plan);
   expect_consumed_once(ends, plan);

@@ -2,6 +2,8 @@
 // labels: unit property sanitize memory
 // timeout: 240
 #define BOOST_TEST_MODULE limber.elastic.session
+#include <limber/batch/policies.hpp>
+#include <limber/comm/threads.hpp>
 #include <limber/elastic/session.hpp>
 #include <limber/limber.hpp>
 
@@ -22,7 +24,7 @@ using namespace limber::testing;
 
 namespace {
 
-/// Says whose thread is dead, as an engine tells whose connection broke.
+/// Reports the ranks whose thread has ended, as an engine reports broken connections.
 struct link : mortal_threads {
   std::vector<int> workers;  // by rank
   std::vector<std::atomic<bool>> const* dead;
@@ -45,7 +47,7 @@ struct script {
   int workers = 3;
   std::map<int, i64> deaths{};  // worker → event
   std::map<int, i64> sleeps{};  // worker → call in which it sleeps too long
-  int joiners = 0;              // from the start on at the door
+  int joiners = 0;              // that wait to be admitted from the start
   i64 size = 192, epochs = 1;
   int pause = 1;  // milliseconds that a call computes
   bool shrink = false;
@@ -56,20 +58,20 @@ struct ending {
   progress now;
   i64 events = 0, fenced = 0;
   i64 generation = 0;
-  int connected = 0;  // times that it was not a shrink
+  int connected = 0;  // number of calls of `connect`
 };
 
-class rendezvous {
+class world_registry {
  public:
-  threads::communicator meet(elastic::roster const& r) {
-    std::scoped_lock const lock(door_);
+  threads::communicator join_world(elastic::membership_view const& r) {
+    std::scoped_lock const lock(mutex_);
     auto& w = worlds_[r.prefix];
     if (!w) w = std::make_unique<threads::world>(r.size(), threads::options{.deadline = 1});
     return w->communicator(r.rank);
   }
 
  private:
-  std::mutex door_;
+  std::mutex mutex_;
   std::map<std::string, std::unique_ptr<threads::world>> worlds_;
 };
 
@@ -77,7 +79,7 @@ template <class S>
 std::vector<ending> run(script const& plan, S strategy, any_policy batch, double rate = 0.5) {
   int const n = plan.workers + plan.joiners;
   elastic::memory_store store;
-  rendezvous meeting;
+  world_registry worlds;
   std::vector<ending> ends(static_cast<std::size_t>(n));
   std::vector<std::string> failures(ends.size());
   std::vector<std::atomic<bool>> dead(ends.size());
@@ -86,16 +88,16 @@ std::vector<ending> run(script const& plan, S strategy, any_policy batch, double
     ending& end = ends[static_cast<std::size_t>(id)];
     lifeline life{plan.deaths.contains(id) ? plan.deaths.at(id) : -1};
     auto how = hurried_session(id, plan.workers, 1);
-    how.tell = [&, tell = how.tell](std::string const& line) {
-      tell(line);
+    how.log = [&, log = how.log](std::string const& line) {
+      log(line);
       end.fenced += line.find("without this worker") != std::string::npos ? 1 : 0;
     };
     how.shrink = plan.shrink;
-    auto connect = [&](elastic::roster const& r) {
+    auto connect = [&](elastic::membership_view const& r) {
       ++end.connected;
       std::vector<int> workers;
       for (auto const& name : r.ids) workers.push_back(std::atoi(name.c_str() + 1));
-      return link{{meeting.meet(r), &life}, std::move(workers), &dead};
+      return link{{worlds.join_world(r), &life}, std::move(workers), &dead};
     };
     if (id >= plan.workers) begun.wait(false);
     elastic::session session(store, connect, how);
@@ -106,7 +108,7 @@ std::vector<ending> run(script const& plan, S strategy, any_policy batch, double
     i64 calls = 0;
     session.train(
         opt, samples, [&] { return samples.epoch() == plan.epochs; },
-        [&](elastic::hand const& h) {
+        [&](elastic::work_assignment const& h) {
           begun = true;
           begun.notify_all();
           m.backward(h.samples);
@@ -157,7 +159,7 @@ BOOST_AUTO_TEST_CASE(an_undisturbed_run_consumes_every_sample_once) {
   expect_consumed_once(run(plan, sync::allreduce{}, logical_shards{4, 5}), plan, "shards");
 }
 
-BOOST_AUTO_TEST_CASE(every_sample_is_consumed_once_whoever_dies_when) {
+BOOST_AUTO_TEST_CASE(every_sample_is_consumed_once_after_any_death) {
   auto check = [](auto strategy, any_policy const& batch, std::string const& name) {
     for (std::uint64_t seed = 0; seed < 8; ++seed) {
       script plan{.workers = 3 + static_cast<int>(seed % 2)};
@@ -185,7 +187,7 @@ BOOST_AUTO_TEST_CASE(a_death_changes_no_bit_of_a_run_in_logical_shards) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(survivors_shrink_and_newcomers_make_all_connect) {
+BOOST_AUTO_TEST_CASE(survivors_shrink_and_joiners_make_all_connect) {
   int shrank = 0;
   for (i64 k : {9, 40, 77, 130}) {
     script const plan{.workers = 4, .deaths = {{static_cast<int>(k % 4), k}, {3, 2 * k}}, .shrink = true};
@@ -199,7 +201,7 @@ BOOST_AUTO_TEST_CASE(survivors_shrink_and_newcomers_make_all_connect) {
   BOOST_TEST(shrank >= 2);
   script const grows{.workers = 2, .joiners = 1, .size = 384, .pause = 20, .shrink = true};
   auto const ends = run(grows, sync::local{.period = 3}, per_worker{4});
-  expect_consumed_once(ends, grows, "newcomer");
+  expect_consumed_once(ends, grows, "joiner");
   BOOST_TEST(ends[0].connected == 2);
 }
 
@@ -211,19 +213,19 @@ BOOST_AUTO_TEST_CASE(an_engine_that_cannot_shrink_is_not_asked_to) {
   struct rigid : self {
     void shrink() = delete;
   };
-  auto const connect = [](elastic::roster const&) { return rigid{}; };
+  auto const connect = [](elastic::membership_view const&) { return rigid{}; };
   BOOST_TEST(has(message_of([&] { elastic::session s(store, connect, how); }),
                  "shrink is set, but the communicator of this engine has none"));
 }
 
-BOOST_AUTO_TEST_CASE(a_newcomer_comes_in_and_gets_everything) {
+BOOST_AUTO_TEST_CASE(a_joiner_is_admitted_and_gets_all_state) {
   script const plan{.workers = 2, .joiners = 1, .size = 384, .pause = 20};
   auto const ends = run(plan, sync::local{.period = 3}, per_worker{4});
-  expect_consumed_once(ends, plan, "newcomer");
+  expect_consumed_once(ends, plan, "joiner");
   BOOST_TEST(ends[2].generation >= 2);
 }
 
-BOOST_AUTO_TEST_CASE(a_worker_that_sleeps_too_long_is_fenced_and_comes_back) {
+BOOST_AUTO_TEST_CASE(a_worker_that_sleeps_too_long_is_fenced_and_joins_again) {
   script const plan{.workers = 3, .sleeps = {{1, 4}}, .size = 192 * 16, .pause = 10};
   auto const ends = run(plan, sync::allreduce{}, fixed{12});
   expect_consumed_once(ends, plan, "sleeper");

@@ -85,7 +85,7 @@ void write_file(fs::path const& file, std::string const& text) {
   std::ofstream(file, std::ios::binary) << text;
 }
 
-// Everything in the folder, drafts too.
+// All files in the folder, including temporary ones.
 std::size_t files_in(fs::path const& folder) {
   return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
 }
@@ -130,7 +130,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(lists_by_prefix_in_order, S, both) {
       (s.list("") == keys{"g", "gen/1/here/a", "gen/1/members", "gen/10/here/b", "gen/2/members", "join/x"}));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(refuses_what_is_no_key, S, both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(refuses_invalid_keys, S, both) {
   fresh<S> f;
   S& s = f.store;
   std::string const longest(store_key_limit, 'k');
@@ -170,17 +170,17 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(waits_by_the_injected_clock, S, both) {
   BOOST_TEST(says("\"never\": not there after 2 s")(e));
   BOOST_TEST(pauses == 7);
   BOOST_CHECK_EXCEPTION((void)wait(f.store, "a", -1, how), std::invalid_argument, says("deadline"));
-  // Who was stopped until long after the deadline looks once more.
-  int looks = 0;
+  // A waiter that was stopped until after the deadline polls once more.
+  int polls = 0;
   polling const stopped{0.5, [&] { return now; },
                         [&](double) {
                           now += 1000;
-                          if (++looks == 1) f.store.replace("late", "v");
+                          if (++polls == 1) f.store.replace("late", "v");
                         }};
   BOOST_TEST(wait(f.store, "late", 2, stopped) == "v");
 }
 
-// Each of 8 processes puts each of 150 keys: every key has exactly one winner, whose value stands there.
+// Each of 8 processes puts each of 150 keys: every key has exactly one winner, whose value is stored.
 BOOST_AUTO_TEST_CASE(one_process_wins_each_key) {
   scratch_folder const folder;
   constexpr int processes = 8, keys = 150;
@@ -204,7 +204,7 @@ BOOST_AUTO_TEST_CASE(one_process_wins_each_key) {
         (s.get(text("key/", i)).value() == text("by ", k, std::string(5000, static_cast<char>('a' + k)))));
   }
   BOOST_TEST_MESSAGE(winners.size() << " of " << processes << " processes won something");
-  BOOST_TEST(files_in(folder.path) == 2u * keys);  // no draft is left
+  BOOST_TEST(files_in(folder.path) == 2u * keys);  // no temporary file is left
 }
 
 // Writers that are killed at any moment leave the old value or the new one, never a part, and no key that
@@ -263,7 +263,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(threads_share_a_store, S, both) {
   BOOST_TEST(wrong == 0);
 }
 
-// What others laid into the folder neither leads out of it nor makes anybody wait.
+// Foreign entries in the folder neither redirect nor block a call.
 BOOST_AUTO_TEST_CASE(foreign_entries_are_harmless) {
   scratch_folder const outside, folder;
   write_file(outside.path / "secret", "secret");
@@ -332,7 +332,7 @@ BOOST_AUTO_TEST_CASE(a_full_disk_is_an_error_and_leaves_nothing) {
     auto const replaced = failure_of([&] { s.replace("before", value); });
     if (replaced.where().code != EFBIG || replaced.where().call != "replace") return 3;
     if (s.get("before") != "v" || s.get("new") || s.list("").size() != 1) return 4;
-    // What is there already needs no room.
+    // Existing entries need no space.
     if (s.put_if_absent("before", value)) return 5;
     if (!s.put_if_absent("small", "v")) return 6;
     return files_in(folder.path) == 2 ? 0 : 7;
@@ -356,7 +356,7 @@ BOOST_AUTO_TEST_CASE(no_more_files_is_an_error) {
   BOOST_TEST(codes.front() == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_folder_that_vanished_is_an_error) {
+BOOST_AUTO_TEST_CASE(a_removed_folder_is_an_error) {
   scratch_folder const folder;
   fs::path const inside = folder.path / "x" / "y";
   directory_store s(inside);
@@ -373,19 +373,19 @@ BOOST_AUTO_TEST_CASE(a_folder_that_vanished_is_an_error) {
       BOOST_TEST(says(inside.c_str())(e));
     }
   }
-  // Another folder of that name is not ours.
+  // Another folder of that name is detected.
   fs::create_directories(inside);
   auto const e = failure_of([&] { (void)s.list(""); });
   BOOST_TEST(says("replaced")(e));
 }
 
-BOOST_AUTO_TEST_CASE(a_folder_that_cannot_be_is_an_error) {
+BOOST_AUTO_TEST_CASE(a_folder_that_cannot_be_created_is_an_error) {
   scratch_folder const folder;
   write_file(folder.path / "file", "x");
   BOOST_CHECK_EXCEPTION(directory_store(folder.path / "file"), error, says("file"));
   BOOST_CHECK_EXCEPTION(directory_store(folder.path / "file" / "below"), error, says("cannot create"));
   BOOST_CHECK_EXCEPTION(directory_store{fs::path()}, std::invalid_argument, says("no name"));
-  // The process file system lets nobody create a file, not even root.
+  // The process file system allows no new files, even for root.
   directory_store s("/proc/self");
   BOOST_CHECK_EXCEPTION(s.put_if_absent("limber-store-test", "v"), error, says("cannot create a file"));
   BOOST_CHECK_EXCEPTION(s.replace("limber-store-test", "v"), error, says("cannot create a file"));

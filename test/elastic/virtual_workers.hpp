@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// Workers on a virtual clock, one thread each, of which one runs at a time: they die and sleep between
-/// any two operations on the store, in an order that a seed repeats.
+/// Workers on a virtual clock, one thread each, of which one runs at a time. They die and sleep between any
+/// two operations on the store, in an order that a seed reproduces.
 
 #include <limber/elastic/membership.hpp>
 
@@ -24,69 +24,71 @@
 
 namespace limber::elastic::test {
 
-/// Unwinds a worker whose time has come.
+/// Thrown to unwind a worker that dies.
 struct killed {};
 
-/// What happens to a worker, in seconds.
-struct fate {
+/// The times of a worker's events, in seconds.
+struct worker_events {
   double starts = 0;
   double dies = std::numeric_limits<double>::infinity();
   double sleeps = std::numeric_limits<double>::infinity(), wakes = 0;
   double leaves = std::numeric_limits<double>::infinity();
 };
 
-/// Hands the baton to whoever is to wake next.
+/// Runs the worker with the earliest wake-up time.
 class virtual_time {
  public:
-  explicit virtual_time(std::vector<fate> fates, double end) : end_(end) {
-    for (fate const& f : fates) seats_.push_back(std::make_unique<seat>(f));
+  explicit virtual_time(std::vector<worker_events> events, double end) : end_(end) {
+    for (worker_events const& e : events) workers_.push_back(std::make_unique<worker_thread>(e));
   }
 
   [[nodiscard]] double now() const { return now_; }
-  [[nodiscard]] fate const& of(int worker) const { return seats_[static_cast<std::size_t>(worker)]->f; }
+  [[nodiscard]] worker_events const& of(int worker) const {
+    return workers_[static_cast<std::size_t>(worker)]->f;
+  }
   [[nodiscard]] bool dead(int worker) const { return now_ >= of(worker).dies; }
 
   /// Runs body(worker) for each, until all have returned or were killed; the rest are killed at the end.
   template <class Body>
   void run(Body const& body) {
     std::vector<std::thread> threads;
-    for (std::size_t w = 0; w < seats_.size(); ++w)
+    for (std::size_t w = 0; w < workers_.size(); ++w)
       threads.emplace_back([&, w] {
         own() = static_cast<int>(w);
         try {
           std::unique_lock lock(guard_);
-          await_turn(lock, *seats_[w]);
+          await_turn(lock, *workers_[w]);
           lock.unlock();
           pause(0);
           body(static_cast<int>(w));
         } catch (killed const&) {
         } catch (std::exception const& e) { failures_.push_back(text("worker ", w, ": ", e.what())); }
         std::scoped_lock const lock(guard_);
-        seats_[w]->done = true;
-        hand_on();
+        workers_[w]->done = true;
+        pass_turn();
       });
     {
       std::scoped_lock const lock(guard_);
-      hand_on();
+      pass_turn();
     }
     for (auto& t : threads) t.join();
   }
 
   void pause(double seconds) {
     std::unique_lock lock(guard_);
-    seat& s = *seats_[static_cast<std::size_t>(own())];
+    worker_thread& s = *workers_[static_cast<std::size_t>(own())];
     s.wake = now_ + seconds;
     for (;;) {
       if (s.wake >= s.f.sleeps && s.wake < s.f.wakes) s.wake = s.f.wakes;
       s.wake = std::min({s.wake, std::max(now_, s.f.dies), std::max(now_, end_)});
-      hand_on();
+      pass_turn();
       await_turn(lock, s);
       if (now_ >= s.f.dies || now_ >= end_) throw killed{};
       if (!(now_ >= s.f.sleeps && now_ < s.f.wakes)) return;
     }
   }
 
-  /// The worker that asks.
+  /// The calling worker.
   static int& own() {
     thread_local int worker = -1;
     return worker;
@@ -95,30 +97,30 @@ class virtual_time {
   [[nodiscard]] std::vector<std::string> const& failures() const { return failures_; }
 
  private:
-  struct seat {
-    explicit seat(fate const& given) : f(given), wake(given.starts) {}
-    fate f;
+  struct worker_thread {
+    explicit worker_thread(worker_events const& given) : f(given), wake(given.starts) {}
+    worker_events f;
     double wake;
     bool turn = false, done = false;
-    std::condition_variable bell;
+    std::condition_variable wakeup;
   };
 
-  void hand_on() {
-    seat* first = nullptr;
-    for (auto const& s : seats_)
+  void pass_turn() {
+    worker_thread* first = nullptr;
+    for (auto const& s : workers_)
       if (!s->done && (!first || s->wake < first->wake)) first = s.get();
     if (!first) return;
     now_ = std::max(now_, first->wake);
     first->turn = true;
-    first->bell.notify_one();
+    first->wakeup.notify_one();
   }
-  void await_turn(std::unique_lock<std::mutex>& lock, seat& s) {
-    s.bell.wait(lock, [&] { return s.turn; });
+  void await_turn(std::unique_lock<std::mutex>& lock, worker_thread& s) {
+    s.wakeup.wait(lock, [&] { return s.turn; });
     s.turn = false;
   }
 
   double now_ = 0, end_;
-  std::vector<std::unique_ptr<seat>> seats_;
+  std::vector<std::unique_ptr<worker_thread>> workers_;
   std::vector<std::string> failures_;
   std::mutex guard_;
 };
@@ -160,7 +162,8 @@ class slow_store {
   }
 
   memory_store inner;
-  std::function<void(std::string const& call, std::string const& key)> before;  ///< an operation takes effect
+  std::function<void(std::string const& call, std::string const& key)>
+      before;  ///< called before an operation takes effect
   std::map<std::string, int> wins;
 
  private:
@@ -175,8 +178,8 @@ struct outcome {
   std::vector<int> suspects{};
 };
 
-/// A communicator of one generation as others behave: who dies or closes is noticed at once, who sleeps
-/// is not, and whoever waits longer than the deadline gives up.
+/// A model of one generation's communicator: a rank that dies or closes is detected at once, a sleeping one
+/// is not, and a wait ends at the deadline.
 class mesh {
  public:
   mesh(virtual_time& t, int size, double deadline)
@@ -226,7 +229,8 @@ class mesh {
 
 /// What happened in a run.
 struct history {
-  std::map<i64, std::vector<std::pair<int, roster>>> seen;  ///< by generation: who got which roster
+  std::map<i64, std::vector<std::pair<int, membership_view>>>
+      seen;  ///< by generation: the view of each worker
   struct completed {
     double when;
     int worker;
@@ -259,9 +263,9 @@ struct settings {
   return how;
 }
 
-/// Runs workers with these fates: they train together, and do what the documentation of `membership` says.
-[[nodiscard]] inline history run(std::vector<fate> const& fates, settings const& s) {
-  virtual_time time(fates, s.end);
+/// Runs workers with these events: they train together, and use `membership` as documented.
+[[nodiscard]] inline history run(std::vector<worker_events> const& events, settings const& s) {
+  virtual_time time(events, s.end);
   slow_store store(time, s.latency, s.seed);
   if (s.before)
     store.before = [&](std::string const& call, std::string const& key) { s.before(time, call, key); };
@@ -270,7 +274,7 @@ struct settings {
   history out;
   time.run([&](int worker) {
     membership<slow_store> m(store, text("w", worker), options_of(s, time, random));
-    roster mine = m.join();
+    membership_view mine = m.join();
     long number = 0;
     for (;;) {
       out.worker_of[m.id()] = worker;
@@ -300,7 +304,7 @@ struct settings {
       }
       if (o.failed) m.announce(mine, *o.failed, o.suspects);
       engine->close(mine.rank);
-      if (!o.failed) {  // the others went on without this worker
+      if (!o.failed) {  // fenced
         out.fenced.push_back(worker);
         mine = m.join();
         continue;

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// One training run on real processes that are killed, stopped and joined at random.
+/// One training run of real processes, with random kills, stops and joins.
 
 #include "../../examples/elastic_processes/audit.hpp"
 #include "ledger_worker.hpp"
@@ -29,26 +29,26 @@
 
 namespace limber::test {
 
-/// Something that happens to a process from outside.
-struct misfortune {
+/// An action on a process.
+struct external_event {
   enum class kind { kill, stop, wake, start } what{};
   int who = 0;    ///< a worker; `start` is the next one
   double at = 0;  ///< seconds since the first step
 };
 
-/// A run and all that befalls it, drawn from a seed.
+/// A run and its events, drawn from a seed.
 struct fault_plan {
   std::uint64_t seed = 0;
   std::string name{};
   training_kind what = training_kind::allreduce;
   int workers = 3;
   int pause = 15;       ///< milliseconds that a call computes
-  bool shrink = false;  ///< survivors shrink their communicator instead of connecting anew
-  std::map<int, tripwire> wires{};
-  std::vector<misfortune> later{};
+  bool shrink = false;  ///< survivors shrink their communicator instead of reconnecting
+  std::map<int, fault_point> faults_by_worker{};
+  std::vector<external_event> later{};
 };
 
-/// Draws number after number from a seed.
+/// A sequence of random numbers of a seed.
 class dice {
  public:
   explicit dice(std::uint64_t seed) : seed_(seed) {}
@@ -64,15 +64,19 @@ class dice {
 };
 
 [[nodiscard]] inline fault_plan plan_of(std::uint64_t seed) {
-  using enum misfortune::kind;
+  using enum external_event::kind;
   dice d(seed);
   fault_plan p{.seed = seed};
   p.what = static_cast<training_kind>(d.below(4));
   p.workers = 3 + d.below(2);
   int const one = d.below(p.workers), other = (one + 1 + d.below(p.workers - 1)) % p.workers;
   double const when = d.between(0, 0.8);
-  auto const wire = [&](tripwire::kind what) { return tripwire{what, 1 + d.below(400), d.below(1500)}; };
-  auto const some = [&] { return d.below(2) == 0 ? tripwire::kind::kill : tripwire::kind::kill_inside; };
+  auto const fault = [&](fault_point::kind what) {
+    return fault_point{what, 1 + d.below(400), d.below(1500)};
+  };
+  auto const some = [&] {
+    return d.below(2) == 0 ? fault_point::kind::kill : fault_point::kind::kill_inside;
+  };
   switch (seed % 10) {
     case 0:
       p.name = "one is killed";
@@ -84,12 +88,12 @@ class dice {
       break;
     case 2:
       p.name = "one dies in an operation";
-      p.wires[one] = wire(some());
+      p.faults_by_worker[one] = fault(some());
       break;
     case 3:
       p.name = "two die in operations";
-      p.wires[one] = wire(some());
-      p.wires[other] = wire(some());
+      p.faults_by_worker[one] = fault(some());
+      p.faults_by_worker[other] = fault(some());
       break;
     case 4:
       p.name = "one sleeps too long";
@@ -97,7 +101,7 @@ class dice {
       break;
     case 5:
       p.name = "the lowest rank dies, and one joins";
-      p.wires[0] = wire(some());
+      p.faults_by_worker[0] = fault(some());
       p.later = {{start, 0, d.between(0, 0.5)}};
       break;
     case 6:
@@ -110,12 +114,12 @@ class dice {
       break;
     case 8:
       p.name = "one is killed and one stops in an operation";
-      p.wires[other] = wire(tripwire::kind::stop);
+      p.faults_by_worker[other] = fault(fault_point::kind::stop);
       p.later = {{kill, one, when}};
       break;
     default:
       p.name = "one is killed while others recover from another";
-      p.wires[one] = wire(some());
+      p.faults_by_worker[one] = fault(some());
       p.later = {{kill, other, -d.between(0, 0.4)}};
       break;
   }
@@ -124,21 +128,21 @@ class dice {
   return p;
 }
 
-/// What became of a run.
+/// The outcome of a run.
 struct fault_outcome {
   std::vector<std::string> faults{};
-  std::vector<double> after_kill{}, after_stop{};  ///< seconds until training went on
+  std::vector<double> after_kill{}, after_stop{};  ///< seconds until training continued
   std::vector<float> model{};
   i64 generations = 0;
   int died = 0, stopped = 0, fenced = 0, late = 0, finished = 0;
 };
 
-/// A process of the run, as the driver sees it.
+/// The state of a process, as the driver sees it.
 struct watched {
   i64 generation = 0;  ///< it was seen in
   bool victim = false, stopped = false, woken = false, ended = false;
-  std::optional<double> gone{};  ///< when it was killed or stopped
-  i64 gone_in = 0;
+  std::optional<double> lost_at{};  ///< when it was killed or stopped
+  i64 lost_in = 0;
   bool was_stop = false;
   double wakes = 0;
   std::vector<float> model{};
@@ -148,8 +152,8 @@ class fault_driver {
  public:
   fault_driver(fault_plan plan, std::filesystem::path folder)
       : plan_(std::move(plan)), folder_(std::move(folder)) {
-    std::filesystem::create_directories(folder_ / "diaries");
-    std::ranges::stable_sort(plan_.later, {}, &misfortune::at);
+    std::filesystem::create_directories(folder_ / "histories");
+    std::ranges::stable_sort(plan_.later, {}, &external_event::at);
   }
 
   [[nodiscard]] fault_outcome run() {
@@ -157,22 +161,22 @@ class fault_driver {
     watched_.resize(static_cast<std::size_t>(plan_.workers));
     double const limit = steady_seconds() + 60;
     while (!all_ended() && steady_seconds() < limit) {
-      for (int r = 0; r < workers.size(); ++r) listen(workers, r);
-      befall(workers);
+      for (int r = 0; r < workers.size(); ++r) read_reports(workers, r);
+      apply_events(workers);
     }
     for (int r = 0; r < workers.size(); ++r) workers.signal(r, SIGCONT);
-    judge(workers.join(1));
+    check_results(workers.join(1));
     return std::move(out_);
   }
 
  private:
   [[nodiscard]] std::function<void(int, voice const&)> body() const {
     return [this](int rank, voice const& say) {
-      auto const at = plan_.wires.find(rank);
+      auto const at = plan_.faults_by_worker.find(rank);
       work_on_ledger({.folder = folder_,
                       .id = rank,
                       .workers = plan_.workers,
-                      .wire = at == plan_.wires.end() ? tripwire{} : at->second,
+                      .fault = at == plan_.faults_by_worker.end() ? fault_point{} : at->second,
                       .pause = plan_.pause,
                       .shrink = plan_.shrink},
                      plan_.what, say);
@@ -186,7 +190,7 @@ class fault_driver {
                                [](watched const& w) { return w.ended || (w.victim && !w.was_stop); });
   }
 
-  void listen(crew& workers, int r) {
+  void read_reports(crew& workers, int r) {
     watched& w = of(r);
     if (w.ended) return;
     auto const words = workers.hear(r, 0.001);
@@ -206,7 +210,7 @@ class fault_driver {
       first->second = std::min(first->second, at);
     } else if (what == "dies" || what == "stops") {
       w.generation = generation;
-      lose(w, at, what == "stops");
+      record_loss(w, at, what == "stops");
       if (what == "stops") w.wakes = at + fault_deadline + 0.3;
     } else if (what == "fenced") {
       ++out_.fenced;
@@ -217,28 +221,28 @@ class fault_driver {
     }
   }
 
-  void lose(watched& w, double at, bool stop) {
-    w.gone = at;
-    w.gone_in = w.generation;
+  void record_loss(watched& w, double at, bool stop) {
+    w.lost_at = at;
+    w.lost_in = w.generation;
     w.was_stop = w.stopped = stop;
     w.victim = true;
     last_loss_ = at;
     ++(stop ? out_.stopped : out_.died);
   }
 
-  void befall(crew& workers) {
+  void apply_events(crew& workers) {
     if (!began_) return;
     double const now = steady_seconds();
     for (std::size_t r = 0; r < watched_.size(); ++r)
       if (watched& w = watched_[r]; w.stopped && w.wakes > 0 && now >= w.wakes)
         wake(workers, static_cast<int>(r));
     while (next_ < plan_.later.size()) {
-      misfortune const& m = plan_.later[next_];
+      external_event const& m = plan_.later[next_];
       // A negative time counts from the first loss.
       if (m.at < 0 && !last_loss_) break;
       if (now < (m.at < 0 ? *last_loss_ - m.at : *began_ + m.at)) break;
       ++next_;
-      if (m.what == misfortune::kind::start) {
+      if (m.what == external_event::kind::start) {
         if (ends_ == 0) {
           workers.start(body());
           watched_.emplace_back();
@@ -246,15 +250,15 @@ class fault_driver {
         continue;
       }
       if (m.who >= workers.size() || of(m.who).ended) continue;
-      if (m.what == misfortune::kind::wake) {
+      if (m.what == external_event::kind::wake) {
         wake(workers, m.who);
       } else if (!of(m.who).victim) {
-        bool const stop = m.what == misfortune::kind::stop;
+        bool const stop = m.what == external_event::kind::stop;
         workers.signal(m.who, stop ? SIGSTOP : SIGKILL);
-        lose(of(m.who), steady_seconds(), stop);
+        record_loss(of(m.who), steady_seconds(), stop);
       }
     }
-    // Who waits at the door when all others have come to the end waits in vain.
+    // A worker that waits to be admitted after the others have finished is not admitted.
     bool const over = ends_ > 0 && now > ends_ + 0.2;
     for (std::size_t r = 0; r < watched_.size(); ++r) {
       watched& w = watched_[r];
@@ -271,19 +275,19 @@ class fault_driver {
     of(r).woken = true;
   }
 
-  void judge(std::vector<ending> const& endings) {
+  void check_results(std::vector<ending> const& endings) {
     watched const* first = nullptr;
     for (std::size_t r = 0; r < endings.size(); ++r) {
       ending const& e = endings[r];
       watched const& w = watched_[r];
       std::string const who = text("worker ", r);
       if (w.victim && !w.was_stop) {
-        // It may have come to the end just before.
+        // It may have finished just before.
         if (e.how == ending::kind::threw || e.how == ending::kind::late)
           fault(text(who, " was killed, but: ", e.what));
         if (e.how != ending::kind::finished) continue;
       }
-      // A sleeper that wakes when the run is over finds nobody who lets it in.
+      // A stopped worker that continues after the end of the run is not admitted.
       if (w.woken && e.how == ending::kind::threw && e.where && e.where->engine == "membership" &&
           e.where->call == "join" && ends_ > 0) {
         ++out_.late;
@@ -298,7 +302,7 @@ class fault_driver {
       if (w.model.size() != ledger_model::length || !std::ranges::equal(w.model, first->model, same_bits_of))
         fault(text(who, " has another model than the first survivor"));
     }
-    if (!first) return fault("nobody finished");
+    if (!first) return fault("no worker finished");
     out_.model = first->model;
     expect_consumed_once();
     measure();
@@ -314,24 +318,24 @@ class fault_driver {
     }
     if (wrong > 0) fault(text(wrong, " of the ledger's entries are wrong"));
     auto const found = example::audit({ledger_model::samples, ledger_model::epochs, ledger_seed},
-                                      example::read_histories(folder_ / "diaries"));
+                                      example::read_histories(folder_ / "histories"));
     for (auto const& f : found.faults) fault("audit: " + f);
     out_.generations = found.generations;
   }
 
-  // From each loss, or the last one before, to the first step of a generation that began without it.
+  // From each loss, or the last one before, to the first step of a generation without it.
   void measure() {
     for (watched const& w : watched_) {
-      if (!w.gone || w.gone_in == 0) continue;
+      if (!w.lost_at || w.lost_in == 0) continue;
       for (auto const& [generation, at] : first_steps_) {
-        if (generation <= w.gone_in || at < *w.gone) continue;
-        double last = *w.gone;
+        if (generation <= w.lost_in || at < *w.lost_at) continue;
+        double last = *w.lost_at;
         for (watched const& o : watched_)
-          if (o.gone && o.gone_in > 0 && *o.gone < at) last = std::max(last, *o.gone);
-        bool const woke_in_time = w.was_stop && at - *w.gone < 0.5 * fault_deadline;
+          if (o.lost_at && o.lost_in > 0 && *o.lost_at < at) last = std::max(last, *o.lost_at);
+        bool const woke_in_time = w.was_stop && at - *w.lost_at < 0.5 * fault_deadline;
         if (!woke_in_time) (w.was_stop ? out_.after_stop : out_.after_kill).push_back(at - last);
         if (at - last > fault_deadline + 2)
-          fault(text("training went on only ", at - last, " s after the last loss"));
+          fault(text("training continued only ", at - last, " s after the last loss"));
         break;
       }
     }

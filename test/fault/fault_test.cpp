@@ -32,15 +32,15 @@ std::uint64_t first_seed() {
 void print(char const* what, std::vector<double> seconds) {
   if (seconds.empty()) return;
   std::ranges::sort(seconds);
-  std::printf("seconds until training went on after %s: median %.2f, worst %.2f of %zu\n", what,
+  std::printf("seconds until training continued after %s: median %.2f, worst %.2f of %zu\n", what,
               seconds[seconds.size() / 2], seconds.back(), seconds.size());
 }
 
 }  // namespace
 
 // With logical shards neither deaths nor the number of workers change a bit.
-BOOST_AUTO_TEST_CASE(nothing_is_lost_whoever_dies_or_sleeps_when) {
-  meeting_place const place;
+BOOST_AUTO_TEST_CASE(nothing_is_lost_after_any_death_or_stop) {
+  rendezvous_folder const place;
   fault_outcome const calm =
       fault_driver({.what = training_kind::shards, .workers = 2}, place.path() / "calm").run();
   for (auto const& f : calm.faults) BOOST_ERROR("undisturbed: " + f);
@@ -57,7 +57,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_lost_whoever_dies_or_sleeps_when) {
     auto out = fault_driver(plan, folder).run();
     if (plan.what == training_kind::shards && out.model != calm.model && !out.model.empty())
       out.faults.push_back("other bits than in an undisturbed run");
-    if (std::getenv("LIMBER_TELL"))
+    if (std::getenv("LIMBER_LOG"))
       std::fprintf(stderr, "seed %d %s, kind %d, %d workers: %d died, %d stopped, %lld generations, %.1f s\n",
                    static_cast<int>(seed), plan.name.c_str(), static_cast<int>(plan.what), plan.workers,
                    out.died, out.stopped, static_cast<long long>(out.generations), steady_seconds() - start);
@@ -80,7 +80,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_lost_whoever_dies_or_sleeps_when) {
       runs, failed, died, stopped, fenced, late, static_cast<long long>(generations));
   print("a death", kills);
   print("a stop", stops);
-  // The runs are to have seen what they are for.
+  // The runs must contain enough faults.
   if (runs >= 20) {
     BOOST_TEST(died >= runs / 3);
     BOOST_TEST(stopped >= runs / 10);
@@ -88,20 +88,20 @@ BOOST_AUTO_TEST_CASE(nothing_is_lost_whoever_dies_or_sleeps_when) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_worker_that_connects_too_late_is_fenced_and_comes_back) {
-  meeting_place const place;
+BOOST_AUTO_TEST_CASE(a_worker_that_connects_too_late_is_fenced_and_joins_again) {
+  rendezvous_folder const place;
   fault_plan plan{.pause = 50};
-  plan.wires[1] = {.what = tripwire::kind::connects_late};
+  plan.faults_by_worker[1] = {.what = fault_point::kind::connects_late};
   auto const out = fault_driver(plan, place.path() / "run").run();
   for (auto const& f : out.faults) BOOST_ERROR(f);
   BOOST_TEST(out.fenced == 1);
   BOOST_TEST(out.finished == 3);
 }
 
-// The folder becomes a file: nothing can be read or written, and nobody hangs.
+// The folder becomes a file: nothing can be read or written, and no worker hangs.
 BOOST_AUTO_TEST_CASE(a_store_that_is_gone_ends_the_run_with_a_clear_error) {
-  meeting_place const place;
-  std::filesystem::create_directories(place.path() / "diaries");
+  rendezvous_folder const place;
+  std::filesystem::create_directories(place.path() / "histories");
   crew workers(3, [&](int rank, voice const& say) {
     work_on_ledger({.folder = place.path(), .id = rank, .workers = 3}, training_kind::allreduce, say);
   });

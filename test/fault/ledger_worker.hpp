@@ -2,10 +2,11 @@
 #pragma once
 
 /// @file
-/// A worker whose model is a ledger of the samples that it consumed, and that may die in any operation.
+/// A worker whose model records the consumed samples, and that may die in any operation.
 
 #include "../../examples/elastic_processes/history.hpp"
 
+#include <limber/batch/policies.hpp>
 #include <limber/comm/gloo.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/elastic/session.hpp>
@@ -35,8 +36,8 @@ inline constexpr std::uint64_t ledger_seed = 3;
 
 enum class training_kind { allreduce, accumulation, shards, local };
 
-/// One weight for each sample of each epoch: 1 once it is consumed (above 0 where models are averaged); and
-/// some more whose bits depend on the order of all that was added.
+/// One weight per sample and epoch: 1 once it is consumed (above 0 if models are averaged); and some weights
+/// whose bits depend on the order of all additions.
 struct ledger_model {
   static constexpr i64 samples = 384, epochs = 2, batch = 16;
   static constexpr std::size_t entries = 768, others = 64, length = entries + others;
@@ -48,9 +49,9 @@ struct ledger_model {
   [[nodiscard]] std::vector<group<sgd>> groups(double rate) {
     return {{{{"ledger", w, g}}, sgd{}, 1.0}, {{{"others", v, h}}, sgd{.momentum = 0.9}, 0.02 / rate}};
   }
-  void backward(elastic::hand const& hand) {
-    for (i64 const s : hand.samples) {
-      g[static_cast<std::size_t>(hand.epoch * samples + s)] -= 1;
+  void backward(elastic::work_assignment const& work) {
+    for (i64 const s : work.samples) {
+      g[static_cast<std::size_t>(work.epoch * samples + s)] -= 1;
       for (std::size_t k = 0; k < others; ++k) {
         float const x = 1 + static_cast<float>((static_cast<std::size_t>(s) * 37 + k * 11) % 101) / 101;
         h[k] += math::mul(x, math::sub(math::mul(x, v[k]), 0.5f));
@@ -59,38 +60,38 @@ struct ledger_model {
   }
 };
 
-/// Ends or stops its process at a given operation; or the worker fails to connect once, and too late.
-struct tripwire {
+/// A fault: the process ends or stops at a given operation, or connects too late once.
+struct fault_point {
   enum class kind { none, kill, kill_inside, stop, connects_late } what = kind::none;
   i64 operations = 0;    ///< until then, counted from 1; 0: never
   int microseconds = 0;  ///< from the beginning of the operation to the end of the process
 };
 
-/// Gloo's communicator with a wire through each operation.
-class wired : public gloo::communicator {
+/// Gloo's communicator with fault injection in each operation.
+class fault_injector : public gloo::communicator {
  public:
-  wired(gloo::communicator inner, tripwire* wire, voice const* say, i64 const* generation)
-      : gloo::communicator(std::move(inner)), wire_(wire), say_(say), generation_(generation) {}
+  fault_injector(gloo::communicator inner, fault_point* fault, voice const* say, i64 const* generation)
+      : gloo::communicator(std::move(inner)), fault_(fault), say_(say), generation_(generation) {}
 
-  [[nodiscard]] wired shrink(std::span<int const> lost) {
-    tread();
-    return {gloo::communicator::shrink(lost), wire_, say_, generation_};
+  [[nodiscard]] fault_injector shrink(std::span<int const> lost) {
+    count_operation();
+    return {gloo::communicator::shrink(lost), fault_, say_, generation_};
   }
 
   gloo::request all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
-    tread();
+    count_operation();
     return gloo::communicator::all_reduce(in, out, how);
   }
   gloo::request all_gather(const_tensor_view in, tensor_view out) {
-    tread();
+    count_operation();
     return gloo::communicator::all_gather(in, out);
   }
   gloo::request broadcast(tensor_view data, int root) {
-    tread();
+    count_operation();
     return gloo::communicator::broadcast(data, root);
   }
   void barrier() {
-    tread();
+    count_operation();
     gloo::communicator::barrier();
   }
 
@@ -101,76 +102,76 @@ class wired : public gloo::communicator {
   }
 
  private:
-  void tread() {
-    if (--wire_->operations == 0) go();
+  void count_operation() {
+    if (--fault_->operations == 0) inject();
   }
-  void go() {
-    bool const stops = wire_->what == tripwire::kind::stop;
+  void inject() {
+    bool const stops = fault_->what == fault_point::kind::stop;
     (*say_)(text(stops ? "stops " : "dies ", exact(steady_seconds()), " ", *generation_));
-    if (wire_->what == tripwire::kind::kill_inside) {
-      // SIGALRM ends a process as suddenly.
-      itimerval const soon{{0, 0}, {0, 1 + wire_->microseconds}};
+    if (fault_->what == fault_point::kind::kill_inside) {
+      // SIGALRM ends the process as abruptly.
+      itimerval const soon{{0, 0}, {0, 1 + fault_->microseconds}};
       ::setitimer(ITIMER_REAL, &soon, nullptr);
     } else {
       ::raise(stops ? SIGSTOP : SIGKILL);
     }
   }
 
-  tripwire* wire_;
+  fault_point* fault_;
   voice const* say_;
   i64 const* generation_;
 };
 
-/// A worker of a run, and what is to become of it.
+/// A worker of a run, and its fault.
 struct ledger_job {
   std::filesystem::path folder;  ///< of the run
   int id = 0;
   int workers = 1;  ///< that the run begins with
-  tripwire wire{};
+  fault_point fault{};
   int pause = 15;       ///< milliseconds that a call computes
   bool shrink = false;  ///< survivors shrink their communicator
 };
 
-/// What else a worker does: before it trains, and after steps that stand.
-struct nothing_else {
+/// Hooks of a worker: before training, and after committed steps.
+struct no_hooks {
   void begin(auto&, auto&, elastic::dealer&) {}
   void stepped(auto&, auto&, elastic::dealer&) {}
 };
 
-template <class Strategy, class Else = nothing_else>
+template <class Strategy, class Else = no_hooks>
 void train_ledger(ledger_job job, Strategy strategy, any_policy const& batch, voice const& say,
                   Else other = {}) {
-  example::diary book(job.folder / "diaries" / text("w", job.id, ".txt"));
+  example::history_writer history_log(job.folder / "histories" / text("w", job.id, ".txt"));
   elastic::directory_store store(job.folder / "store");
   elastic::session_options how{.name = text("w", job.id)};
-  how.look_every = 4;
+  how.check_every = 4;
   how.shrink = job.shrink;
   how.membership = {.deadline = fault_deadline, .grace = 0.2, .suspicion = 0.05, .min_workers = job.workers};
   how.membership.settle = 0.05;
   how.membership.beat_every = 0.1;
   how.membership.join_deadline = 5;
   how.membership.poll.every = 0.005;
-  how.tell = [&](std::string const& line) {
-    if (std::getenv("LIMBER_TELL"))
+  how.log = [&](std::string const& line) {
+    if (std::getenv("LIMBER_LOG"))
       std::fprintf(stderr, "%.3f w%d: %s\n", steady_seconds(), job.id, line.c_str());
     if (line.find("without this worker") != std::string::npos) say("fenced 0 0");
   };
   i64 generation = 0;
   elastic::session run(
       store,
-      [&](elastic::roster const& r) {
+      [&](elastic::membership_view const& r) {
         generation = r.generation;
-        if (job.wire.what == tripwire::kind::connects_late) {
-          job.wire.what = tripwire::kind::none;
+        if (job.fault.what == fault_point::kind::connects_late) {
+          job.fault.what = fault_point::kind::none;
           std::this_thread::sleep_for(std::chrono::duration<double>(1.5 * fault_deadline));
           throw error({"gloo", "bootstrap", 0, -1, {}, "it was too late"});
         }
-        return wired(gloo::communicator(r.rank, r.size(), gloo::file_rendezvous(job.folder / "mesh"),
-                                        {.deadline = fault_deadline,
-                                         .meeting = fault_deadline,
-                                         .prefix = r.prefix,
-                                         .host = "127.0.0.1"}),
-                     &job.wire, &say, &generation);
+        return fault_injector(gloo::communicator(r.rank, r.size(), gloo::file_rendezvous(job.folder / "mesh"),
+                                                 {.deadline = fault_deadline,
+                                                  .rendezvous_deadline = fault_deadline,
+                                                  .prefix = r.prefix,
+                                                  .host = "127.0.0.1"}),
+                              &job.fault, &say, &generation);
       },
       how);
   ledger_model m;
@@ -194,21 +195,23 @@ void train_ledger(ledger_job job, Strategy strategy, any_policy const& batch, vo
         generation = now.generation;
         if (std::exchange(entered, now.generation) != now.generation) {
           auto const& at = samples.position();
-          book.note(example::entered{now.generation, opt.now().samples, at.epoch, at.cursor, samples.owed()});
+          history_log.note(
+              example::entered{now.generation, opt.now().samples, at.epoch, at.cursor, samples.requeued()});
         }
         return samples.epoch() >= ledger_model::epochs;
       },
-      [&](elastic::hand const& h) {
-        book.note(run.now().generation, opt.now().calls + 1, h);
+      [&](elastic::work_assignment const& h) {
+        history_log.note(run.now().generation, opt.now().calls + 1, h);
         m.backward(h);
         std::this_thread::sleep_for(std::chrono::milliseconds(job.pause));
       },
       [&](step_report const&) {
         i64 const g = run.now().generation;
         other.stepped(run, opt, samples);
-        if (std::exchange(stepped, g) != g) say(text("first ", wired::exact(steady_seconds()), " ", g));
+        if (std::exchange(stepped, g) != g)
+          say(text("first ", fault_injector::exact(steady_seconds()), " ", g));
       });
-  book.note(example::finished{run.now().generation, opt.now().samples, 0, 0, 0});
+  history_log.note(example::finished{run.now().generation, opt.now().samples, 0, 0, 0});
   std::string all = "model ";
   all.append(reinterpret_cast<char const*>(m.w.data()), m.w.size() * sizeof(float));
   all.append(reinterpret_cast<char const*>(m.v.data()), m.v.size() * sizeof(float));

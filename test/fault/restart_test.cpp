@@ -27,13 +27,13 @@ namespace limber::test {
 
 namespace {
 
-/// Begins from the newest checkpoint, and writes one every three steps.
+/// Loads the newest checkpoint, and writes one every three steps.
 struct checkpoints {
   std::filesystem::path folder{};
   voice const* say = nullptr;
 
-  /// A dealer's state as one block.
-  struct note {
+  /// The state of a dealer as one block.
+  struct dealer_block {
     i64 count = 0;
     std::array<i64, 64> numbers{};
   };
@@ -41,19 +41,19 @@ struct checkpoints {
   void begin(auto& run, auto& opt, elastic::dealer& samples) {
     auto const newest = state::latest(folder);
     if (!newest) return;
-    note dealt;
-    state::together all{opt, state::block{"dealer", dealt}};
+    dealer_block dealer_state;
+    state::composite_state all{opt, state::block{"dealer", dealer_state}};
     load(all, newest, {.rank = run.communicator().rank(), .world = run.communicator().size()});
-    samples.restore(std::span(dealt.numbers).first(static_cast<std::size_t>(dealt.count)));
+    samples.restore(std::span(dealer_state.numbers).first(static_cast<std::size_t>(dealer_state.count)));
     (*say)(text("loaded ", newest.step(), " ", newest.rejected.size()));
   }
   void stepped(auto& run, auto& opt, elastic::dealer& samples) {
     if (opt.open().any() || opt.now().steps % 3 != 0) return;
     auto& comm = run.communicator();
     auto const at = samples.state();
-    note dealt{std::ssize(at), {}};
-    std::ranges::copy(at, dealt.numbers.begin());
-    state::together all{opt, state::block{"dealer", dealt}};
+    dealer_block dealer_state{std::ssize(at), {}};
+    std::ranges::copy(at, dealer_state.numbers.begin());
+    state::composite_state all{opt, state::block{"dealer", dealer_state}};
     save(all, folder,
          {.generation = run.now().generation,
           .step = opt.now().calls,
@@ -63,9 +63,9 @@ struct checkpoints {
   }
 };
 
-void work(std::filesystem::path const& place, char const* part, int id, int workers, tripwire wire,
+void work(std::filesystem::path const& place, char const* part, int id, int workers, fault_point fault,
           voice const& say) {
-  train_ledger({.folder = place / part, .id = id, .workers = workers, .wire = wire, .pause = 5},
+  train_ledger({.folder = place / part, .id = id, .workers = workers, .fault = fault, .pause = 5},
                sync::allreduce{}, logical_shards{4, ledger_model::batch / 4}, say,
                checkpoints{place / "checkpoints", &say});
 }
@@ -77,10 +77,10 @@ std::vector<float> model_in(std::string const& words) {
   return out;
 }
 
-/// The model of all `n` workers of a run that is left alone; they must agree. Counts who began from a
+/// The model of all `n` workers of an undisturbed run, which must agree. Counts the workers that loaded a
 /// checkpoint.
 std::vector<float> trained(std::filesystem::path const& place, char const* part, int n, int& loaded) {
-  std::filesystem::create_directories(place / part / "diaries");
+  std::filesystem::create_directories(place / part / "histories");
   crew workers(n, [&](int r, voice const& say) { work(place, part, r, n, {}, say); });
   std::vector<std::vector<float>> models(static_cast<std::size_t>(n));
   for (int r = 0; r < n; ++r)
@@ -95,23 +95,23 @@ std::vector<float> trained(std::filesystem::path const& place, char const* part,
 
 }  // namespace
 
-// Checkpoints are written while workers die; then all die, and another number of workers goes on.
-BOOST_AUTO_TEST_CASE(all_die_and_others_go_on_from_the_last_checkpoint) {
+// Checkpoints are written while workers die; then all die, and another number of workers continues.
+BOOST_AUTO_TEST_CASE(all_die_and_others_continue_from_the_last_checkpoint) {
   char const* const asked = std::getenv("LIMBER_FAULTS");
   int const runs = asked ? std::max(1, std::atoi(asked) / 5) : 4;
-  meeting_place const calm_place;
+  rendezvous_folder const calm_place;
   int loaded = 0, of = 0;
   auto const calm = trained(calm_place.path(), "calm", 3, loaded);
   BOOST_TEST(loaded == 0);
   for (int seed = 0; seed < runs; ++seed) {
     dice d(static_cast<std::uint64_t>(1000 + seed));
-    meeting_place const place;
-    std::filesystem::create_directories(place.path() / "first" / "diaries");
+    rendezvous_folder const place;
+    std::filesystem::create_directories(place.path() / "first" / "histories");
     {
       int const victim = d.below(3);
-      tripwire const wire{tripwire::kind::kill_inside, 1 + d.below(500), d.below(1500)};
+      fault_point const fault{fault_point::kind::kill_inside, 1 + d.below(500), d.below(1500)};
       crew workers(3, [&](int r, voice const& say) {
-        work(place.path(), "first", r, 3, r == victim ? wire : tripwire{}, say);
+        work(place.path(), "first", r, 3, r == victim ? fault : fault_point{}, say);
       });
       for (int r = 0; r < 3; ++r) (void)workers.hear(r, 20);
       std::this_thread::sleep_for(std::chrono::duration<double>(d.between(0.1, 0.7)));

@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// Bytes of anybody's taken for checkpoints: the one entry of the fuzzer and of the test that replays its
-/// corpus.
+/// Runs the checkpoint parsers on arbitrary bytes: the entry point of the fuzzer and of the test that replays
+/// its corpus.
 
 #include <limber/state/state.hpp>
 
@@ -20,8 +20,8 @@
 
 namespace limber::testing {
 
-/// How far bytes got before they were refused.
-enum class verdict { refused, believed };
+/// Whether an input was accepted.
+enum class parse_result { refused, accepted };
 
 namespace detail {
 
@@ -46,12 +46,12 @@ using bytes = std::span<std::byte const>;
 [[nodiscard]] inline fake_worker target() {
   fake_worker w = small_worker(1, 0, 5);
   w.add("open", kept::round, dtype::f64, 3);
-  w.add("error", kept::dealt, dtype::bf16, 3);
+  w.add("error", kept::partial, dtype::bf16, 3);
   w.fill(1, 0);
   return w;
 }
 
-// Three files and what shall be made of them: by how many workers, and by which.
+// Three files and load options, decoded from the input.
 struct three_files {
   state::load_options options;
   bytes model, first, second;
@@ -86,17 +86,17 @@ inline void load_from_memory(bytes in) {
   (void)state::detail::loading(open, 2, files.options, false).run(w);
 }
 
-// On disk, under a manifest that fits the files: all that a forger with the sources can do.
+// On disk, with a manifest that matches the files, as a forger could write it.
 inline void load_from_folder(bytes in) {
   static scratch const dir;
   three_files const files(in);
-  state::manifest m{0, 1, "", {}, std::vector<state::file_seal>(2)};
-  auto put = [&](std::string const& name, bytes content, state::file_seal& seal) {
+  state::manifest m{0, 1, "", {}, std::vector<state::file_digest>(2)};
+  auto put = [&](std::string const& name, bytes content, state::file_digest& digest) {
     write_text(dir.path / "0-1" / name, as_text(content));
     std::uint64_t n = 0;
     if (content.size() >= 8) std::memcpy(&n, content.data(), 8);
-    seal = {static_cast<i64>(content.size()),
-            state::hash_of(content.first(content.size() < 8 || n > content.size() - 8 ? 0 : 8 + n))};
+    digest = {static_cast<i64>(content.size()),
+              state::hash_of(content.first(content.size() < 8 || n > content.size() - 8 ? 0 : 8 + n))};
   };
   fs::create_directories(dir.path / "0-1");
   put(std::string(state::model_name), files.model, m.model);
@@ -110,9 +110,9 @@ inline void load_from_folder(bytes in) {
 
 }  // namespace detail
 
-/// The first byte says what the rest is taken for. Ends the program on anything but an error of ours.
-inline verdict try_checkpoint(std::span<std::byte const> in) {
-  if (in.empty()) return verdict::refused;
+/// The first byte selects the parser of the rest. Aborts on any exception but those of the library.
+inline parse_result try_checkpoint(std::span<std::byte const> in) {
+  if (in.empty()) return parse_result::refused;
   auto const rest = in.subspan(1);
   try {
     switch (std::to_integer<int>(in[0]) % 4) {
@@ -121,18 +121,18 @@ inline verdict try_checkpoint(std::span<std::byte const> in) {
       case 2: detail::load_from_memory(rest); break;
       case 3: detail::load_from_folder(rest); break;
     }
-    return verdict::believed;
+    return parse_result::accepted;
   } catch (error const& e) {
-    if (e.where().engine == "state") return verdict::refused;
+    if (e.where().engine == "state") return parse_result::refused;
     std::fprintf(stderr, "an error of another engine: %s\n", e.what());
   } catch (std::invalid_argument const& e) {
-    if (std::string(e.what()).starts_with("limber: ")) return verdict::refused;
+    if (std::string(e.what()).starts_with("limber: ")) return parse_result::refused;
     std::fprintf(stderr, "not our own: %s\n", e.what());
   } catch (std::exception const& e) { std::fprintf(stderr, "%s: %s\n", typeid(e).name(), e.what()); }
   std::abort();
 }
 
-/// Inputs that are believed: a file, a manifest, a checkpoint in memory and on disk, by 1, 2 and 3 workers.
+/// Inputs that are accepted: a file, a manifest, a checkpoint in memory and on disk, by 1, 2 and 3 workers.
 [[nodiscard]] inline std::vector<std::vector<std::byte>> good_inputs() {
   std::vector<fake_worker> workers{detail::target(), detail::target()};
   workers[1].fill(1, 1);

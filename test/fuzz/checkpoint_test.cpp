@@ -14,19 +14,19 @@ using namespace limber::testing;
 
 // What the fuzzer (test/fuzz/run) has found to take different paths.
 BOOST_AUTO_TEST_CASE(the_corpus_does_no_harm) {
-  int files = 0, believed = 0;
+  int files = 0, accepted = 0;
   for (auto const& e : fs::directory_iterator(LIMBER_SOURCE_DIR "/test/fuzz/corpus/checkpoint")) {
     auto const s = read_text(e.path());
-    believed += try_checkpoint(std::as_bytes(std::span(s))) == verdict::believed ? 1 : 0;
+    accepted += try_checkpoint(std::as_bytes(std::span(s))) == parse_result::accepted ? 1 : 0;
     ++files;
   }
   BOOST_TEST(files >= 10);
-  BOOST_TEST(believed >= 1);
+  BOOST_TEST(accepted >= 1);
 }
 
-// The entry reaches the end of every path: otherwise the rest would prove nothing.
-BOOST_AUTO_TEST_CASE(good_inputs_are_believed) {
-  for (auto const& input : good_inputs()) BOOST_TEST((try_checkpoint(input) == verdict::believed));
+// Good inputs reach the end of every path, so the mutations below start from there.
+BOOST_AUTO_TEST_CASE(good_inputs_are_accepted) {
+  for (auto const& input : good_inputs()) BOOST_TEST((try_checkpoint(input) == parse_result::accepted));
 }
 
 BOOST_AUTO_TEST_CASE(good_inputs_with_a_few_bytes_changed_do_no_harm) {
@@ -52,7 +52,7 @@ BOOST_AUTO_TEST_CASE(good_inputs_with_a_few_bytes_changed_do_no_harm) {
         case 4: std::swap(*place, input[1 + random(input.size() - 1)]); break;
       }
     }
-    refused += try_checkpoint(input) == verdict::refused ? 1 : 0;
+    refused += try_checkpoint(input) == parse_result::refused ? 1 : 0;
   }
   BOOST_TEST(refused > 3000);
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// Entries of anybody's in the store of a run: the one entry of the fuzzer and of the test that replays its
-/// corpus.
+/// Runs a membership on a store with arbitrary entries: the entry point of the fuzzer and of the test that
+/// replays its corpus.
 
 #include <limber/elastic/membership.hpp>
 #include <limber/elastic/store.hpp>
@@ -25,15 +25,15 @@
 
 namespace limber::testing {
 
-/// How far a worker came among such entries.
-enum class standing { refused, admitted };
+/// Whether the worker was admitted.
+enum class join_result { refused, admitted };
 
-/// What the store holds before the worker comes.
+/// The initial contents of the store.
 using entries = std::vector<std::pair<std::string, std::string>>;
 
 namespace detail {
 
-// One entry: the length of its key, the key, the length of its value in two bytes, the value.
+// Per entry: the length of its key, the key, the length of its value in two bytes, the value.
 [[nodiscard]] inline entries entries_in(std::string_view in) {
   auto const take = [&](std::size_t n) {
     std::string const out(in.substr(0, n));
@@ -54,7 +54,7 @@ namespace detail {
   return out;
 }
 
-/// All that a worker does with a store, on a clock that only its pauses move.
+/// All operations of a worker on a store, on a clock that only its pauses advance.
 template <elastic::store Store>
 void take_part(Store& store) {
   double now = 0;
@@ -72,7 +72,7 @@ void take_part(Store& store) {
               }};
   how.random = [&] { return ++word; };
   elastic::membership<Store> m(store, "me", how);
-  elastic::roster mine = m.join();
+  elastic::membership_view mine = m.join();
   for (int k = 0; k < 2; ++k) {
     (void)m.joiners();
     (void)m.over(mine);
@@ -89,7 +89,7 @@ inline void in_memory(entries const& all) {
   take_part(store);
 }
 
-// Under any name that a file can have.
+// In files with arbitrary names.
 inline void in_folder(entries const& all) {
   elastic::test::scratch_folder const folder;
   elastic::directory_store store(folder.path / "store");
@@ -104,22 +104,22 @@ inline void in_folder(entries const& all) {
 
 }  // namespace detail
 
-/// The first byte says where the entries are. Ends the program on anything but an error of ours.
-inline standing try_store(std::string_view in) {
-  if (in.empty()) return standing::refused;
+/// The first byte selects the kind of store. Aborts on any exception but those of the library.
+inline join_result try_store(std::string_view in) {
+  if (in.empty()) return join_result::refused;
   auto const all = detail::entries_in(in.substr(1));
   try {
     in[0] % 8 == 7 ? detail::in_folder(all) : detail::in_memory(all);
-    return standing::admitted;
+    return join_result::admitted;
   } catch (error const& e) {
-    if (e.where().engine == "membership" || e.where().engine == "store") return standing::refused;
+    if (e.where().engine == "membership" || e.where().engine == "store") return join_result::refused;
     std::fprintf(stderr, "an error of another engine: %s\n", e.what());
   } catch (std::exception const& e) { std::fprintf(stderr, "%s: %s\n", typeid(e).name(), e.what()); }
   std::abort();
 }
 
-/// Inputs in which the worker is let in: an empty store, a run that has ended, one that goes on and has let
-/// it in, with and without others who came to the next meeting.
+/// Inputs with which the worker is admitted: an empty store, a run that has ended, and a live run that has
+/// admitted it, with and without presences for the next generation.
 [[nodiscard]] inline std::vector<std::string> good_stores() {
   std::string const me = "me-1000000000000000";  // the first id that `take_part` draws
   std::string const members = "generation 4\nnonce 77\nplanned 0\nmember a-1 0\n";

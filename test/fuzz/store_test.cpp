@@ -22,7 +22,7 @@ BOOST_AUTO_TEST_CASE(the_corpus_does_no_harm) {
   for (auto const& e : std::filesystem::directory_iterator(LIMBER_SOURCE_DIR "/test/fuzz/corpus/store")) {
     std::ifstream in(e.path(), std::ios::binary);
     std::string const bytes{std::istreambuf_iterator<char>(in), {}};
-    admitted += try_store(bytes) == standing::admitted ? 1 : 0;
+    admitted += try_store(bytes) == join_result::admitted ? 1 : 0;
     ++files;
   }
   BOOST_TEST(files >= 10);
@@ -30,9 +30,9 @@ BOOST_AUTO_TEST_CASE(the_corpus_does_no_harm) {
   BOOST_TEST(admitted < files);
 }
 
-// A worker gets to the end of every path: otherwise the rest would prove nothing.
-BOOST_AUTO_TEST_CASE(among_good_entries_a_worker_is_let_in) {
-  for (auto const& input : good_stores()) BOOST_TEST((try_store(input) == standing::admitted));
+// A worker reaches the end of every path, so the mutations below start from there.
+BOOST_AUTO_TEST_CASE(with_good_entries_a_worker_is_admitted) {
+  for (auto const& input : good_stores()) BOOST_TEST((try_store(input) == join_result::admitted));
 }
 
 BOOST_AUTO_TEST_CASE(good_entries_with_a_few_bytes_changed_do_no_harm) {
@@ -53,7 +53,7 @@ BOOST_AUTO_TEST_CASE(good_entries_with_a_few_bytes_changed_do_no_harm) {
         case 3: input.insert(at, 1 + random(20), static_cast<char>('0' + random(10))); break;
       }
     }
-    refused += try_store(input) == standing::refused ? 1 : 0;
+    refused += try_store(input) == join_result::refused ? 1 : 0;
   }
   BOOST_TEST(refused > 100);
 }

@@ -14,10 +14,10 @@
 
 namespace limber::test {
 
-/// ThreadSanitizer knows no fibers.
+/// ThreadSanitizer does not support fibers.
 [[nodiscard]] inline std::vector<sim::scheduler> schedulers() {
-  if (sim::detail::thread_sanitizer) return {sim::scheduler::baton};
-  return {sim::scheduler::fibers, sim::scheduler::baton};
+  if (sim::detail::thread_sanitizer) return {sim::scheduler::threads};
+  return {sim::scheduler::fibers, sim::scheduler::threads};
 }
 
 /// n workers that take a second a sample, on links that cost nothing.

@@ -33,9 +33,9 @@ struct sim_harness {
   }
 };
 
-// ThreadSanitizer knows no fibers.
+// ThreadSanitizer does not support fibers.
 using contract_harnesses = std::conditional_t<
-    limber::sim::detail::thread_sanitizer, std::tuple<sim_harness<limber::sim::scheduler::baton>>,
-    std::tuple<sim_harness<limber::sim::scheduler::fibers>, sim_harness<limber::sim::scheduler::baton>>>;
+    limber::sim::detail::thread_sanitizer, std::tuple<sim_harness<limber::sim::scheduler::threads>>,
+    std::tuple<sim_harness<limber::sim::scheduler::fibers>, sim_harness<limber::sim::scheduler::threads>>>;
 
 #include <support/collective_contract.hpp>

@@ -114,7 +114,7 @@ BOOST_AUTO_TEST_CASE(operations_of_a_group_follow_one_another_and_those_of_group
   BOOST_TEST(ends == (std::vector<double>{6, 6, 8}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_cluster_that_makes_no_sense_is_refused) {
+BOOST_AUTO_TEST_CASE(an_invalid_cluster_is_refused) {
   auto refused = [](std::function<void(sim::cluster&)> const& spoil, auto... parts) {
     auto c = idle_cluster(2);
     spoil(c);

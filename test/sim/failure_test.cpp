@@ -21,7 +21,7 @@ using namespace limber::test;
 
 namespace {
 
-/// What became of the workers: the error of each, and when it came.
+/// The error of each worker, and its time.
 struct outcome {
   std::vector<failure> where;
   std::vector<double> when;
@@ -85,7 +85,7 @@ BOOST_AUTO_TEST_CASE(a_deadlock_names_who_waits_for_what) {
   });
 }
 
-BOOST_AUTO_TEST_CASE(every_way_to_wait_for_ever_is_a_deadlock) {
+BOOST_AUTO_TEST_CASE(every_endless_wait_is_a_deadlock) {
   std::vector<std::function<void(sim::worker&)>> const ways{
       [](sim::worker& me) { me.comm().listen(); },
       [](sim::worker& me) {
@@ -105,7 +105,7 @@ BOOST_AUTO_TEST_CASE(every_way_to_wait_for_ever_is_a_deadlock) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_deadlock_of_many_is_told_in_a_few_words) {
+BOOST_AUTO_TEST_CASE(a_deadlock_of_many_has_a_short_message) {
   auto const o = observe(idle_cluster(100), [](sim::worker& me) {
     if (me.rank() > 50) me.comm().listen();
     me.comm().barrier();
@@ -123,16 +123,16 @@ BOOST_AUTO_TEST_CASE(a_death_is_known_after_the_detection_and_survivors_shrink) 
     std::vector<float> sums(4);
     std::vector<int> unwound(4);
     auto const r = sim::run(c, [&](sim::worker& me) {
-      struct watch {
+      struct unwound_mark {
         int& mark;
-        ~watch() { mark = 1; }
+        ~unwound_mark() { mark = 1; }
       } const w{unwound[static_cast<std::size_t>(me.rank())]};
       me.compute(1);
       sum(me.comm(), 1);
       me.compute(me.rank() == 2 ? 10 : 0.25);
       try {
         sum(me.comm(), 1, "second");
-        throw std::logic_error("nobody noticed");
+        throw std::logic_error("no error");
       } catch (error const& e) {
         if (e.where().reason != "rank 2 died at 1.5 s without calling all_reduce of 1 f32 (sum)") throw;
         if (e.where().rank != 2 || e.where().bucket != "second" || me.now() != 2) throw;
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(a_death_is_known_after_the_detection_and_survivors_shrink) 
   });
 }
 
-BOOST_AUTO_TEST_CASE(what_is_in_flight_at_a_death_completes_nowhere) {
+BOOST_AUTO_TEST_CASE(operations_in_flight_at_a_death_complete_on_no_rank) {
   auto c = idle_cluster(3);
   c.network = {.latency = 1};  // an all-reduce takes 4
   c.deaths = {{.worker = 1, .at = 5}};
@@ -171,8 +171,8 @@ BOOST_AUTO_TEST_CASE(what_is_in_flight_at_a_death_completes_nowhere) {
   BOOST_TEST(failed == (std::vector<double>{6, 0, 6}), boost::test_tools::per_element());
 }
 
-// Rank 0 dies with its buffers while the others are still to come.
-BOOST_AUTO_TEST_CASE(the_memory_of_the_dead_is_not_read) {
+// Rank 0 dies, and its buffers are destroyed, before the others arrive.
+BOOST_AUTO_TEST_CASE(the_memory_of_a_dead_rank_is_not_read) {
   auto c = idle_cluster(2);
   c.deaths = {{.worker = 0, .at = 1}};
   auto const o = observe(c, [](sim::worker& me) {
@@ -185,7 +185,7 @@ BOOST_AUTO_TEST_CASE(the_memory_of_the_dead_is_not_read) {
   BOOST_TEST(o.where[1].reason == "rank 0 died at 1 s during all_reduce of 1000 f32 (sum)");
 }
 
-BOOST_AUTO_TEST_CASE(mail_goes_on_after_a_death) {
+BOOST_AUTO_TEST_CASE(the_mailbox_works_after_a_death) {
   auto c = idle_cluster(3);
   c.network = {.latency = 0, .bandwidth = 100};
   c.deaths = {{.worker = 2, .at = 1.5}};
@@ -211,7 +211,7 @@ BOOST_AUTO_TEST_CASE(mail_goes_on_after_a_death) {
   BOOST_TEST(seen == (std::vector<std::string>{"2:x", "1:h"}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_letter_from_the_dead_arrives_if_it_had_left) {
+BOOST_AUTO_TEST_CASE(a_message_from_a_dead_rank_arrives_if_it_was_sent_completely) {
   auto c = idle_cluster(2);
   c.network = {.latency = 3, .bandwidth = 4};
   c.deaths = {{.worker = 1, .at = 2}};
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(a_survivor_that_dies_before_the_others_shrank_is_named) {
   BOOST_TEST(o.when[0] == 4);
 }
 
-BOOST_AUTO_TEST_CASE(joiners_and_those_who_live_regroup) {
+BOOST_AUTO_TEST_CASE(joiners_and_live_workers_regroup) {
   auto base = idle_cluster(4);
   base.joins = {{.worker = 1, .at = 2.5}, {.worker = 3, .at = 6.5}};
   under_all_schedulers(base, [](auto const& c) {
@@ -257,7 +257,7 @@ BOOST_AUTO_TEST_CASE(joiners_and_those_who_live_regroup) {
       while (me.now() < 10) {
         me.compute(1);
         sums[static_cast<std::size_t>(me.rank())].push_back(sum(comm, 1));
-        // All must agree that somebody waits.
+        // All must agree that a worker waits.
         if (sum(comm, me.regrouping() ? 1.f : 0.f) == static_cast<float>(comm.size())) comm = me.regroup();
       }
       ranks[static_cast<std::size_t>(me.rank())] = comm.rank();
@@ -308,15 +308,15 @@ BOOST_AUTO_TEST_CASE(the_first_exception_is_thrown_again_and_quoted_to_the_other
       auto half = me.comm().split(me.rank() / 2);
       auto open = me.comm().all_reduce(const_view(in, "w"), view(out));
       me.compute(1);
-      if (me.rank() == 1) throw std::runtime_error("out of paper");
+      if (me.rank() == 1) throw std::runtime_error("test exception");
       open.wait();
       me.comm().barrier();
     });
-    BOOST_TEST(o.thrown == "out of paper");
+    BOOST_TEST(o.thrown == "test exception");
     for (std::size_t const k : {0u, 2u}) {
       BOOST_TEST(o.where[k].engine == "sim");
       BOOST_TEST(o.where[k].rank == 1);
-      BOOST_TEST(o.where[k].reason == "rank 1 threw: out of paper");
+      BOOST_TEST(o.where[k].reason == "rank 1 threw: test exception");
     }
   });
 }
@@ -327,15 +327,15 @@ BOOST_AUTO_TEST_CASE(an_exception_that_passed_requests_and_was_caught_fails_the_
     try {
       std::vector<float> in(8), out(8);
       auto q = me.comm().all_reduce(view(in), view(out));
-      if (me.rank() == 0) throw std::runtime_error("stumbled");
+      if (me.rank() == 0) throw std::runtime_error("test exception");
       me.compute(1);
       q.wait();
     } catch (std::runtime_error const& e) {
-      if (std::string(e.what()) != "stumbled") throw;
+      if (std::string(e.what()) != "test exception") throw;
     }
     me.compute(5);
   });
-  BOOST_TEST(o.where[1].reason == "rank 0 was left by an exception with operations in flight, and went on");
+  BOOST_TEST(o.where[1].reason == "rank 0 was left by an exception with operations in flight, and continued");
 }
 
 BOOST_AUTO_TEST_CASE(ranks_that_leave_or_call_something_else_or_forget_a_request_are_named) {
@@ -360,7 +360,7 @@ BOOST_AUTO_TEST_CASE(ranks_that_leave_or_call_something_else_or_forget_a_request
              }) == "rank 1 destroyed its all_reduce of 'w' before it was waited for");
 }
 
-// Each worker is inside a catch block of its own while the others throw and catch.
+// Each worker is inside its own catch block while the others throw and catch.
 BOOST_AUTO_TEST_CASE(exceptions_of_workers_do_not_mix) {
   under_all_schedulers(idle_cluster(4), [](auto const& c) {
     std::vector<std::string> caught(4);
@@ -371,7 +371,7 @@ BOOST_AUTO_TEST_CASE(exceptions_of_workers_do_not_mix) {
         sim::worker& me;
         int& count;
         ~sleeper() {
-          me.sleep(1);  // while the exception is on its way
+          me.sleep(1);  // while the exception propagates
           count = std::uncaught_exceptions();
         }
       };
@@ -406,9 +406,9 @@ BOOST_AUTO_TEST_CASE(exceptions_of_workers_do_not_mix) {
 BOOST_AUTO_TEST_CASE(a_revoked_group_fails_at_once) {
   auto const o = observe(idle_cluster(2), [](sim::worker& me) {
     me.compute(1 + 2 * me.rank());
-    if (me.rank() == 1) me.comm().revoke("the tide came in");
+    if (me.rank() == 1) me.comm().revoke("revoked by the test");
     me.comm().barrier();
   });
-  BOOST_TEST(o.where[0].reason == "the tide came in");
+  BOOST_TEST(o.where[0].reason == "revoked by the test");
   BOOST_TEST(o.when[0] == 3);
 }

@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(poll_sees_a_message_from_its_arrival_on) {
   BOOST_TEST(seen == (std::vector<std::string>{"", "", "1:"}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(listen_returns_once_for_what_has_come_and_not_for_what_was_read) {
+BOOST_AUTO_TEST_CASE(listen_returns_once_per_arrival_and_not_for_read_messages) {
   std::vector<double> woken;
   sim::run(idle_cluster(2), [&](sim::worker& me) {
     auto& comm = me.comm();
@@ -157,7 +157,7 @@ BOOST_AUTO_TEST_CASE(listen_returns_once_for_what_has_come_and_not_for_what_was_
     listen();       // 1
     me.sleep(1.5);  // the second came at 2
     listen();       // 2.5, at once
-    listen();       // 3: the first two are unread, but heard
+    listen();       // 3: the first two are unread, but were listened to
     me.sleep(1.5);  // the last came at 4 …
     if (polled(comm, 3).empty()) throw std::logic_error("nothing came at 4");
     if (polled(comm, 0).empty()) throw std::logic_error("the first is gone");
@@ -168,7 +168,7 @@ BOOST_AUTO_TEST_CASE(listen_returns_once_for_what_has_come_and_not_for_what_was_
   BOOST_TEST(woken == (std::vector<double>{1, 2.5, 3, 5, 5}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(listen_says_that_nobody_is_left_to_write_once_all_has_arrived) {
+BOOST_AUTO_TEST_CASE(listen_fails_when_no_sender_is_left_and_all_has_arrived) {
   auto c = slow_links(3);
   c.deaths = {{.worker = 1, .at = 3}};
   c.detection = 2;
@@ -191,7 +191,7 @@ BOOST_AUTO_TEST_CASE(listen_says_that_nobody_is_left_to_write_once_all_has_arriv
   BOOST_TEST(reason == "all others have left or died, and nobody posts to rank 0");
 }
 
-BOOST_AUTO_TEST_CASE(who_asks_in_vain_for_ever_lets_time_pass) {
+BOOST_AUTO_TEST_CASE(endless_polling_lets_time_pass) {
   for (auto const how : schedulers()) {
     auto c = slow_links(2);
     c.how = how;
@@ -216,7 +216,7 @@ BOOST_AUTO_TEST_CASE(who_asks_in_vain_for_ever_lets_time_pass) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(asking_for_many_things_in_vain_is_no_deadlock) {
+BOOST_AUTO_TEST_CASE(polling_for_many_tags_is_no_deadlock) {
   auto const r = sim::run(idle_cluster(2), [&](sim::worker& me) {
     auto& comm = me.comm();
     if (me.rank() == 0) {

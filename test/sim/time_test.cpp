@@ -52,10 +52,10 @@ BOOST_AUTO_TEST_CASE(a_slowdown_counts_exactly_for_the_time_it_covers) {
   BOOST_TEST(end_of(c, 8, 2 + 2.5 + 3) == 23);  // all of it, and 3 after
   BOOST_TEST(end_of(c, 12, 1) == 16);
   BOOST_TEST(end_of(c, 20, 1) == 21);
-  c.slowdowns.push_back({.worker = 0, .from = 15, .factor = 2});  // for ever, over the first
+  c.slowdowns.push_back({.worker = 0, .from = 15, .factor = 2});  // without end, overlapping the first
   BOOST_TEST(end_of(c, 10, 1.25 + 0.5) == 19);
   BOOST_TEST(end_of(c, 30, 1) == 32);
-  c.slowdowns[0].worker = c.slowdowns[1].worker = 1;  // of somebody else
+  c.slowdowns[0].worker = c.slowdowns[1].worker = 1;  // of another worker
   BOOST_TEST(end_of(c, 8, 3) == 11);
   c.slowdowns = {{.worker = 0, .from = 2, .until = 6, .factor = 0.5}};
   BOOST_TEST(end_of(c, 0, 4) == 3);  // faster
@@ -99,7 +99,7 @@ BOOST_AUTO_TEST_CASE(jitter_has_mean_one_and_its_sigma_and_belongs_to_a_worker) 
 }
 
 // 1 and 3 seconds of computing, then 2 (0.5 + 8/(2·8)) = 2 seconds of all-reduce; three rounds.
-BOOST_AUTO_TEST_CASE(times_add_up_as_by_hand) {
+BOOST_AUTO_TEST_CASE(times_add_up_as_computed_by_hand) {
   auto c = idle_cluster(2);
   c.workers[1].seconds_per_sample = 3;
   c.network = {.latency = 0.5, .bandwidth = 8};
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(what_happens_at_one_time_happens_in_order_of_rank) {
   sim::run(idle_cluster(3), [&](sim::worker& me) {
     for (int k = 0; k < 2; ++k) {
       order.push_back(me.rank());
-      me.compute(me.rank() == 1 ? 2 : 1);  // at 2 they meet again
+      me.compute(me.rank() == 1 ? 2 : 1);  // both arrive at 2
     }
     if (me.rank() != 1) order.push_back(10 + me.rank());
   });

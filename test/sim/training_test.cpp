@@ -3,8 +3,10 @@
 // timeout: 240
 // needs: context
 #define BOOST_TEST_MODULE limber.sim.training
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 #include <limber/sim/sim.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -113,7 +115,7 @@ BOOST_AUTO_TEST_CASE(the_same_cluster_gives_the_same_trace_whatever_the_schedule
   sim::report other;
   auto const moved = on_cluster(c, sync::local{.period = 3}, other);
   BOOST_TEST(other.trace_hash != first.trace_hash);
-  BOOST_TEST((moved == model));  // time has no say in what local SGD computes
+  BOOST_TEST((moved == model));  // the result of local SGD does not depend on time
 }
 
 BOOST_AUTO_TEST_CASE(fewer_merges_leave_less_time_waiting) {
@@ -156,8 +158,8 @@ BOOST_AUTO_TEST_CASE(a_thousand_workers_reduce_in_rank_order) {
   BOOST_TEST(r.samples() == 3. * n);
 }
 
-// A server that serves whoever comes: messages decide the order, and time decides the messages.
-BOOST_AUTO_TEST_CASE(programs_that_live_by_messages_have_the_same_trace_too) {
+// A server that serves workers in order of arrival, which depends on virtual time.
+BOOST_AUTO_TEST_CASE(programs_driven_by_messages_have_the_same_trace_too) {
   std::vector<std::uint64_t> hashes;
   for (auto const how : schedulers()) {
     auto c = uneven(6);

@@ -34,8 +34,8 @@ fake_worker worker_at(i64 step, i64 length = 50) {
   return small_worker(static_cast<std::uint64_t>(step), 0, length);
 }
 
-// Whatever is found is whole, and what was saved at its step.
-void expect_sound(fs::path const& folder, i64 at_least, i64 length = 50) {
+// The newest checkpoint is complete and holds what was saved at its step.
+void expect_complete(fs::path const& folder, i64 at_least, i64 length = 50) {
   auto const f = latest(folder);
   BOOST_REQUIRE(f);
   BOOST_TEST(f.rejected.empty());
@@ -67,7 +67,7 @@ std::vector<disk_call> calls_of_a_save() {
   return out;
 }
 
-// Runs f in a process of its own and returns how that ended.
+// Runs f in a child process and returns its exit status.
 template <class F>
 int status_of_child(F const& f) {
   pid_t const child = ::fork();
@@ -83,7 +83,7 @@ int status_of_child(F const& f) {
 
 }  // namespace
 
-// What makes it safe: all is on the disk before it gets its name, and the name before anything goes.
+// All data are synced before the rename, and the rename is synced before anything is removed.
 BOOST_AUTO_TEST_CASE(everything_is_synced_in_its_order) {
   auto const calls = calls_of_a_save();
   auto place = [&](std::string const& what, std::string const& path) {
@@ -108,7 +108,7 @@ BOOST_AUTO_TEST_CASE(everything_is_synced_in_its_order) {
   BOOST_TEST(calls.back().what == "remove");
 }
 
-// The disk says no at any call: the error names the path and the reason, and all is as it was.
+// The disk fails at any call: the error names the path and the reason, and older checkpoints are unchanged.
 BOOST_AUTO_TEST_CASE(a_disk_that_fails_at_any_call_costs_only_that_save) {
   auto const calls = calls_of_a_save();
   auto const appears =
@@ -128,16 +128,16 @@ BOOST_AUTO_TEST_CASE(a_disk_that_fails_at_any_call_costs_only_that_save) {
                {.before = [&](std::string_view, std::string const&) { return made++ == n ? ENOSPC : 0; }});
       if (!out.left.empty()) left = out.left[0].reason;
     });
-    bool const removing = calls[n].what == "remove";  // the new one stands then
+    bool const removing = calls[n].what == "remove";  // the new checkpoint is complete then
     BOOST_TEST(has(removing ? left : message,
                    (dir.path / calls[n].path).lexically_normal().string().substr(0, dir.path.string().size()),
                    calls[n].what, "No space left on device"),
                calls[n].what << " " << calls[n].path << ": " << message << left);
     BOOST_TEST(message.empty() == removing);
-    expect_sound(dir.path, calls.begin() + static_cast<std::ptrdiff_t>(n) > appears ? 3 : 2);
+    expect_complete(dir.path, calls.begin() + static_cast<std::ptrdiff_t>(n) > appears ? 3 : 2);
     BOOST_TEST(unfinished(dir.path) == 0);
     save(w, dir.path, {0, 3});  // there is space again
-    expect_sound(dir.path, 3);
+    expect_complete(dir.path, 3);
     BOOST_TEST(!fs::exists(dir.path / "0-1"));
   }
 }
@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(a_process_that_dies_at_any_call_leaves_a_checkpoint) {
   auto const calls = calls_of_a_save();
   auto const appears =
       std::find_if(calls.begin(), calls.end(), [](auto const& c) { return c.what == "rename"; });
-  for (bool const again : {false, true})  // the third save writes over a third that was there
+  for (bool const again : {false, true})  // the third save replaces an existing third checkpoint
     for (std::size_t n = 0; n < calls.size(); ++n) {
       scratch dir;
       for (i64 const step : {1, 2, 3})
@@ -163,15 +163,15 @@ BOOST_AUTO_TEST_CASE(a_process_that_dies_at_any_call_leaves_a_checkpoint) {
              }});
       });
       BOOST_TEST(WIFEXITED(status));
-      expect_sound(dir.path, again || calls.begin() + static_cast<std::ptrdiff_t>(n) > appears ? 3 : 2);
+      expect_complete(dir.path, again || calls.begin() + static_cast<std::ptrdiff_t>(n) > appears ? 3 : 2);
       auto w = worker_at(4);
       save(w, dir.path, {0, 4});
-      expect_sound(dir.path, 4);
+      expect_complete(dir.path, 4);
       BOOST_TEST(unfinished(dir.path) == 0);
     }
 }
 
-// A process that does nothing but save is killed at random; another goes on where it was.
+// A process that saves in a loop is killed at random; another continues from the newest checkpoint.
 BOOST_AUTO_TEST_CASE(a_process_that_is_killed_at_random_leaves_a_checkpoint) {
   scratch dir;
   i64 const length = 40'000;
@@ -192,14 +192,14 @@ BOOST_AUTO_TEST_CASE(a_process_that_is_killed_at_random_leaves_a_checkpoint) {
     int status = 0;
     BOOST_REQUIRE(::waitpid(child, &status, 0) == child);
     BOOST_TEST(WIFSIGNALED(status));
-    expect_sound(dir.path, reached, length);
+    expect_complete(dir.path, reached, length);
     reached = latest(dir.path).step();
     BOOST_TEST(unfinished(dir.path) <= 1);
   }
   BOOST_TEST(reached > 0);
 }
 
-// A limit on the size of files is the nearest to a full disk that needs no rights.
+// A limit on the size of files simulates a full disk without privileges.
 BOOST_AUTO_TEST_CASE(a_file_that_cannot_grow_is_an_error_with_its_path) {
   scratch dir;
   auto w = worker_at(1);
@@ -214,7 +214,7 @@ BOOST_AUTO_TEST_CASE(a_file_that_cannot_grow_is_an_error_with_its_path) {
   });
   BOOST_TEST(WIFEXITED(status));
   BOOST_TEST(WEXITSTATUS(status) == 0);
-  expect_sound(dir.path, 1);
+  expect_complete(dir.path, 1);
   BOOST_TEST(unfinished(dir.path) == 0);
 }
 
@@ -230,21 +230,21 @@ BOOST_AUTO_TEST_CASE(a_folder_that_cannot_be_written_is_an_error_with_its_path) 
     fs::permissions(dir.path / "own", fs::perms::owner_read | fs::perms::owner_exec);
     auto const refused = message_of([&] { save(w, dir.path / "own", {0, 2}); });
     BOOST_TEST(has(refused, "0-2.partial", "Permission denied"), refused);
-    expect_sound(dir.path / "own", 1);
+    expect_complete(dir.path / "own", 1);
     fs::permissions(dir.path / "own", fs::perms::owner_all);
   }
-  // Folders that are not there yet are made.
+  // Missing folders are created.
   std::vector<std::string> synced;
   save(w, dir.path / "a" / "b" / "", {0, 1}, {.before = [&](std::string_view call, std::string const& path) {
          if (call == "sync") synced.push_back(path);
          return 0;
        }});
-  expect_sound(dir.path / "a" / "b", 1);
+  expect_complete(dir.path / "a" / "b", 1);
   BOOST_TEST(std::ranges::count(synced, dir.path.string()) == 1);
   BOOST_TEST(std::ranges::count(synced, (dir.path / "a").string()) == 1);
 }
 
-// A link in place of the temporary folder does not lead the writer out of its own.
+// Links in place of the temporary folder are not followed.
 BOOST_AUTO_TEST_CASE(nothing_is_written_through_links) {
   scratch dir, other;
   write_text(other.path / "precious", "text");
@@ -258,11 +258,12 @@ BOOST_AUTO_TEST_CASE(nothing_is_written_through_links) {
   save(u, dir.path, {0, 3}, {.keep = 1});
   BOOST_TEST(read_text(other.path / "precious") == "text");
   BOOST_TEST(std::distance(fs::directory_iterator(other.path), {}) == 1);
-  expect_sound(dir.path, 3);
+  expect_complete(dir.path, 3);
 }
 
-// One of three workers fails at any call of its own: none hangs, all hear of it, the older checkpoint stands.
-BOOST_AUTO_TEST_CASE(all_ranks_learn_that_one_has_failed) {
+// One of three workers fails at any of its calls: no rank hangs, all get an error, the older checkpoint
+// stays.
+BOOST_AUTO_TEST_CASE(a_failure_of_one_rank_is_an_error_on_all) {
   for (int culprit = 0; culprit < 3; ++culprit) {
     bool done = false;
     int n = 0;
@@ -270,7 +271,7 @@ BOOST_AUTO_TEST_CASE(all_ranks_learn_that_one_has_failed) {
       scratch dir;
       auto first = worker_at(1);
       save(first, dir.path, {0, 1});
-      std::barrier meeting(3);
+      std::barrier all_ranks(3);
       std::vector<std::string> said(3);
       std::vector<std::thread> threads;
       int made = 0;
@@ -285,7 +286,7 @@ BOOST_AUTO_TEST_CASE(all_ranks_learn_that_one_has_failed) {
           };
           said[static_cast<std::size_t>(r)] = message_of([&] {
             save(w, dir.path, {0, 2, r, 3},
-                 {.barrier = [&] { meeting.arrive_and_wait(); },
+                 {.barrier = [&] { all_ranks.arrive_and_wait(); },
                   .before = r == culprit ? state::disk_hook(fail) : state::disk_hook()});
           });
         });
@@ -298,13 +299,13 @@ BOOST_AUTO_TEST_CASE(all_ranks_learn_that_one_has_failed) {
           BOOST_TEST(message == "");
         else if (r == culprit)
           BOOST_TEST(has(message, "No space left"), message);
-        else if (!appeared)  // rank 0 alone knows that the last sync failed: the checkpoint is there
+        else if (!appeared)  // only rank 0 knows that the last sync failed: the checkpoint exists
           BOOST_TEST(has(message, culprit == 0 ? "0-2"
                                   : r == 0     ? "worker-"
                                                : "rank 0 did not finish"),
                      message);
       }
-      if (!appeared) expect_sound(dir.path, 1);
+      if (!appeared) expect_complete(dir.path, 1);
       BOOST_TEST(unfinished(dir.path) == 0);
     }
     BOOST_TEST(n > 3);

@@ -30,8 +30,8 @@ struct two_checkpoints {
     save(second, dir.path, {0, 2});
   }
 
-  // `latest` gives the older one, and its reason against the newer; `open` says the same, and so does `load`
-  // where the damage is in what it reads. Nothing has changed what was loaded into.
+  // `latest` returns the older checkpoint, and the reason for rejecting the newer one; `open` throws the same
+  // reason. Objects to load into are unchanged.
   std::string reason() {
     auto const f = latest(dir.path);
     BOOST_REQUIRE(f);

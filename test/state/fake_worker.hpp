@@ -20,7 +20,7 @@ namespace limber::testing {
 
 namespace fs = std::filesystem;
 
-/// A folder that goes with its object.
+/// A folder that is removed by the destructor.
 struct scratch {
   fs::path path;
 
@@ -46,7 +46,7 @@ inline void write_text(fs::path const& p, std::string const& s) {
 
 struct fake_piece {
   std::string name;
-  kept how = kept::alike;
+  kept how = kept::replicated;
   dtype type = dtype::f32;
   std::vector<std::byte> bytes{};
 
@@ -91,13 +91,13 @@ struct fake_worker {
       if (p.name == name) return p;
     throw std::runtime_error("no piece " + name);
   }
-  /// Small numbers that all dtypes hold exactly; `alike` pieces do not depend on the rank.
+  /// Small numbers that all dtypes hold exactly; replicated pieces do not depend on the rank.
   void fill(std::uint64_t seed, int rank) {
     std::uint64_t stream = 0;
     for (auto& p : pieces) {
       ++stream;
       for (i64 k = 0; k < p.length(); ++k) {
-        auto const who = p.how == kept::alike ? 0u : static_cast<std::uint64_t>(rank + 1);
+        auto const who = p.how == kept::replicated ? 0u : static_cast<std::uint64_t>(rank + 1);
         auto const bits = random_bits(seed, stream * 64 + who, static_cast<std::uint64_t>(k));
         p.put(k, static_cast<double>(bits % 120) - (is_floating(p.type) ? 60.0 : 0.0));
       }
@@ -113,12 +113,13 @@ struct fake_worker {
   }
 };
 
-/// Pieces of every kind and dtype; lengths 0, 1 and odd. (No sums of whole numbers: none can be dealt out.)
+/// Pieces of every kind and dtype; lengths 0, 1 and odd. (No partial sums of integers, which cannot be
+/// divided.)
 [[nodiscard]] inline fake_worker every_kind(std::uint64_t seed, int rank) {
   fake_worker w;
-  for (kept const how : {kept::alike, kept::apart, kept::round, kept::dealt})
+  for (kept const how : {kept::replicated, kept::per_rank, kept::round, kept::partial})
     for (dtype const t : {dtype::f32, dtype::f64, dtype::bf16, dtype::f16, dtype::int64, dtype::uint8}) {
-      if (how == kept::dealt && !is_floating(t)) continue;
+      if (how == kept::partial && !is_floating(t)) continue;
       std::string const name = text(static_cast<int>(how), "/", limber::name_of(t));
       w.add(name, how, t, 1 + static_cast<i64>(random_bits(7, 1, w.pieces.size()) % 40));
       w.add(name + "/none", how, t, 0);
@@ -127,13 +128,13 @@ struct fake_worker {
   return w;
 }
 
-/// A small one: counters, a model, momentum of each worker's own.
+/// A small worker: counters, a model, and per_rank momentum.
 [[nodiscard]] inline fake_worker small_worker(std::uint64_t seed, int rank, i64 length = 50) {
   fake_worker w;
-  w.add("progress", kept::alike, dtype::uint8, 24);
-  w.add("parameter/w", kept::alike, dtype::f32, length);
-  w.add("seen", kept::apart, dtype::int64, 2);
-  w.add("momentum/w", kept::apart, dtype::f32, length);
+  w.add("progress", kept::replicated, dtype::uint8, 24);
+  w.add("parameter/w", kept::replicated, dtype::f32, length);
+  w.add("seen", kept::per_rank, dtype::int64, 2);
+  w.add("momentum/w", kept::per_rank, dtype::f32, length);
   w.fill(seed, rank);
   return w;
 }

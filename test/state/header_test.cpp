@@ -117,7 +117,7 @@ BOOST_AUTO_TEST_CASE(what_is_wrong_is_named) {
           {entry("F32", "[1]", "[0,18446744073709551616]"), 4, "the number 18446744073709551616"},
           {entry("F32", "[4611686018427387904,4]", "[0,0]"), 0, "more bytes than a file can hold"},
           {entry("F32", "[" + max + "]", "[0,4]"), 4, "more bytes than a file can hold"},
-          {entry("U8", "[" + max + "]", "[0," + max + "]"), 4, "cut off"},
+          {entry("U8", "[" + max + "]", "[0," + max + "]"), 4, "truncated"},
           {entry("F32", "[1]", "[0,4]"), 3, "tensor 'x' ends at 4 of 3"},
           {entry("F32", "[1]", "[0,4]"), 5, "1 bytes follow the last tensor"},
           {entry("F32", "[1]", "[4,8]"), 8, "tensor 'x' leaves a gap"},

@@ -50,12 +50,12 @@ std::vector<std::vector<float>> train(run_plan const& p, S const& strategy, opti
     o.epoch_size = 100;
     optimizer opt{g, dynamic_sgd(0.004, 12) * warmup(8_steps), strategy, comm, o};
     sampler data(100, 3);
-    auto dealt = data.state();
-    state::together all{opt, state::block{"sampler", dealt}};
+    auto sampler_state = data.state();
+    state::composite_state all{opt, state::block{"sampler", sampler_state}};
     if (!p.from.empty()) {
       std::ranges::fill(m.w, 99.f);
       load(all, latest(p.from), {.rank = rank, .world = p.world});
-      data = sampler(dealt);
+      data = sampler(sampler_state);
     }
     for (int u = 0; u < p.updates; ++u) {
       if (opt.planned().shards == 0) {
@@ -64,7 +64,7 @@ std::vector<std::vector<float>> train(run_plan const& p, S const& strategy, opti
         opt.step(static_cast<i64>(own.size()));
         continue;
       }
-      opt.meet();
+      opt.handshake();
       auto const plan = opt.planned();
       for (i64 j = 0; j < plan.calls_per_update; ++j) {
         i64 const shard = j * p.world + rank;
@@ -75,7 +75,7 @@ std::vector<std::vector<float>> train(run_plan const& p, S const& strategy, opti
       data.advance(plan.total);
     }
     if (!p.to.empty()) {
-      dealt = data.state();
+      sampler_state = data.state();
       save(all, p.to, {0, opt.now().calls, rank, p.world}, {.barrier = [&] { comm.barrier(); }});
     }
     out[static_cast<std::size_t>(rank)] = m.all();
@@ -91,7 +91,7 @@ options with(any_policy policy) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(as_many_workers_go_on_bit_for_bit) {
+BOOST_AUTO_TEST_CASE(the_same_number_of_workers_continues_bit_for_bit) {
   options wire = with(fixed{24});
   wire.buckets = {.wire = dtype::bf16, .error_feedback = true};
   for (options const& o : {with(fixed{24}), wire})
@@ -103,7 +103,7 @@ BOOST_AUTO_TEST_CASE(as_many_workers_go_on_bit_for_bit) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(another_number_of_workers_goes_on_within_rounding) {
+BOOST_AUTO_TEST_CASE(another_number_of_workers_continues_within_rounding) {
   options wire = with(fixed{24});
   wire.buckets = {.wire = dtype::bf16, .error_feedback = true};
   for (bool const sixteen_bit : {false, true}) {
@@ -121,8 +121,8 @@ BOOST_AUTO_TEST_CASE(another_number_of_workers_goes_on_within_rounding) {
   }
 }
 
-// Shards are added one by one in their order, whoever computes them: not even the number of workers matters.
-BOOST_AUTO_TEST_CASE(with_logical_shards_any_number_of_workers_goes_on_bit_for_bit) {
+// Shards are added in their order, whichever worker computes them, so the number of workers does not matter.
+BOOST_AUTO_TEST_CASE(with_logical_shards_any_number_of_workers_continues_bit_for_bit) {
   auto const o = with(logical_shards{6, 4});
   scratch dir;
   auto const whole = train({2, 10}, sync::allreduce{}, o);
@@ -130,8 +130,8 @@ BOOST_AUTO_TEST_CASE(with_logical_shards_any_number_of_workers_goes_on_bit_for_b
   for (int const n : {1, 2, 3}) BOOST_TEST((train({n, 5, dir.path}, sync::allreduce{}, o)[0] == whole[0]), n);
 }
 
-// Saved inside of a round, when every worker has a model and a momentum of its own.
-BOOST_AUTO_TEST_CASE(an_open_round_is_carried_on) {
+// Saved inside a round, when every worker has its own model and momentum.
+BOOST_AUTO_TEST_CASE(an_unfinished_round_is_continued) {
   auto const strategy = sync::local{.period = 4};
   auto const o = with(fixed{24});
   scratch dir;
@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(an_open_round_is_carried_on) {
   BOOST_TEST((whole[0] != whole[1]));
   (void)train({2, 6, {}, dir.path}, strategy, o);
   BOOST_TEST((train({2, 4, dir.path}, strategy, o) == whole));
-  // By three: from the mean of both models, in the round that was open.
+  // With three workers: from the mean of both models, in the unfinished round.
   auto const continued = train({3, 2, dir.path}, strategy, o);
   BOOST_TEST((continued[0] == continued[1]));
   BOOST_TEST((continued[0] == continued[2]));

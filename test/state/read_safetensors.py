@@ -34,6 +34,6 @@ for path in sys.argv[1:]:
     metadata = header.pop("__metadata__", {})
     for name, t in sorted(header.items(), key=lambda item: item[0].encode()):
         own = data[slice(*t["data_offsets"])]
-        told = metadata.get("piece:" + name, "? " + content_hash(own)).split()[1]
-        verdict = "ok" if told == content_hash(own) else "DIFFERS"
-        print(name, t["dtype"], *t["shape"], repr(float(sum(values(t["dtype"], own)))), content_hash(own), verdict)
+        saved = metadata.get("piece:" + name, "? " + content_hash(own)).split()[1]
+        status = "ok" if saved == content_hash(own) else "DIFFERS"
+        print(name, t["dtype"], *t["shape"], repr(float(sum(values(t["dtype"], own)))), content_hash(own), status)

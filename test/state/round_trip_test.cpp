@@ -22,11 +22,11 @@ using state::latest;
 
 namespace {
 
-// All ranks save at once, each on a thread of its own. @return what each of them complained of
+// All ranks save at once, each on its own thread. @return the error message of each
 std::vector<std::string> save_all(std::vector<fake_worker>& workers, fs::path const& folder, i64 step,
                                   std::vector<double> const& weights = {}) {
   auto const n = static_cast<int>(workers.size());
-  std::barrier meeting(n);
+  std::barrier all_ranks(n);
   std::vector<std::string> out(workers.size());
   std::vector<std::thread> threads;
   for (int r = 0; r < n; ++r)
@@ -34,7 +34,7 @@ std::vector<std::string> save_all(std::vector<fake_worker>& workers, fs::path co
       auto const k = static_cast<std::size_t>(r);
       out[k] = message_of([&] {
         save(workers[k], folder, {2, step, r, n, weights.empty() ? 1 : weights[k]},
-             {.barrier = [&] { meeting.arrive_and_wait(); }});
+             {.barrier = [&] { all_ranks.arrive_and_wait(); }});
       });
     });
   for (auto& t : threads) t.join();
@@ -60,9 +60,9 @@ struct rounds {
 
   template <class F>
   void visit(F const& f) {
-    f(state_piece{"calls", kept::alike, {reinterpret_cast<std::byte*>(&calls), 1, dtype::int64, {}}});
+    f(state_piece{"calls", kept::replicated, {reinterpret_cast<std::byte*>(&calls), 1, dtype::int64, {}}});
     if (calls > 0) f(state_piece{"open", kept::round, view(open)});
-    f(state_piece{last, kept::alike, view(model)});
+    f(state_piece{last, kept::replicated, view(model)});
   }
 };
 
@@ -94,15 +94,16 @@ BOOST_AUTO_TEST_CASE(as_many_workers_get_every_bit_back) {
       auto fresh = cleared(saved);
       auto const what = load(fresh, f, {.rank = r, .world = n});
       BOOST_TEST((fresh == saved));
-      BOOST_TEST(what.missing.size() + what.ignored.size() + what.averaged.size() + what.dealt.size() +
+      BOOST_TEST(what.missing.size() + what.ignored.size() + what.averaged.size() + what.partial_sums.size() +
                      what.zeroed.size() ==
                  0u);
     }
   }
 }
 
-// R → R': the model is everybody's, means of what was apart, rank 0's counters, sums dealt out, rounds void.
-BOOST_AUTO_TEST_CASE(another_number_of_workers_shares_what_was_saved) {
+// R → R': the model is replicated, per_rank pieces are averaged (counters are rank 0's), partial sums are
+// divided, rounds are void.
+BOOST_AUTO_TEST_CASE(another_number_of_workers_combines_what_was_saved) {
   std::vector<double> const weights{1, 3, 0.5};
   for (auto const& weigh : {std::vector<double>{}, weights, std::vector<double>{0, 0, 0}}) {
     scratch dir;
@@ -123,8 +124,8 @@ BOOST_AUTO_TEST_CASE(another_number_of_workers_shares_what_was_saved) {
             double want = of(0).at(k);
             double const all[] = {of(0).at(k), of(1).at(k), of(2).at(k)};
             if (p.how == kept::round) want = 0;
-            if (p.how == kept::dealt) want = (all[0] + all[1] + all[2]) / n;
-            if (p.how == kept::apart && is_floating(p.type))
+            if (p.how == kept::partial) want = (all[0] + all[1] + all[2]) / n;
+            if (p.how == kept::per_rank && is_floating(p.type))
               want = weigh == weights ? (all[0] + 3 * all[1] + 0.5 * all[2]) / 4.5
                                       : (all[0] + all[1] + all[2]) / 3;
             BOOST_TEST(std::abs(p.at(k) - want) <= tolerance * std::abs(want) + 1e-13,
@@ -132,7 +133,7 @@ BOOST_AUTO_TEST_CASE(another_number_of_workers_shares_what_was_saved) {
           }
         }
         BOOST_TEST(what.averaged.size() == 8u);
-        BOOST_TEST(what.dealt.size() == 8u);
+        BOOST_TEST(what.partial_sums.size() == 8u);
         BOOST_TEST(what.zeroed.size() == 12u);
       }
   }
@@ -186,8 +187,8 @@ BOOST_AUTO_TEST_CASE(names_are_free) {
   fake_worker w;
   for (std::string const name : {"", "a b", "\"quoted\"", "back\\slash", "\xc3\xa9t\xc3\xa9",
                                  "\xf0\x9f\x8e\xb2", "../../x", "/etc/x", "a\nb\tc", "*"})
-    w.add(name, kept::alike, dtype::f32, 3);
-  w.add(std::string("\0\x01", 2), kept::apart, dtype::uint8, 3);
+    w.add(name, kept::replicated, dtype::f32, 3);
+  w.add(std::string("\0\x01", 2), kept::per_rank, dtype::uint8, 3);
   w.fill(1, 0);
   save(w, dir.path, {});
   auto fresh = cleared(w);
@@ -195,7 +196,7 @@ BOOST_AUTO_TEST_CASE(names_are_free) {
   BOOST_TEST((fresh == w));
   BOOST_TEST(std::distance(fs::directory_iterator(dir.path), {}) == 1);
 
-  w.add("\xff", kept::alike, dtype::f32, 1);
+  w.add("\xff", kept::replicated, dtype::f32, 1);
   BOOST_TEST(has(message_of([&] { save(w, dir.path, {0, 1}); }), "not valid UTF-8"));
   w.pieces.back().name = "a b";
   BOOST_TEST(has(message_of([&] { save(w, dir.path, {0, 1}); }), "two pieces are named 'a b'"));
@@ -205,13 +206,13 @@ BOOST_AUTO_TEST_CASE(names_are_free) {
   BOOST_TEST(std::distance(fs::directory_iterator(dir.path), {}) == 1);
 }
 
-// Nothing is guessed: what is missing, left over, or of another form is named, and nothing has changed.
+// Missing, unused and mismatching pieces are errors that name the piece, and nothing is changed.
 BOOST_AUTO_TEST_CASE(loading_is_strict) {
   scratch dir;
   auto w = small_worker(3, 0);
   save(w, dir.path, {});
   auto const f = latest(dir.path);
-  auto complaint = [&](std::function<void(fake_worker&)> const& change, state::load_options const& o = {}) {
+  auto message_for = [&](std::function<void(fake_worker&)> const& change, state::load_options const& o = {}) {
     auto other = cleared(w);
     change(other);
     auto const before = other;
@@ -219,22 +220,22 @@ BOOST_AUTO_TEST_CASE(loading_is_strict) {
     BOOST_TEST((other == before), message);
     return message;
   };
-  auto add = [](fake_worker& o) { o.add("extra", kept::apart, dtype::f32, 2); };
+  auto add = [](fake_worker& o) { o.add("extra", kept::per_rank, dtype::f32, 2); };
   auto drop = [](fake_worker& o) { o.pieces.pop_back(); };
-  BOOST_TEST(has(complaint(add), "'extra' is not in the checkpoint"));
-  BOOST_TEST(has(complaint(drop), "'momentum/w' is in the checkpoint, but nothing here takes it"));
-  BOOST_TEST(has(complaint([](auto& o) { o["parameter/w"].bytes.resize(40); }),
+  BOOST_TEST(has(message_for(add), "'extra' is not in the checkpoint"));
+  BOOST_TEST(has(message_for(drop), "'momentum/w' is in the checkpoint, but not used here"));
+  BOOST_TEST(has(message_for([](auto& o) { o["parameter/w"].bytes.resize(40); }),
                  "'parameter/w' has 50 elements of f32 in the checkpoint, but 10 of f32"));
-  BOOST_TEST(has(complaint([](auto& o) { o["seen"].type = dtype::f64; }), "'seen' has 2 elements of int64",
+  BOOST_TEST(has(message_for([](auto& o) { o["seen"].type = dtype::f64; }), "'seen' has 2 elements of int64",
                  "2 of f64"));
-  BOOST_TEST(has(complaint([](auto& o) { o["momentum/w"].how = kept::round; }),
-                 "'momentum/w' was saved as apart, but is kept as round"));
-  BOOST_TEST(has(complaint([](auto& o) { o["momentum/w"].name = "seen"; }), "two pieces are named 'seen'"));
-  BOOST_TEST(has(complaint([](auto&) {}, {.rank = 2, .world = 2}), "rank 2 of a world of 2"));
-  BOOST_TEST(has(complaint([](auto&) {}, {.rename = {{"*", "x"}}}), "one '*' on both sides"));
-  BOOST_TEST(has(complaint([](auto&) {}, {.rename = {{"a*b*", "x**"}}}), "one '*' on both sides"));
+  BOOST_TEST(has(message_for([](auto& o) { o["momentum/w"].how = kept::round; }),
+                 "'momentum/w' was saved as per_rank, but is round here"));
+  BOOST_TEST(has(message_for([](auto& o) { o["momentum/w"].name = "seen"; }), "two pieces are named 'seen'"));
+  BOOST_TEST(has(message_for([](auto&) {}, {.rank = 2, .world = 2}), "rank 2 of a world of 2"));
+  BOOST_TEST(has(message_for([](auto&) {}, {.rename = {{"*", "x"}}}), "one '*' on both sides"));
+  BOOST_TEST(has(message_for([](auto&) {}, {.rename = {{"a*b*", "x**"}}}), "one '*' on both sides"));
   BOOST_TEST(
-      has(complaint([](auto&) {}, {.rename = {{"seen", "progress"}}}), "rename makes 'progress' of both"));
+      has(message_for([](auto&) {}, {.rename = {{"seen", "progress"}}}), "rename makes 'progress' of both"));
   BOOST_TEST(has(message_of([&] { load(w, state::found{}); }), "no checkpoint was found"));
 
   auto more = cleared(w);
@@ -268,14 +269,14 @@ BOOST_AUTO_TEST_CASE(tensors_can_have_new_names) {
   BOOST_TEST((other == w));
 }
 
-// One model, saved between merges, and taken up by a strategy whose ranks never differ.
-BOOST_AUTO_TEST_CASE(what_was_apart_and_is_alike_now_is_the_mean) {
+// Saved between merges, and loaded for a strategy whose ranks never differ.
+BOOST_AUTO_TEST_CASE(per_rank_pieces_that_are_replicated_now_get_the_mean) {
   scratch dir;
   std::vector<fake_worker> workers{small_worker(1, 0), small_worker(1, 1)};
   for (auto const& message : save_all(workers, dir.path, 1)) BOOST_TEST(message == "");
   for (int r = 0; r < 2; ++r) {
     auto fresh = cleared(workers[0]);
-    fresh["momentum/w"].how = fresh["seen"].how = kept::alike;
+    fresh["momentum/w"].how = fresh["seen"].how = kept::replicated;
     load(fresh, latest(dir.path), {.rank = r, .world = 2});
     auto const &a = workers[0]["momentum/w"], &b = workers[1]["momentum/w"];
     for (i64 k = 0; k < a.length(); ++k) BOOST_REQUIRE(fresh["momentum/w"].at(k) == (a.at(k) + b.at(k)) / 2);
@@ -283,8 +284,8 @@ BOOST_AUTO_TEST_CASE(what_was_apart_and_is_alike_now_is_the_mean) {
   }
 }
 
-// What is shown may depend on control that was read before it; when it does not fit, control goes back.
-BOOST_AUTO_TEST_CASE(control_decides_what_else_there_is) {
+// Pieces may depend on integers that were read before; after an error these are restored.
+BOOST_AUTO_TEST_CASE(integers_may_decide_which_pieces_there_are) {
   scratch dir;
   rounds w{3, {1, 2, 3, 4}, {5, 6, 7, 8}}, fresh;
   save(w, dir.path, {});
@@ -300,25 +301,25 @@ BOOST_AUTO_TEST_CASE(control_decides_what_else_there_is) {
   BOOST_TEST(other.open[0] == 0);
 }
 
-BOOST_AUTO_TEST_CASE(stamps_that_cannot_be_are_refused) {
+BOOST_AUTO_TEST_CASE(invalid_checkpoint_ids_are_refused) {
   scratch dir;
   auto w = small_worker(1, 0);
-  auto complaint = [&](state::stamp const& at, state::save_options const& o = {}) {
+  auto message_for = [&](state::checkpoint_id const& at, state::save_options const& o = {}) {
     return message_of([&] { save(w, dir.path, at, o); });
   };
-  BOOST_TEST(has(complaint({-1, 0}), "generation", "-1"));
-  BOOST_TEST(has(complaint({0, -2}), "step", "-2"));
-  BOOST_TEST(has(complaint({0, 0, 1, 1}), "rank must lie in [0, 1), got 1"));
-  BOOST_TEST(has(complaint({0, 0, 0, 0}), "world", "0"));
-  BOOST_TEST(has(complaint({0, 0, 0, 1, -1}), "weight", "-1"));
-  BOOST_TEST(has(complaint({0, 0, 0, 1, std::nan("")}), "weight"));
-  BOOST_TEST(has(complaint({0, 0, 0, 2}), "options.barrier"));
-  BOOST_TEST(has(complaint({}, {.keep = 0}), "at least 1", "0"));
+  BOOST_TEST(has(message_for({-1, 0}), "generation", "-1"));
+  BOOST_TEST(has(message_for({0, -2}), "step", "-2"));
+  BOOST_TEST(has(message_for({0, 0, 1, 1}), "rank must lie in [0, 1), got 1"));
+  BOOST_TEST(has(message_for({0, 0, 0, 0}), "world", "0"));
+  BOOST_TEST(has(message_for({0, 0, 0, 1, -1}), "weight", "-1"));
+  BOOST_TEST(has(message_for({0, 0, 0, 1, std::nan("")}), "weight"));
+  BOOST_TEST(has(message_for({0, 0, 0, 2}), "options.barrier"));
+  BOOST_TEST(has(message_for({}, {.keep = 0}), "at least 1", "0"));
   BOOST_TEST(fs::is_empty(dir.path));
 }
 
-// Older ones go, but not what is newer, nor what is somebody else's.
-BOOST_AUTO_TEST_CASE(as_many_stay_as_were_asked_for) {
+// Older checkpoints are removed, but neither newer ones nor other files.
+BOOST_AUTO_TEST_CASE(as_many_checkpoints_are_kept_as_asked_for) {
   scratch dir;
   auto w = small_worker(1, 0);
   auto names = [&] {
@@ -340,7 +341,7 @@ BOOST_AUTO_TEST_CASE(as_many_stay_as_were_asked_for) {
   BOOST_TEST((names() == set{"1-2", "1-10", "2-0", "notes", "1-01", "7-7.partial"}));
   save(w, dir.path, {2, 5}, {.keep = 1});
   BOOST_TEST((names() == set{"2-5", "notes", "1-01", "7-7.partial"}));
-  // The same moment again: the later save stands.
+  // The same id again: the later save replaces the earlier.
   w.fill(99, 0);
   BOOST_TEST(save(w, dir.path, {2, 5}).path == dir.path / "2-5");
   auto fresh = cleared(w);
@@ -376,7 +377,7 @@ BOOST_AUTO_TEST_CASE(python_reads_the_same) {
     auto& w = workers[static_cast<std::size_t>(std::max(r, 0))];
     std::map<std::string, std::string> want;
     for (auto const& p : w.pieces) {
-      if ((p.how == kept::alike) != (r < 0)) continue;
+      if ((p.how == kept::replicated) != (r < 0)) continue;
       double sum = 0;
       for (i64 k = 0; k < p.length(); ++k) sum += p.at(k);
       want[p.name] =
@@ -392,7 +393,7 @@ BOOST_AUTO_TEST_CASE(python_reads_the_same) {
   write_text(dir.path / "spoilt", spoilt);
   BOOST_TEST(has(output_of(reader + (dir.path / "spoilt").string()), "DIFFERS"));
 
-  // Others' readers, where they are.
+  // Other readers, if installed.
   for (std::string const module : {"safetensors.numpy", "safetensors.torch"}) {
     if (std::system(("python3 -c 'import " + module + "' 2>/dev/null").c_str()) != 0) {
       BOOST_TEST_MESSAGE("skipped: Python's " + module + " was not found");

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Who this process is among those that a launcher started together.
+/// Rank and size of this process, from the environment of its launcher.
 
 #include <limber/core/error.hpp>
 
@@ -17,18 +17,18 @@
 
 namespace limber {
 
-/// What the launcher said.
+/// The values that a launcher provides.
 struct launch_facts {
   int rank = 0;                ///< in [0, size)
   int size = 1;                ///< processes of the job
-  int local_rank = 0;          ///< among those on this machine; −1 when the launcher does not say
+  int local_rank = 0;          ///< among the processes on this machine; −1 if unknown
   std::string launcher{};      ///< "torchrun", "Open MPI", "PMI", "srun"; "none" for a single process
-  std::string job{};           ///< the same on all ranks and different for every start; empty when unknown
+  std::string job{};           ///< equal on all ranks and different for every start; empty if unknown
   std::string main_address{};  ///< where rank 0 listens (torchrun), empty when unknown
   int main_port = 0;           ///< its port, 0 when unknown
 };
 
-/// The value of an environment variable, if it is set.
+/// Returns the value of an environment variable, if it is set.
 using environment = std::function<std::optional<std::string>(std::string const& name)>;
 
 [[nodiscard]] inline std::optional<std::string> process_environment(std::string const& name) {
@@ -38,14 +38,14 @@ using environment = std::function<std::optional<std::string>(std::string const& 
 
 namespace detail {
 
-/// A launcher by the variables it sets.
-struct launcher_words {
+/// A launcher, and the variables that it sets.
+struct launcher_variables {
   char const *name, *rank, *size, *local_rank;
 };
 
-// Asked in this order. What starts single processes inside an allocation comes before the allocation's
-// own words: mpirun and torchrun run within srun, not the other way round.
-inline constexpr std::array<launcher_words, 4> launchers{{
+// Tested in this order. Launchers inside an allocation precede the variables of the allocation: mpirun and
+// torchrun run within srun, not the other way round.
+inline constexpr std::array<launcher_variables, 4> launchers{{
     {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK"},
     {"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
     {"PMI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"},
@@ -60,7 +60,7 @@ inline constexpr std::array<launcher_words, 4> launchers{{
   return number;
 }
 
-/// Parts that are set, joined by "."; empty when the first is not.
+/// Joins the variables that are set by "."; empty if the first is not set.
 template <class... Names>
 [[nodiscard]] std::string launch_job(environment const& lookup, std::string_view prefix, char const* first,
                                      Names... rest) {
@@ -95,8 +95,8 @@ template <class... Names>
 ///     PMI        PMI_RANK, PMI_SIZE, MPI_LOCALRANKID                   (MPICH, Intel MPI, srun --mpi=pmi2)
 ///     srun       SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, within a step
 ///
-/// and a single process when none is. A batch script runs outside of any step and sees SLURM_PROCID=0
-/// beside the SLURM_NTASKS of its allocation: without SLURM_STEP_ID those do not count.
+/// A single process if none is set. A batch script runs outside of any step, with SLURM_PROCID=0 and the
+/// SLURM_NTASKS of its allocation: without SLURM_STEP_ID these are ignored.
 ///
 /// @throws std::invalid_argument naming variable and value: not a number, out of range, a rank without a
 ///         size, or PMIX_RANK alone (PMIx does not put the size into the environment)
@@ -136,8 +136,8 @@ template <class... Names>
   return facts;
 }
 
-/// The GPU of a process on a machine that shows it `devices` of them: the local rank's own, or the only
-/// one (launchers may show each process its own GPU alone).
+/// The GPU of a process that sees `devices` GPUs: the one of its local rank, or the only one (launchers may
+/// restrict each process to one GPU).
 /// @throws std::invalid_argument if there are fewer GPUs than processes, or the local rank is not known
 [[nodiscard]] inline int device_for(launch_facts const& facts, int devices) {
   expects(devices >= 1, "launch: no GPU is visible to rank ", facts.rank);

@@ -11,7 +11,7 @@
 #include <limber/core/dtype.hpp>
 #include <limber/core/error.hpp>
 
-// The C++ bindings that both libraries still bring would have to be linked as well.
+// Without these macros the C++ bindings of both libraries would have to be linked.
 #ifndef OMPI_SKIP_MPICXX
 #define OMPI_SKIP_MPICXX 1
 #endif
@@ -31,7 +31,7 @@ static_assert(MPI_VERSION >= 3, "limber: MPI 3 is needed, for collectives that d
 
 namespace limber::mpi {
 
-/// The calls of MPI, each answered. Nothing here throws but the making of reductions.
+/// The calls of MPI. Only the creation of reductions throws.
 class driver {
   using answer = detail::answer;
 
@@ -45,7 +45,7 @@ class driver {
   [[nodiscard]] static request_type no_request() noexcept { return MPI_REQUEST_NULL; }
   [[nodiscard]] static message_type no_message() noexcept { return MPI_MESSAGE_NULL; }
 
-  /// Between MPI_Init and MPI_Finalize, whoever called them.
+  /// True between MPI_Init and MPI_Finalize, whoever called them.
   [[nodiscard]] static bool is_running() noexcept {
     int started = 0, ended = 0;
     return MPI_Initialized(&started) == MPI_SUCCESS && MPI_Finalized(&ended) == MPI_SUCCESS && started != 0 &&
@@ -122,7 +122,7 @@ class driver {
   }
 
  private:
-  /// The reductions of mpi_reduction.hpp, freed with the last driver that has them.
+  /// The reductions of mpi_reduction.hpp, freed with the last driver that uses them.
   struct reductions {
     reductions() {
       make<bf16, detail::added<bf16>>(add_bf16);
@@ -168,7 +168,7 @@ class driver {
   std::shared_ptr<reductions> own_;
 };
 
-/// From how many threads a process calls MPI.
+/// The thread support that a process needs of MPI.
 enum class threading : int {
   single = MPI_THREAD_SINGLE,          ///< the process has one thread
   funneled = MPI_THREAD_FUNNELED,      ///< only the one that made the environment does
@@ -176,15 +176,15 @@ enum class threading : int {
   multiple = MPI_THREAD_MULTIPLE       ///< any, at once: communicators in several threads need it
 };
 
-/// Starts MPI, and ends it in the destructor; does neither where the host program has started it.
+/// Initializes MPI, and finalizes it in the destructor; does neither if the host program has initialized it.
 ///
 ///     int main() {
 ///       limber::mpi::environment const mpi;
 ///       limber::mpi::communicator comm;
 ///
-/// Errors   limber::error if MPI, or the host program, gives less threading than `level`. When an exception
-///          passes the destructor, MPI is not ended: that would wait for ranks that wait for this one. A
-///          process that leaves without ending MPI makes the launcher stop the others.
+/// Errors   limber::error if MPI, or the host program, provides less threading than `level`. During stack
+///          unwinding the destructor does not finalize MPI, which would wait for ranks that wait for this
+///          one; the launcher stops the others when a process ends without it.
 class environment {
  public:
   explicit environment(threading level = threading::funneled) {
@@ -212,17 +212,17 @@ class environment {
   environment& operator=(environment const&) = delete;
   ~environment() {
     if (!owns_ || std::uncaught_exceptions() > exceptions_ || !driver::is_running()) return;
-    // Last messages get a moment to leave; nobody may be there to read them.
+    // Waits briefly for the last messages to be sent; they may have no receiver.
     driver engine;
     try {
-      auto& attic = detail::attic<driver>::of_process();
-      for (double const start = steady_seconds(); !attic.is_empty(engine) && steady_seconds() - start < 1;)
+      auto& pending = detail::pending_sends<driver>::of_process();
+      for (double const start = steady_seconds(); !pending.is_empty(engine) && steady_seconds() - start < 1;)
         std::this_thread::yield();
     } catch (std::exception const&) {}
     MPI_Finalize();
   }
 
-  /// This object started MPI and will end it.
+  /// This object has initialized MPI and will finalize it.
   [[nodiscard]] bool owns() const noexcept { return owns_; }
 
  private:

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Sums with the same bits whatever the order of ranks, the cut of buckets and the number of workers.
+/// Sums whose bits do not depend on the order of ranks, the division into buckets and the number of workers.
 
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/reproducible_sums.hpp>
@@ -25,15 +25,15 @@
 
 namespace limber {
 
-/// What `reproducible` promises for. Must be the same on all ranks, and in all runs whose bits are compared.
+/// Options of `reproducible`. Must be equal on all ranks, and in all runs whose bits are compared.
 struct reproducible_options {
   i64 most_ranks = 1024;  ///< S, in [2, 2^31]: a larger one costs accuracy (⌈log₂ S⌉ bits), never time
-  i64 longest_double = 64;  ///< sums of f64 are gathered up to here, and refused beyond
+  i64 longest_double = 64;  ///< maximum length of sums of f64, which are gathered; longer ones are refused
   std::function<void()> pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(100)); };
 };
 
-/// A collective whose sums depend on the set of non-zero contributions, and on nothing else: exchanging
-/// ranks, adding ranks that bring zeros, other bucket caps and other engines change no bit.
+/// A collective whose sums depend only on the set of non-zero contributions: permuting ranks, adding ranks
+/// that contribute zeros, other bucket caps and other engines change no bit.
 ///
 ///     reproducible comm(engine);      // refers to `engine`; reproducible(std::move(engine)) owns it
 ///     optimizer opt{parameters, rule, lr, sync::allreduce{}, comm, o};
@@ -57,22 +57,23 @@ struct reproducible_options {
 ///          what lies between pieces is neither read nor written. Without pieces the view is one tensor.
 ///          `reduce_scatter` counts blocks from the start of each rank's part: its bits are those of an
 ///          all_reduce of that part alone, hence depend on the cut unless the first bound of Error holds.
-/// Order    the engine sees MAX 1, SUM 1, MAX 2, SUM 2, … on every rank, whenever it waits: whatever is
-///          started next first waits until all ranks have come to the newest sum (not for its result), and
-///          starts its second half. So sums overlap, but a rank is at most one sum ahead of the others. Sums
-///          go on in calls of this object and of its requests only: a rank that does something else for
-///          long, a `recv` say, keeps the others waiting.
-/// Cost     8 bytes an element and 4 a block, in a MAX and a SUM one after the other: 2.004 × the bytes of
-///          long f32 tensors, 4.008 × of bf16 and f16; and three passes over memory. 16 bytes an element of
-///          memory for each sum in flight, kept and used again.
+/// Order    the engine gets MAX 1, SUM 1, MAX 2, SUM 2, … on every rank, whenever it waits: the next
+///          operation first waits until all ranks have started the latest sum (not for its result), and
+///          starts its SUM. So sums overlap, but a rank is at most one sum ahead of the others. Sums make
+///          progress only in calls of this object and of its requests: a rank in another long call, such as
+///          `recv`, blocks the others.
+/// Cost     8 bytes per element and 4 per block, in a MAX followed by a SUM: 2.004 × the bytes of long f32
+///          tensors, 4.008 × of bf16 and f16; and three passes over memory. 16 bytes of memory per element
+///          for each sum in flight, which are reused.
 /// Errors   as the engine's. std::invalid_argument for long f64, or pieces that are not sorted, overlap or
 ///          reach beyond the view; limber::error of engine "reproducible", on every rank, if ranks differ in
 ///          type, length, pieces or most_ranks.
-/// Choices  keeps the capabilities of C; split and shrink give reproducible groups. Tensors must lie where
-///          the codec can read them: `host_codec` in host memory, `gpu::codec` (limber/cuda/codec.cuh) on a
-///          device. Without the latter, engines that own a stream (NCCL) are refused at compile time; do not
-///          wrap one to get round it. `checked` goes outside or inside: outside it compares the calls that
-///          the program makes, inside also those that are made of them, at twice the messages.
+/// Choices  keeps the capabilities of C; split and shrink return reproducible groups. Tensors must be in
+///          memory that the codec can access: `host_codec` in host memory, `gpu::codec`
+///          (limber/cuda/codec.cuh) on a device. Without the latter, engines that own a stream (NCCL) are
+///          refused at compile time; do not wrap one to bypass this. `checked` may be the outer or inner
+///          wrapper: outside it compares the calls of the program, inside those of the engine, with twice the
+///          messages.
 ///
 /// Move-only. A handle and its requests belong to one thread at a time.
 template <class C, class Codec = host_codec>
@@ -85,42 +86,43 @@ class reproducible {
       "limber: reproducible works in host memory, but this engine's tensors may lie on a device");
 
  public:
-  /// A sum in flight. Destroyed unwaited it ends the group, as the engine's does.
+  /// A sum in flight. If destroyed before waiting it ends the group, like the engine's.
   class request {
    public:
-    request(request&& other) noexcept : of_(std::move(other.of_)), it_(std::exchange(other.it_, nullptr)) {}
+    request(request&& other) noexcept
+        : sums_(std::move(other.sums_)), sum_(std::exchange(other.sum_, nullptr)) {}
     request& operator=(request&& other) noexcept {
       if (this != &other) {
         drop();
-        of_ = std::move(other.of_);
-        it_ = std::exchange(other.it_, nullptr);
+        sums_ = std::move(other.sums_);
+        sum_ = std::exchange(other.sum_, nullptr);
       }
       return *this;
     }
     ~request() { drop(); }
 
-    /// @throws limber::error as the engine's requests do, and if the ranks differ
+    /// @throws limber::error as the requests of the engine, and if the calls of ranks differ
     void wait() {
-      if (!it_) return;
-      of_->finish(*it_);
+      if (!sum_) return;
+      sums_->finish(*sum_);
       drop();
     }
-    [[nodiscard]] bool done() { return !it_ || of_->done(*it_); }
+    [[nodiscard]] bool done() { return !sum_ || sums_->done(*sum_); }
 
    private:
     friend class reproducible;
-    request(std::shared_ptr<sums> of, typename sums::sum& it) noexcept : of_(std::move(of)), it_(&it) {}
+    request(std::shared_ptr<sums> of, typename sums::sum& it) noexcept : sums_(std::move(of)), sum_(&it) {}
 
     void drop() noexcept {
-      if (it_) of_->release(*std::exchange(it_, nullptr));
-      of_ = nullptr;
+      if (sum_) sums_->release(*std::exchange(sum_, nullptr));
+      sums_ = nullptr;
     }
 
-    std::shared_ptr<sums> of_;
-    typename sums::sum* it_;
+    std::shared_ptr<sums> sums_;
+    typename sums::sum* sum_;
   };
 
-  /// @throws std::invalid_argument if most_ranks is out of range or less than the ranks there are
+  /// @throws std::invalid_argument if most_ranks is out of range, or less than the number of ranks
   explicit reproducible(std::type_identity_t<C> inner, reproducible_options how = {}, Codec codec = {})
       : how_(std::move(how)) {
     expects(how_.most_ranks >= 2 && how_.most_ranks <= i64{1} << 31,
@@ -145,7 +147,7 @@ class reproducible {
     piece const whole{0, in.length};
     return start(s, in, out, {&whole, 1});
   }
-  /// The sum of the tensors in a view; `pieces` may go when it returns.
+  /// The sums of the tensors in a view; `pieces` is not used after the call.
   [[nodiscard]] request all_reduce(const_tensor_view in, tensor_view out, std::span<piece const> pieces) {
     detail::signature const s = detail::all_reduce_of(in, out, reduction::sum);
     i64 end = 0;
@@ -166,20 +168,22 @@ class reproducible {
   }
   [[nodiscard]] auto all_gather(const_tensor_view in, tensor_view out) {
     (void)detail::all_gather_of(in, out, size());
-    return free_engine().all_gather(in, out);
+    return idle_engine().all_gather(in, out);
   }
   [[nodiscard]] auto broadcast(tensor_view data, int root) {
     (void)detail::broadcast_of(data, root, size());
-    return free_engine().broadcast(data, root);
+    return idle_engine().broadcast(data, root);
   }
-  void barrier() { free_engine().barrier(); }
+  void barrier() { idle_engine().barrier(); }
 
-  void send(const_tensor_view in, int peer) requires point_to_point<engine> { looked().send(in, peer); }
-  void recv(tensor_view out, int peer) requires point_to_point<engine> { looked().recv(out, peer); }
+  void send(const_tensor_view in, int peer) requires point_to_point<engine> {
+    advanced_engine().send(in, peer);
+  }
+  void recv(tensor_view out, int peer) requires point_to_point<engine> { advanced_engine().recv(out, peer); }
 
   [[nodiscard]] auto split(int color) requires splittable<engine> {
     using part = decltype(inner().split(color));
-    return reproducible<part, Codec>(free_engine().split(color), how_, state().codec());
+    return reproducible<part, Codec>(idle_engine().split(color), how_, state().codec());
   }
   void revoke(std::string const& reason) requires revocable<engine> { inner().revoke(reason); }
   [[nodiscard]] auto shrink(std::span<int const> lost) requires shrinkable<engine> {
@@ -188,12 +192,14 @@ class reproducible {
   }
 
   void post(int peer, i64 tag, std::span<std::byte const> bytes) requires mailbox<engine> {
-    looked().post(peer, tag, bytes);
+    advanced_engine().post(peer, tag, bytes);
   }
-  [[nodiscard]] std::optional<message> poll(i64 tag) requires mailbox<engine> { return looked().poll(tag); }
-  /// Returns early, after `pause`, while a sum has still to be gone on with.
+  [[nodiscard]] std::optional<message> poll(i64 tag) requires mailbox<engine> {
+    return advanced_engine().poll(tag);
+  }
+  /// Returns early, after `pause`, while a sum has not started its SUM.
   void listen() requires mailbox<engine> {
-    if (state().nudge()) return inner().listen();
+    if (state().try_advance()) return inner().listen();
     how_.pause();
   }
 
@@ -204,14 +210,14 @@ class reproducible {
     expects(sums_ != nullptr, "reproducible: this communicator was moved from");
     return *sums_;
   }
-  // For the next operation that all ranks start.
-  [[nodiscard]] engine& free_engine() {
-    state().settle();
+  // For operations of all ranks.
+  [[nodiscard]] engine& idle_engine() {
+    state().advance();
     return inner();
   }
-  // For what only some ranks do.
-  [[nodiscard]] engine& looked() {
-    state().nudge();
+  // For calls of some ranks only.
+  [[nodiscard]] engine& advanced_engine() {
+    state().try_advance();
     return inner();
   }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Short notes that all workers of a run can read and write, before, between and without communicators.
+/// A key-value store that all workers of a run can read and write, without a communicator.
 
 #include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
@@ -27,14 +27,14 @@ namespace limber::elastic {
 /// A key-value store that workers share.
 ///
 ///     put_if_absent(key, value)  true for exactly one caller, however many call at once
-///     replace(key, value)        whatever stood there
-///     get(key)                   a whole value that somebody put, or none
+///     replace(key, value)        whether or not there is an entry
+///     get(key)                   the value, complete, or none
 ///     list(prefix)               the keys that begin with `prefix`, sorted
-///     remove(key)                true if it was there
+///     remove(key)                true if there was an entry
 ///
-/// Each is atomic, and what one has returned the others see: who puts, then lists, is listed by all
-/// who list later. Keys such as "gen/3/here/host-17" have 1 to 200 letters, digits, ".", "_" and "-" in
-/// parts separated by slashes; a part does not begin with ".". Values are at most 1 MiB, of any bytes.
+/// Each call is atomic, and its effect is visible to all calls that begin after it returned. Keys such as
+/// "gen/3/here/host-17" have 1 to 200 letters, digits, ".", "_" and "-" in parts separated by slashes; a part
+/// does not begin with ".". Values are at most 1 MiB, of any bytes.
 template <class S>
 concept store = requires(S& s, std::string const& key, std::string const& value) {
   { s.put_if_absent(key, value) } -> std::same_as<bool>;
@@ -48,27 +48,27 @@ concept store = requires(S& s, std::string const& key, std::string const& value)
 ///
 ///     elastic::directory_store store{"/shared/run-7"};
 ///
-/// A value is written to a file of its own, then linked (put_if_absent) or renamed (replace) to its
-/// name, so a reader sees all of it or nothing, whenever the writer dies. A writer that dies may leave a
-/// hidden file behind. All calls may come from several threads and processes at once; none waits for
-/// another.
+/// A value is written to a temporary file, which is then linked (put_if_absent) or renamed (replace) to its
+/// name, so a reader sees the complete value or none, even if the writer dies. A writer that dies may leave a
+/// hidden file. All calls may be made by several threads and processes at once; none blocks on another.
 ///
-/// Errors   limber::error of engine "store" naming call, key and folder, with errno as its code: a full
-///          disk, a folder that is unwritable or gone or was replaced by another. std::invalid_argument
-///          for keys and values that are none.
-/// Untrusted entries  what others laid into the folder cannot lead out of it: links are never followed, and
-///          links, folders, pipes and files over 1 MiB are not listed or not read (code EBADMSG).
-/// Choices  no fsync unless `sync`: what the store holds outlives its writers, not the loss of power.
+/// Errors   limber::error of engine "store" naming call, key and folder, with errno as its code: a full disk,
+///          a folder that is not writable, was removed or replaced. std::invalid_argument for invalid keys
+///          and values.
+/// Untrusted entries  what others put into the folder cannot redirect a call out of it: links are never
+///                    followed; links, folders, pipes and files over 1 MiB are not listed, or not read (code
+///                    EBADMSG).
+/// Choices  no fsync unless `sync`: the contents survive the death of their writers, but not a loss of power.
 ///          The file system needs hard links. NFS does; mount it with `noac`, or clients see each other's
 ///          entries seconds late.
 class directory_store {
  public:
   /// Creates the folder and its parents where missing.
-  /// @param sync  each write is on the disk before it returns
+  /// @param sync  each write is synced to the disk before the call returns
   /// @throws limber::error if that fails
   explicit directory_store(std::filesystem::path const& folder, bool sync = false) : folder_(folder, sync) {}
 
-  /// False if the key is there already, whatever its value. @throws limber::error
+  /// False if there is an entry already, whatever its value. @throws limber::error
   bool put_if_absent(std::string_view key, std::string_view value) {
     detail::expect_key("put_if_absent", key);
     detail::expect_value("put_if_absent", key, value);
@@ -82,14 +82,14 @@ class directory_store {
     folder_.replace(file_of(key), key, value);
   }
 
-  /// @throws limber::error also if what stands there was not put by a store
+  /// @throws limber::error also if the entry was not written by a store
   [[nodiscard]] std::optional<std::string> get(std::string_view key) const {
     detail::expect_key("get", key);
     return folder_.read(file_of(key), key);
   }
 
   /// The keys that begin with `prefix`, sorted; all if it is empty.
-  /// @throws limber::error also if they are more than 32,768
+  /// @throws limber::error also if there are more than 32,768
   [[nodiscard]] std::vector<std::string> list(std::string_view prefix) const {
     std::vector<std::string> keys;
     folder_.each(prefix, [&](std::string name) {
@@ -103,7 +103,7 @@ class directory_store {
     return keys;
   }
 
-  /// False if there was none. @throws limber::error
+  /// False if there was no entry. @throws limber::error
   bool remove(std::string_view key) {
     detail::expect_key("remove", key);
     return folder_.remove(file_of(key), key);
@@ -112,7 +112,7 @@ class directory_store {
   [[nodiscard]] std::filesystem::path const& folder() const noexcept { return folder_.path(); }
 
  private:
-  static constexpr char separator = '+';  // in no key
+  static constexpr char separator = '+';  // never part of a key
 
   [[nodiscard]] static std::string file_of(std::string_view key) {
     std::string name(key);
@@ -169,28 +169,28 @@ class memory_store {
 
 static_assert(store<directory_store> && store<memory_store>);
 
-/// Sleeps, really. @param seconds  ≥ 0
+/// Sleeps. @param seconds ≥ 0
 inline void sleep_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
-/// How one waits on a store: by looking again and again.
+/// How to wait on a store: by polling.
 struct polling {
-  double every = 0.02;  ///< seconds between two looks, > 0
+  double every = 0.02;  ///< seconds between two polls, > 0
   clock_function clock = steady_seconds;
-  std::function<void(double)> pause = sleep_seconds;  ///< lets so many seconds of `clock` pass
+  std::function<void(double)> pause = sleep_seconds;  ///< waits this number of seconds of `clock`
 };
 
 /// Waits for a key and returns its value.
 /// @param deadline  seconds, ≥ 0
-/// @throws limber::error naming the key if it did not come in time
+/// @throws limber::error naming the key at the deadline
 template <store S>
 [[nodiscard]] std::string wait(S& in, std::string_view key, double deadline, polling const& how = {}) {
   expects(deadline >= 0, "store: wait: the deadline must not be negative, got ", deadline);
   expects(how.every > 0, "store: wait: every must be positive, got ", how.every);
   double const start = how.clock();
   for (;;) {
-    // The clock first: a waiter that was stopped meanwhile looks once more.
+    // The clock is read first: a waiter that was stopped meanwhile polls once more.
     bool const late = how.clock() - start >= deadline;
     if (auto value = in.get(std::string(key))) return *std::move(value);
     if (late) throw detail::store_error("wait", key, text("not there after ", deadline, " s"), ETIMEDOUT);

@@ -15,11 +15,11 @@
 
 namespace limber::sim {
 
-/// How workers take turns. The traces are the same.
+/// How workers are scheduled; the trace is the same.
 enum class scheduler : std::uint8_t {
-  automatic,  ///< fibers; baton in builds for AddressSanitizer or ThreadSanitizer
-  fibers,     ///< one stack a worker, all on the calling thread; ThreadSanitizer cannot follow them
-  baton       ///< one thread a worker, of which one runs at a time
+  automatic,  ///< fibers; threads in builds for AddressSanitizer or ThreadSanitizer
+  fibers,     ///< one stack per worker, on the calling thread; not supported by ThreadSanitizer
+  threads     ///< one thread per worker, of which one runs at a time
 };
 
 /// How fast a worker computes: compute(n) takes seconds_per_call + n · seconds_per_sample.
@@ -29,26 +29,27 @@ struct speed {
   double jitter = 0;              ///< σ ≥ 0 of a lognormal factor of mean 1, drawn for every compute()
 };
 
-/// From `from` until `until`, the worker computes `factor` times as long. Those that overlap multiply.
+/// From `from` until `until`, computations of the worker take `factor` times as long. Overlapping factors
+/// multiply.
 struct slowdown {
   int worker = 0;
   double from = 0, until = infinite;
   double factor = 1;  ///< > 0; below 1 it is faster
 };
 
-/// The worker dies: at that time, whatever it does, it is unwound.
+/// The worker dies: its stack is unwound at that time.
 struct death {
   int worker = 0;
   double at = 0;
 };
 
-/// The worker starts at that time, not at 0; the others let it in by worker::regroup.
+/// The worker starts at that time, not at 0; the others admit it by worker::regroup.
 struct join {
   int worker = 0;
   double at = 0;
 };
 
-/// A virtual cluster: workers, the links between them, and what happens to them.
+/// A virtual cluster: workers, links, and scheduled events.
 ///
 ///     sim::cluster c{.workers = std::vector(8, sim::speed{.seconds_per_sample = 1e-3}),
 ///                    .network = {.latency = 50e-6, .bandwidth = 1.25e9}};
@@ -57,7 +58,7 @@ struct join {
 /// Links    workers k · block_size … (k + 1) · block_size − 1 are one block. Messages within a block, and
 ///          operations of a group that lies in one, use `inside`; all others use `network`.
 struct cluster {
-  std::vector<speed> workers;  ///< one each
+  std::vector<speed> workers;  ///< one entry per worker
   link network{};
   link inside{};
   int block_size = 0;  ///< 0: no blocks
@@ -65,8 +66,9 @@ struct cluster {
   std::vector<slowdown> slowdowns{};
   std::vector<death> deaths{};
   std::vector<join> joins{};
-  double byte_scale = 1;  ///< n bytes cost as much as n · byte_scale: a small model stands for a large one
-  double detection = 1;   ///< seconds after which a death is known to the others
+  double byte_scale =
+      1;  ///< n bytes cost as much as n · byte_scale, so a small model can represent a large one
+  double detection = 1;  ///< seconds until a death is known to the other workers
   std::uint64_t seed = 0;
   std::size_t stack_bytes = std::size_t{256} << 10;  ///< of each fiber
   scheduler how = scheduler::automatic;
@@ -108,7 +110,7 @@ struct cluster {
       expects(mark == 0, "cluster: joins: worker ", j.worker, " joins twice");
       mark = 1;
     }
-    expects(joins.size() < workers.size(), "cluster: joins: somebody must be there at the start, but all ",
+    expects(joins.size() < workers.size(), "cluster: joins: a worker must be present at the start, but all ",
             workers.size(), " workers join later");
     check("byte_scale", byte_scale);
     check("detection", detection);

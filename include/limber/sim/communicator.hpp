@@ -69,23 +69,24 @@ class request {
   int exceptions_ = std::uncaught_exceptions();
 };
 
-/// One worker's handle on a group of workers of the virtual cluster.
+/// One worker's handle to a group of workers of the virtual cluster.
 ///
-/// Time     an operation starts when its last rank has arrived and the one before it in the group has
-///          ended; it ends after what cost.hpp says. Operations of different groups do not slow each
-///          other down. A message holds its sender's link for n/β and, from then or as soon as that is free,
-///          its receiver's; it arrives α after the latter has taken it. A worker has one outgoing and one
-///          incoming link of each kind (network, inside). Messages to oneself arrive at once.
-/// Bits     as in `threads`: sums are added in rank order, so a model trained here is the same to the bit.
-/// Errors   limber::error of engine "sim" with the call and bucket of the rank that gets it and the rank
-///          at fault: a rank died (known after cluster.detection), threw, left without making a call that
-///          others wait in, destroyed a request unwaited; ranks that differ in what they call; a deadlock,
-///          which names who waits for what. There is no deadline.
-/// Choices  what is in flight when a rank dies does not complete on any rank. A death fails a group when
-///          somebody needs the dead rank; a mailbox goes on, and messages to the dead vanish. `done` and
-///          `poll` cost no time, but who asks in vain again and again at one instant waits until something
-///          happens to it, so that loops around them end. `send` returns when the sender's link has taken
-///          the message, whether or not somebody receives it.
+/// Time     an operation starts when its last rank has arrived and the previous operation of the group has
+///          ended; it takes the time given in cost.hpp. Operations of different groups do not slow each other
+///          down. A message occupies its sender's link for n/β and, from then on or as soon as it is free,
+///          its receiver's link; it arrives α after the receiver's link has taken it. A worker has one
+///          outgoing and one incoming link of each kind (network, inside). Messages to oneself arrive at
+///          once.
+/// Bits     as in `threads`: sums are added in rank order, so a model trained here is equal bit for bit.
+/// Errors   limber::error of engine "sim" with the call and bucket of the rank that gets it and the rank at
+///          fault: a rank died (known after cluster.detection), threw, left without making a call that others
+///          wait in, or destroyed a request before waiting; ranks differ in their calls; or a deadlock, whose
+///          message lists what each worker waits for. There is no deadline.
+/// Choices  an operation in flight when a rank dies completes on no rank. A death fails a group when a rank
+///          needs the dead one; the mailbox keeps working, and messages to the dead are dropped. `done` and
+///          `poll` cost no time, but a worker that keeps polling at one instant waits until an event at it,
+///          so that loops around them end. `send` returns when the sender's link has taken the message,
+///          whether or not it is received.
 ///
 /// Move-only. Used by its own worker only, inside sim::run.
 class communicator {
@@ -137,13 +138,13 @@ class communicator {
     return communicator(group().take_place(rank_));
   }
 
-  /// Ends this group (not those split from it) for all its ranks, at once.
+  /// Fails this group (not those split from it) on all its ranks, at once.
   void revoke(std::string const& reason) { group().fail(-1, reason); }
 
-  /// Called by all survivors, whatever state the group is in; those in `lost` are failed.
+  /// Called by all survivors, in any state of the group; the ranks in `lost` get an error.
   /// @throws std::invalid_argument unless `lost` is sorted, without repetition, within the ranks and
   ///         without the caller
-  /// @throws limber::error if survivors disagree about `lost`, or one of them is gone or dead
+  /// @throws limber::error if survivors pass different lists, or one of them has left or died
   [[nodiscard]] communicator shrink(std::span<int const> lost) {
     for (std::size_t i = 0; i < lost.size(); ++i) {
       limber::detail::check_rank("shrink", "lost rank", lost[i], size());
@@ -158,11 +159,11 @@ class communicator {
     limber::detail::check_rank("post", "peer", peer, size());
     group().post(rank_, peer, tag, bytes);
   }
-  /// What has arrived by now, in order of arrival, whoever sent it.
+  /// The next message that has arrived, in order of arrival, from any rank.
   [[nodiscard]] std::optional<message> poll(i64 tag) { return group().poll(rank_, tag); }
 
-  /// Waits until there is unread mail, of any tag, that came after the last listen() returned.
-  /// @throws limber::error if the group failed, or all others have left or died and no mail is on its way
+  /// Waits for an unread message, of any tag, that arrived after the last listen() returned.
+  /// @throws limber::error if the group failed, or all others have left or died and no message is in transit
   void listen() { group().listen(rank_); }
 
  private:

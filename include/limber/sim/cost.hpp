@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What messages and collective operations cost on modelled links.
+/// The cost of messages and collective operations on modelled links.
 
 #include <limber/comm/detail/signature.hpp>
 
@@ -20,7 +20,7 @@ struct link {
   double bandwidth = infinite;  ///< β, bytes a second, > 0
 };
 
-/// What an all-reduce is made of.
+/// The algorithm of an all-reduce.
 enum class topology : std::uint8_t {
   ring,   ///< reduce-scatter and all-gather around a ring: bound by bandwidth
   tree,   ///< up a binary tree and down again: bound by latency
@@ -37,13 +37,13 @@ enum class topology : std::uint8_t {
   return ranks <= 1 ? 0 : static_cast<int>(std::bit_width(static_cast<unsigned>(ranks) - 1));
 }
 
-/// Seconds that p ranks take to reduce n bytes each, from the arrival of the last.
+/// Seconds of an all-reduce of n bytes among p ranks, from the arrival of the last rank.
 ///
 ///     ring    2 (p − 1) (α + n / (p β))
 ///     tree    2 ⌈log₂ p⌉ (α + n / β)
 ///     server  2 α + 2 p n / β             p messages through one link, in and out
 ///
-/// A single rank pays nothing.
+/// 0 for a single rank.
 [[nodiscard]] inline double all_reduce_seconds(topology how, link const& over, double bytes,
                                                int ranks) noexcept {
   if (ranks <= 1) return 0;
@@ -66,19 +66,19 @@ enum class topology : std::uint8_t {
   return tree_depth(ranks) * message_seconds(over, bytes);
 }
 
-/// What one operation takes and moves.
-struct price {
+/// The duration and traffic of one operation.
+struct operation_cost {
   double seconds = 0;
   double bytes = 0;  ///< that a rank sends, averaged over the ranks
 };
 
-/// The price of a collective call by p ranks; every byte counts `scale` times.
+/// The cost of a collective call of p ranks; every byte counts `scale` times.
 ///
 /// Bytes    an all-reduce sends 2 (p − 1)/p n bytes a rank over a ring or tree and 2 n through a server;
 ///          the others (p − 1)/p n.
-/// Choices  split, and whatever else makes a group, costs a barrier.
-[[nodiscard]] inline price price_of(limber::detail::signature const& s, topology how, link const& over,
-                                    int ranks, double scale) noexcept {
+/// Choices  split, like everything else that makes a group, costs a barrier.
+[[nodiscard]] inline operation_cost cost_of(limber::detail::signature const& s, topology how,
+                                            link const& over, int ranks, double scale) noexcept {
   using limber::detail::operation;
   if (ranks <= 1) return {};
   double const n = static_cast<double>(s.count) * static_cast<double>(size_of(s.type)) * scale;

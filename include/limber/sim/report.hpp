@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What a run on the virtual cluster leaves behind.
+/// The report of a run on the virtual cluster.
 
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
@@ -25,16 +25,17 @@ struct worker_report {
   double busy = 0;      ///< in compute()
   double waiting = 0;   ///< in requests, send, recv, listen, shrink and regroup
   double sleeping = 0;  ///< in sleep()
-  i64 bytes_sent = 0;   ///< by both, times byte_scale; a collective's are shared equally by its ranks
+  i64 bytes_sent = 0;   ///< of collectives and messages, times byte_scale; those of a collective are divided
+                        ///< equally among its ranks
   i64 messages = 0;     ///< send and post, to others
-  i64 operations = 0;   ///< collective ones that it took part in
+  i64 operations = 0;   ///< collective operations it took part in
   double samples = 0;   ///< computed
   bool died = false;
 
   [[nodiscard]] double lifetime() const noexcept { return ended - started; }
 };
 
-/// One worker::note.
+/// One call of worker::note.
 struct noted {
   double time = 0;
   int rank = 0;
@@ -42,15 +43,15 @@ struct noted {
   double value = 0;
 };
 
-/// What a run leaves behind. Same cluster, same program: the same report, to the bit.
+/// The report of a run. The same cluster and program give the same report, bit for bit.
 struct report {
   double seconds = 0;  ///< when the last worker ended
   std::vector<worker_report> workers{};
   std::vector<noted> notes{};    ///< in the order of events
-  i64 events = 0;                ///< that the cluster went through
+  i64 events = 0;                ///< processed events
   std::uint64_t trace_hash = 0;  ///< of all events and notes
 
-  /// Σ busy / Σ lifetime, in [0, 1]; 1 if nobody lived for longer than no time.
+  /// Σ busy / Σ lifetime, in [0, 1]; 1 if all lifetimes are 0.
   [[nodiscard]] double utilisation() const noexcept {
     double busy = 0, lifetime = 0;
     for (auto const& w : workers) {

@@ -19,13 +19,13 @@ namespace limber::sim {
 
 /// Calls f(sim::worker&) for every worker, in turns, and returns when all have ended.
 ///
-/// Order    events happen by (time, rank, order of planning); at one time, what links do comes before what
-///          workers do. The same cluster and program give the same trace, whatever the scheduler.
+/// Order    events are ordered by (time, rank, order of planning); at equal times, events of links precede
+///          those of workers. The same cluster and program give the same trace with any scheduler.
 /// Cost     on fibers a turn takes well below a microsecond, and a worker its stack: 1,024 of them run
 ///          on one core.
-/// Errors   the first exception of a worker is thrown again, when all have ended; the others get
-///          limber::error that quotes it. A scripted death is no error of the run.
-/// @throws std::invalid_argument what cluster::validate says
+/// Errors   the first exception of a worker is rethrown after all have ended; the other workers get a
+///          limber::error that quotes it. A scheduled death is not an error of the run.
+/// @throws std::invalid_argument as cluster::validate
 template <class F>
 report run(cluster const& what, F f) {
   what.validate();

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What a program on the virtual cluster is handed: one worker's clock, work and communicator.
+/// The interface of a program on the virtual cluster: one worker's clock, computations and communicator.
 
 #include <limber/core/clock.hpp>
 #include <limber/sim/communicator.hpp>
@@ -35,7 +35,7 @@ class worker {
     return [e = engine_] { return e->now(); };
   }
 
-  /// Those who were there at the start, in order of rank.
+  /// The group of all workers that started at 0, in order of rank.
   /// @throws std::invalid_argument if this worker joined later
   [[nodiscard]] communicator& comm() {
     expects(comm_.has_value(), "sim: worker ", rank_,
@@ -43,32 +43,32 @@ class worker {
     return *comm_;
   }
 
-  /// Occupies the worker for as long as it takes to compute so many samples, 0 included.
+  /// Lets the time pass that the worker needs to compute `samples` samples; may be 0.
   void compute(double samples) {
     check_turn("compute");
     expects(samples >= 0 && math::finite(samples), "compute: samples must be a number of at least 0, got ",
             samples);
     auto& me = engine_->at(rank_);
-    engine_->pass(me.computing.end(now(), samples), &worker_report::busy, "compute");
+    engine_->wait_until(me.computing.end(now(), samples), &worker_report::busy, "compute");
     me.counts.samples += samples;
   }
 
-  /// Idles.
+  /// Lets time pass without computing.
   void sleep(double seconds) {
     check_turn("sleep");
     expects(seconds >= 0 && math::finite(seconds), "sleep: seconds must be a number of at least 0, got ",
             seconds);
-    engine_->pass(now() + seconds, &worker_report::sleeping, "sleep");
+    engine_->wait_until(now() + seconds, &worker_report::sleeping, "sleep");
   }
 
-  /// A new group, in order of rank, of all workers that live: a collective call of them, those that joined
-  /// included. It ends when the last has called it. Groups that were there before stay as they are.
+  /// A new group of all live workers, in order of rank: a collective call of all of them, including joiners.
+  /// Existing groups are unchanged.
   [[nodiscard]] communicator regroup() {
     check_turn("regroup");
     return communicator(detail::regroup(engine_));
   }
-  /// Somebody waits in regroup(). Workers may see this at different times: agree before acting on it.
-  [[nodiscard]] bool regrouping() const noexcept { return engine_->gathering != nullptr; }
+  /// True if a worker waits in regroup(). Workers may see this at different times: agree before acting on it.
+  [[nodiscard]] bool regrouping() const noexcept { return engine_->pending_regroup != nullptr; }
 
   /// Writes (now, rank, series, value) to the report.
   void note(std::string_view series, double value) { engine_->note(rank_, series, value); }

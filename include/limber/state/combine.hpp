@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// One tensor out of what several workers have saved of it.
+/// Combines the copies of one tensor in the files of several workers.
 
 #include <limber/core/dtype.hpp>
 #include <limber/core/math.hpp>
@@ -32,11 +32,12 @@ template <class T>
     return static_cast<T>(x);
 }
 
-/// Reads a tensor of several files side by side: calls f(place, bytes) with portions of x, element by element
+/// Reads a tensor from several files in step: calls f(place, bytes) with consecutive portions of x, where
+/// each element is
 ///
 ///     x = (Σ wᵣ xᵣ) / d
 ///
-/// in double, in the order of ranks, then rounded. Then compares the hashes.
+/// in double, in rank order, then rounded. Compares the hashes afterwards.
 /// @pre every file has the tensor, with the same floating dtype and length
 template <class F>
 void each_sum(std::vector<tensor_file const*> const& files, std::string_view name,

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// A 64-bit hash of bytes, as fast as memory: finds what disks and networks spoil, not what people forge.
+/// A 64-bit hash at memory speed: detects damage by disks and networks, not forgery.
 
 #include <limber/core/config.hpp>
 
@@ -19,14 +19,14 @@
 
 namespace limber::state {
 
-/// Hashes bytes that come in any portions.
+/// Hashes bytes that are given in portions of any size.
 ///
 ///     word i goes to lane l = i mod 4:   hₗ ← f(hₗ ⊕ word);   f(x) = y ⊕ (y ≫ 32),  y = x · K mod 2⁶⁴
 ///     value = f(f(f(f(length ⊕ h₀) ⊕ h₁) ⊕ h₂) ⊕ h₃)
 ///
-/// Shapes   words are 8 bytes, little-endian; the last block of four is filled up with zeros.
-/// Choices  f is a bijection, so any change within one word changes the value for certain, and any other
-///          change all but 2⁻⁶⁴ of the time. test/state/read_safetensors.py has it in ten lines of Python.
+/// Shapes   words are 8 bytes, little-endian; the last block of four words is padded with zeros.
+/// Choices  f is a bijection, so a change within one word always changes the value; any other change does
+///          with probability 1 − 2⁻⁶⁴. test/state/read_safetensors.py has it in ten lines of Python.
 class content_hash {
  public:
   void update(std::span<std::byte const> bytes) noexcept {
@@ -95,7 +95,7 @@ class content_hash {
   for (std::size_t k = 16; k-- > 0; h >>= 4) out[k] = "0123456789abcdef"[h & 15u];
   return out;
 }
-/// The reverse; nothing if the text is not one that `print_hash` writes.
+/// The inverse of `print_hash`; empty for any other text.
 [[nodiscard]] inline std::optional<std::uint64_t> read_hash(std::string_view s) noexcept {
   std::uint64_t h = 0;
   auto const [end, wrong] = std::from_chars(s.data(), s.data() + s.size(), h, 16);

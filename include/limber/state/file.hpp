@@ -2,10 +2,10 @@
 #pragma once
 
 /// @file
-/// Files and folders as the system has them: every call is checked, and what is written is synced.
+/// Files and folders of the operating system: every call is checked, and written data are synced.
 
 #include <limber/core/config.hpp>
-#include <limber/state/trouble.hpp>
+#include <limber/state/errors.hpp>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -23,33 +23,33 @@
 
 namespace limber::state {
 
-/// Asked before each call that changes a folder, with the call's name and path: 0 lets it happen, an errno
-/// fails it. For tests of disks that are full, and of processes that die on the way.
+/// Called before each call that changes the disk, with the call's name and path: 0 lets it proceed, an errno
+/// makes it fail. For tests of full disks and of processes that die.
 using disk_hook = std::function<int(std::string_view call, std::string const& path)>;
 
 namespace detail {
 
-inline void ask(disk_hook const& hook, std::string_view call, std::string const& path) {
+inline void check_hook(disk_hook const& hook, std::string_view call, std::string const& path) {
   if (!hook) return;
-  if (int const code = hook(call, path); code != 0) refused(call, path, code);
+  if (int const code = hook(call, path); code != 0) throw_system_error(call, path, code);
 }
 
 /// An open file that closes itself.
 class file {
  public:
-  /// Makes a file that is not there yet. @throws limber::error naming path and reason
+  /// Creates a file that must not exist. @throws limber::error naming path and reason
   [[nodiscard]] static file create(std::string path, disk_hook const& hook) {
-    ask(hook, "create", path);
+    check_hook(hook, "create", path);
     return {::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666), "create",
             std::move(path), hook};
   }
-  /// Opens a plain file for reading: no link is followed, no pipe waited for.
+  /// Opens a regular file for reading. Does not follow links, and does not block on pipes.
   [[nodiscard]] static file open(std::string path) {
     file out{
         ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), "open", std::move(path), {}};
     struct stat s {};
-    if (::fstat(out.fd_, &s) != 0) refused("open", out.path_, errno);
-    if (!S_ISREG(s.st_mode)) corrupt(out.path_, {}, "is not a plain file");
+    if (::fstat(out.fd_, &s) != 0) throw_system_error("open", out.path_, errno);
+    if (!S_ISREG(s.st_mode)) throw_corrupt(out.path_, {}, "is not a plain file");
     out.size_ = static_cast<i64>(s.st_size);
     return out;
   }
@@ -67,38 +67,38 @@ class file {
   [[nodiscard]] std::string const& path() const noexcept { return path_; }
   [[nodiscard]] i64 size() const noexcept { return size_; }
 
-  /// Fills `to` from byte `at` on. @throws limber::error if the file ends before
+  /// Fills `to` from byte `at` on. @throws limber::error if the file is shorter
   void read(i64 at, std::span<std::byte> to) const {
     while (!to.empty()) {
       auto const n = ::pread(fd_, to.data(), to.size(), static_cast<off_t>(at));
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) refused("read", path_, errno);
-      if (n == 0) corrupt(path_, {}, text("ends at byte ", at));
+      if (n < 0) throw_system_error("read", path_, errno);
+      if (n == 0) throw_corrupt(path_, {}, text("ends at byte ", at));
       to = to.subspan(static_cast<std::size_t>(n));
       at += n;
     }
   }
   void write(i64 at, std::span<std::byte const> from) const {
-    ask(hook_, "write", path_);
+    check_hook(hook_, "write", path_);
     while (!from.empty()) {
       auto const n = ::pwrite(fd_, from.data(), from.size(), static_cast<off_t>(at));
       if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) refused("write", path_, n < 0 ? errno : ENOSPC);
+      if (n <= 0) throw_system_error("write", path_, n < 0 ? errno : ENOSPC);
       from = from.subspan(static_cast<std::size_t>(n));
       at += n;
     }
   }
-  /// What was written is on the disk when this returns.
+  /// Syncs and closes the file.
   void finish() {
-    ask(hook_, "sync", path_);
-    if (::fsync(fd_) != 0) refused("sync", path_, errno);
-    if (::close(std::exchange(fd_, -1)) != 0) refused("close", path_, errno);
+    check_hook(hook_, "sync", path_);
+    if (::fsync(fd_) != 0) throw_system_error("sync", path_, errno);
+    if (::close(std::exchange(fd_, -1)) != 0) throw_system_error("close", path_, errno);
   }
 
  private:
   file(int fd, std::string_view call, std::string path, disk_hook hook)
       : fd_(fd), path_(std::move(path)), hook_(std::move(hook)) {
-    if (fd_ < 0) refused(call, path_, errno);
+    if (fd_ < 0) throw_system_error(call, path_, errno);
   }
 
   int fd_;
@@ -107,39 +107,39 @@ class file {
   disk_hook hook_;
 };
 
-/// Puts the names in a folder on the disk. File systems that cannot sync a folder say EINVAL.
+/// Syncs the names in a folder. File systems that cannot sync a folder return EINVAL.
 inline void sync_folder(std::filesystem::path const& folder, disk_hook const& hook) {
   std::string const path = folder.empty() ? "." : folder.string();
-  ask(hook, "sync", path);
+  check_hook(hook, "sync", path);
   int const fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) refused("open", path, errno);
+  if (fd < 0) throw_system_error("open", path, errno);
   int const code = ::fsync(fd) == 0 ? 0 : errno;
   ::close(fd);
-  if (code != 0 && code != EINVAL) refused("sync", path, code);
+  if (code != 0 && code != EINVAL) throw_system_error("sync", path, code);
 }
 
 inline void make_folder(std::filesystem::path const& folder, disk_hook const& hook) {
-  ask(hook, "mkdir", folder.string());
-  if (::mkdir(folder.c_str(), 0777) != 0) refused("mkdir", folder.string(), errno);
+  check_hook(hook, "mkdir", folder.string());
+  if (::mkdir(folder.c_str(), 0777) != 0) throw_system_error("mkdir", folder.string(), errno);
 }
 
-/// Makes a folder and those above it where they are not there yet, each with its name on the disk.
+/// Creates a folder and its parents where missing, and syncs each name.
 inline void make_folders(std::filesystem::path const& folder, disk_hook const& hook) {
   std::error_code e;
   if (folder.empty() || std::filesystem::is_directory(folder, e)) return;
   make_folders(folder.parent_path(), hook);
-  ask(hook, "mkdir", folder.string());
+  check_hook(hook, "mkdir", folder.string());
   std::filesystem::create_directory(folder, e);
-  if (e) refused("mkdir", folder.string(), e == std::errc::file_exists ? ENOTDIR : e.value());
+  if (e) throw_system_error("mkdir", folder.string(), e == std::errc::file_exists ? ENOTDIR : e.value());
   sync_folder(folder.parent_path(), hook);
 }
 
-/// Removes a folder and all in it; links are removed, not followed.
+/// Removes a folder and its contents; links are removed, not followed.
 inline void remove_folder(std::filesystem::path const& folder, disk_hook const& hook) {
-  ask(hook, "remove", folder.string());
+  check_hook(hook, "remove", folder.string());
   std::error_code e;
   std::filesystem::remove_all(folder, e);
-  if (e) refused("remove", folder.string(), e.value());
+  if (e) throw_system_error("remove", folder.string(), e.value());
 }
 
 }  // namespace detail

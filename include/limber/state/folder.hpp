@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Checkpoints as folders: their names, which there are, how one appears at once and old ones go.
+/// Checkpoint folders: names, listing, atomic publication, removal of old ones.
 
 #include <limber/state/file.hpp>
 #include <limber/state/manifest.hpp>
@@ -18,7 +18,7 @@
 
 namespace limber::state {
 
-/// The age of a checkpoint: the later generation is newer; within one, the later step.
+/// The age of a checkpoint: ordered by generation, then by step.
 struct instant {
   i64 generation = 0;
   i64 step = 0;
@@ -26,7 +26,7 @@ struct instant {
   friend auto operator<=>(instant const&, instant const&) = default;
 };
 
-/// A checkpoint that was passed over, or could not be removed.
+/// A checkpoint that is damaged, or could not be removed.
 struct rejection {
   std::filesystem::path path;
   std::string reason;
@@ -40,7 +40,7 @@ namespace detail {
 
 inline constexpr std::string_view unfinished = ".partial";
 
-/// The reverse of `name_of`; nothing for any other name.
+/// The inverse of `name_of`; empty for any other name.
 [[nodiscard]] inline std::optional<instant> read_instant(std::string_view name) {
   auto const dash = name.find('-');
   if (dash == name.npos) return {};
@@ -49,8 +49,8 @@ inline constexpr std::string_view unfinished = ".partial";
   return instant{*generation, *step};
 }
 
-/// The checkpoints in a folder by their names, newest first. A folder that is not there has none.
-/// @param suffix  lists the unfinished ones instead
+/// The checkpoints in a folder by their names, newest first; none if the folder does not exist.
+/// @param suffix  of unfinished ones, to list these instead
 [[nodiscard]] inline std::vector<instant> instants_in(std::filesystem::path const& folder,
                                                       std::string_view suffix = {}) {
   std::vector<instant> out;
@@ -63,7 +63,7 @@ inline constexpr std::string_view unfinished = ".partial";
     if (auto const m = read_instant(std::string_view(name).substr(0, name.size() - suffix.size())))
       out.push_back(*m);
   }
-  if (e) refused("list", folder.string(), e.value());
+  if (e) throw_system_error("list", folder.string(), e.value());
   std::ranges::sort(out, std::greater{});
   return out;
 }
@@ -72,66 +72,67 @@ inline constexpr std::string_view unfinished = ".partial";
   return folder / (name_of(m) + std::string(unfinished));
 }
 
-/// Reads the manifest of the checkpoint in `folder`, and that it is of instant `m`.
+/// Reads the manifest of the checkpoint in `folder`, and checks that it belongs to instant `m`.
 [[nodiscard]] inline manifest read_manifest(std::filesystem::path const& folder, instant m) {
   std::string const path = (folder / manifest_name).string();
   file const f = file::open(path);
   if (f.size() > max_header_bytes)
-    corrupt(path, {}, text("has ", f.size(), " bytes, more than a manifest has"));
+    throw_corrupt(path, {}, text("has ", f.size(), " bytes, more than a manifest has"));
   std::string json(static_cast<std::size_t>(f.size()), '\0');
   f.read(0, std::as_writable_bytes(std::span(json)));
   manifest const out = parse_manifest(json, path);
   if (instant{out.generation, out.step} != m)
-    corrupt(path, {},
-            text("is of checkpoint ", name_of(instant{out.generation, out.step}),
-                 ", not of this one: the folder was renamed or copied"));
+    throw_corrupt(path, {},
+                  text("is of checkpoint ", name_of(instant{out.generation, out.step}),
+                       ", not of this one: the folder was renamed or copied"));
   return out;
 }
 
-/// Opens a file of a checkpoint as the manifest knows it. @param rank  −1: the model
-[[nodiscard]] inline tensor_file open_sealed(std::filesystem::path const& folder, manifest const& m,
-                                             int rank) {
-  file_seal const seal = rank < 0 ? m.model : m.workers[static_cast<std::size_t>(rank)];
+/// Opens a file of a checkpoint and compares it with the manifest. @param rank −1: the model
+[[nodiscard]] inline tensor_file open_checked(std::filesystem::path const& folder, manifest const& m,
+                                              int rank) {
+  file_digest const digest = rank < 0 ? m.model : m.workers[static_cast<std::size_t>(rank)];
   tensor_file f =
       tensor_file::open((folder / (rank < 0 ? std::string(model_name) : worker_name(rank))).string());
-  expect_stamp(f, {m.generation, m.step, std::max(rank, 0), static_cast<int>(m.workers.size())},
-               rank < 0 ? "model" : "worker");
-  if (f.size() != seal.bytes)
-    corrupt(f.path(), {}, text("has ", f.size(), " bytes, not the ", seal.bytes, " that were saved"));
-  if (f.header_hash() != seal.header_hash)
-    corrupt(f.path(), {}, "its header is not the one that was saved: its hash differs");
-  expect_sealed(f);
+  expect_id(f, {m.generation, m.step, std::max(rank, 0), static_cast<int>(m.workers.size())},
+            rank < 0 ? "model" : "worker");
+  if (f.size() != digest.bytes)
+    throw_corrupt(f.path(), {}, text("has ", f.size(), " bytes, not the ", digest.bytes, " that were saved"));
+  if (f.header_hash() != digest.header_hash)
+    throw_corrupt(f.path(), {}, "its header is not the one that was saved: its hash differs");
+  expect_hashes(f);
   return f;
 }
 
-/// Throws unless every file is there, with the size and the header that were saved.
-/// @param data  read all tensors and compare their hashes, too
+/// Throws unless every file exists with the saved size and header.
+/// @param data  also reads all tensors and compares their hashes
 inline manifest check_whole(std::filesystem::path const& folder, instant m, bool data) {
   manifest out = read_manifest(folder, m);
   for (int rank = -1; rank < static_cast<int>(out.workers.size()); ++rank) {
-    tensor_file const f = open_sealed(folder, out, rank);
+    tensor_file const f = open_checked(folder, out, rank);
     if (data) f.verify();
   }
   return out;
 }
 
-/// Lets a finished folder appear under its name, in one step where the system can exchange two names.
+/// Renames a finished folder to its final name, atomically where the system can exchange two names.
 inline void publish(std::filesystem::path const& from, std::filesystem::path const& to,
                     disk_hook const& hook) {
-  ask(hook, "rename", to.string());
+  check_hook(hook, "rename", to.string());
   if (::rename(from.c_str(), to.c_str()) == 0) return;
-  if (errno != ENOTEMPTY && errno != EEXIST && errno != ENOTDIR) refused("rename", to.string(), errno);
-    // Saved before, by a run that was taken up from an older checkpoint: the new one takes its place.
+  if (errno != ENOTEMPTY && errno != EEXIST && errno != ENOTDIR)
+    throw_system_error("rename", to.string(), errno);
+    // A run that was resumed from an older checkpoint saved this name before: it is replaced.
 #if defined(RENAME_EXCHANGE)
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) refused("rename", to.string(), errno);
+  if (errno != EINVAL && errno != ENOSYS) throw_system_error("rename", to.string(), errno);
 #endif
   remove_folder(to, hook);
-  if (::rename(from.c_str(), to.c_str()) != 0) refused("rename", to.string(), errno);
+  if (::rename(from.c_str(), to.c_str()) != 0) throw_system_error("rename", to.string(), errno);
 }
 
-/// Removes checkpoints that are older than the `keep` newest up to `newest`. What is newer than that, left
-/// by a run that was given up, stays; what is damaged does not count as kept.
+/// Removes checkpoints that are older than the `keep` newest ones up to `newest`. Newer ones, of an abandoned
+/// run, stay; damaged ones do not count as kept.
 inline void remove_old(std::filesystem::path const& folder, instant newest, int keep, disk_hook const& hook) {
   int kept = 1;
   for (instant const m : instants_in(folder)) {
@@ -143,12 +144,12 @@ inline void remove_old(std::filesystem::path const& folder, instant newest, int 
     try {
       (void)check_whole(folder / name_of(m), m, false);
       ++kept;
-    } catch (error const&) {  // `latest` says why, should it come to that
+    } catch (error const&) {  // `latest` reports the reason
     }
   }
 }
 
-/// Removes what saves up to instant `m` have left unfinished.
+/// Removes the unfinished folders of saves up to instant `m`.
 inline void remove_unfinished(std::filesystem::path const& folder, instant m, disk_hook const& hook) {
   for (instant const old : instants_in(folder, unfinished))
     if (old <= m) remove_folder(unfinished_path(folder, old), hook);

@@ -2,10 +2,10 @@
 #pragma once
 
 /// @file
-/// The header of a safetensors file as a value; what it must satisfy to be believed.
+/// The header of a safetensors file as a value, and its consistency checks.
 
 #include <limber/core/dtype.hpp>
-#include <limber/state/trouble.hpp>
+#include <limber/state/errors.hpp>
 
 #include <algorithm>
 #include <array>
@@ -30,13 +30,13 @@ struct tensor_entry {
   [[nodiscard]] i64 length() const noexcept { return bytes() / size_of(type); }
 };
 
-/// What a safetensors file says of itself.
+/// The contents of a header.
 struct file_header {
   std::vector<tensor_entry> tensors;            ///< in the order of their data
   std::map<std::string, std::string> metadata;  ///< strings by key
 };
 
-/// The longest header that is read, as in the reference implementation.
+/// The maximum header length, as in the reference implementation.
 inline constexpr i64 max_header_bytes = 100'000'000;
 
 namespace detail {
@@ -53,34 +53,36 @@ inline constexpr std::array<dtype_spelling, 6> dtype_spellings{{{"F32", dtype::f
   return std::ranges::find(dtype_spellings, t, &dtype_spelling::second)->first;
 }
 
-/// Shape × dtype must be the bytes that the offsets span, without overflow on the way.
+/// Checks that shape × dtype equals the bytes that the offsets span, without overflow.
 inline void check_bytes(std::string const& path, tensor_entry const& t) {
   i64 bytes = size_of(t.type);
   for (i64 const d : t.shape) {
     if (d != 0 && bytes > std::numeric_limits<i64>::max() / d)
-      corrupt(path, t.name, "has a shape of more bytes than a file can hold");
+      throw_corrupt(path, t.name, "has a shape of more bytes than a file can hold");
     bytes *= d;
   }
-  if (t.begin > t.end) corrupt(path, t.name, text("ends at ", t.end, ", before it begins at ", t.begin));
+  if (t.begin > t.end)
+    throw_corrupt(path, t.name, text("ends at ", t.end, ", before it begins at ", t.begin));
   if (bytes != t.bytes())
-    corrupt(path, t.name,
-            text("has ", bytes, " bytes by shape and dtype, but ", t.bytes(), " by its offsets"));
+    throw_corrupt(path, t.name,
+                  text("has ", bytes, " bytes by shape and dtype, but ", t.bytes(), " by its offsets"));
 }
 
-/// Sorts the tensors by place. They must tile the data: no gap, no overlap, nothing left at the end.
+/// Sorts the tensors by offset, and checks that they tile the data: no gap, no overlap, no rest.
 inline void check_tiling(std::string const& path, std::vector<tensor_entry>& tensors, i64 data_bytes) {
   std::ranges::sort(tensors, {}, [](tensor_entry const& t) { return std::pair(t.begin, t.end); });
   i64 at = 0;
   for (auto const& t : tensors) {
-    if (t.begin > at) corrupt(path, t.name, text("leaves a gap: it begins at ", t.begin, ", not at ", at));
+    if (t.begin > at)
+      throw_corrupt(path, t.name, text("leaves a gap: it begins at ", t.begin, ", not at ", at));
     if (t.begin < at)
-      corrupt(path, t.name, text("overlaps another: it begins at ", t.begin, ", not at ", at));
+      throw_corrupt(path, t.name, text("overlaps another: it begins at ", t.begin, ", not at ", at));
     if (t.end > data_bytes)
-      corrupt(path, t.name,
-              text("ends at ", t.end, " of ", data_bytes, " bytes of data: the file is cut off"));
+      throw_corrupt(path, t.name,
+                    text("ends at ", t.end, " of ", data_bytes, " bytes of data: the file is truncated"));
     at = t.end;
   }
-  if (at != data_bytes) corrupt(path, {}, text(data_bytes - at, " bytes follow the last tensor"));
+  if (at != data_bytes) throw_corrupt(path, {}, text(data_bytes - at, " bytes follow the last tensor"));
 }
 
 }  // namespace detail

@@ -2,11 +2,11 @@
 #pragma once
 
 /// @file
-/// JSON, read event by event: nothing is built that was not asked for. The only header that meets nlohmann.
+/// Event-based JSON parsing: builds only the requested values. The only header that includes nlohmann/json.
 
 #include <limber/core/error.hpp>
+#include <limber/state/errors.hpp>
 #include <limber/state/header.hpp>
-#include <limber/state/trouble.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -25,17 +25,17 @@ namespace limber::state::detail {
 
 using string_map = std::map<std::string, std::string>;
 
-/// A JSON string, escaped where it must be. @throws std::invalid_argument if it is not UTF-8
+/// An escaped JSON string. @throws std::invalid_argument if it is not UTF-8
 [[nodiscard]] inline std::string json_string(std::string_view s) {
   try {
     return nlohmann::json(s).dump();
   } catch (nlohmann::json::type_error const&) {
-    expects(false, "state: the name '", shown(s), "' is not valid UTF-8");
+    expects(false, "state: the name '", printable(s), "' is not valid UTF-8");
   }
   return {};
 }
 
-/// Refuses every event; readers take what they know.
+/// Rejects every event; derived readers accept the ones they know.
 class json_reader {
  public:
   explicit json_reader(std::string const& path) : path_(path) {}
@@ -44,15 +44,15 @@ class json_reader {
   bool null() { unexpected("null"); }
   bool boolean(bool) { unexpected("a boolean"); }
   bool number_integer(std::int64_t x) { unexpected(text("the negative number ", x)); }
-  bool number_float(double, string_t const& s) { unexpected(text("the number ", shown(s))); }
+  bool number_float(double, string_t const& s) { unexpected(text("the number ", printable(s))); }
   bool binary(std::vector<std::uint8_t>&) { unexpected("binary data"); }
   bool parse_error(std::size_t at, std::string const&, nlohmann::json::exception const&) {
-    corrupt(path_, {}, text("the header is not JSON, at byte ", at, " of it"));
+    throw_corrupt(path_, {}, text("the header is not JSON, at byte ", at, " of it"));
   }
 
  protected:
   [[noreturn]] void unexpected(std::string const& what) const {
-    corrupt(path_, name_, text(what, " where the header must not have it"));
+    throw_corrupt(path_, name_, text(what, " where the header must not have it"));
   }
   void no_deeper_than(int most) const {
     if (depth_ >= most) unexpected("deeper nesting");
@@ -63,7 +63,7 @@ class json_reader {
   int depth_ = 0;
 };
 
-/// One object of strings.
+/// Reads one object of strings.
 class strings_reader : public json_reader {
  public:
   strings_reader(std::string const& path, string_map& to) : json_reader(path), to_(to) {}
@@ -86,7 +86,8 @@ class strings_reader : public json_reader {
   }
   bool string(string_t& s) {
     if (depth_ != 1) unexpected("a string");
-    if (!to_.emplace(key_, std::move(s)).second) corrupt(path_, {}, text("has '", shown(key_), "' twice"));
+    if (!to_.emplace(key_, std::move(s)).second)
+      throw_corrupt(path_, {}, text("has '", printable(key_), "' twice"));
     return true;
   }
 
@@ -113,7 +114,7 @@ class header_reader : public json_reader {
   }
   bool key(string_t& k) {
     if (depth_ == 1) {
-      if (!names_.insert(k).second) corrupt(path_, k, "is there twice");
+      if (!names_.insert(k).second) throw_corrupt(path_, k, "is there twice");
       in_metadata_ = k == "__metadata__";
       name_ = in_metadata_ ? std::string() : k;
       now_ = {};
@@ -127,8 +128,8 @@ class header_reader : public json_reader {
                : k == "data_offsets" ? field::offsets
                                      : field::none;
       if (field_ == field::none)
-        corrupt(path_, name_, text("has a field '", shown(k), "' that is not known"));
-      if ((seen_ & bit()) != 0) corrupt(path_, name_, text("has its ", shown(k), " twice"));
+        throw_corrupt(path_, name_, text("has a field '", printable(k), "' that is not known"));
+      if ((seen_ & bit()) != 0) throw_corrupt(path_, name_, text("has its ", printable(k), " twice"));
       seen_ |= bit();
     }
     return true;
@@ -137,13 +138,14 @@ class header_reader : public json_reader {
     if (depth_ != 2) unexpected("a string");
     if (in_metadata_) {
       if (!to_.metadata.emplace(key_, std::move(s)).second)
-        corrupt(path_, {}, text("has '", shown(key_), "' twice in its metadata"));
+        throw_corrupt(path_, {}, text("has '", printable(key_), "' twice in its metadata"));
       return true;
     }
     if (field_ != field::type) unexpected("a string");
     auto const known = std::ranges::find(dtype_spellings, std::string_view(s), &dtype_spelling::first);
     if (known == dtype_spellings.end())
-      corrupt(path_, name_, text("has dtype '", shown(s), "', which is none of F32 F64 BF16 F16 I64 U8"));
+      throw_corrupt(path_, name_,
+                    text("has dtype '", printable(s), "', which is none of F32 F64 BF16 F16 I64 U8"));
     now_.type = known->second;
     field_ = field::none;
     return true;
@@ -167,7 +169,7 @@ class header_reader : public json_reader {
       now_.shape = std::move(numbers_);
     } else {
       if (numbers_.size() != 2)
-        corrupt(path_, name_, text("has ", numbers_.size(), " data_offsets, not two"));
+        throw_corrupt(path_, name_, text("has ", numbers_.size(), " data_offsets, not two"));
       now_.begin = numbers_[0];
       now_.end = numbers_[1];
     }
@@ -180,7 +182,7 @@ class header_reader : public json_reader {
 
   [[nodiscard]] unsigned bit() const noexcept { return 1u << static_cast<unsigned>(field_); }
   void close() {
-    if (seen_ != 0b1110) corrupt(path_, name_, "lacks one of dtype, shape and data_offsets");
+    if (seen_ != 0b1110) throw_corrupt(path_, name_, "lacks one of dtype, shape and data_offsets");
     check_bytes(path_, now_);
     to_.tensors.push_back(std::move(now_));
   }
@@ -195,12 +197,13 @@ class header_reader : public json_reader {
   bool in_metadata_ = false;
 };
 
-/// Feeds JSON to a reader. @throws limber::error naming the path if it is not JSON, or not what is wanted
+/// Parses JSON with a reader. @throws limber::error naming the path if it is not JSON, or not of the expected
+/// form
 template <class Reader>
 void read_json(std::string_view json, std::string const& path, Reader&& to) {
-  // The lexer takes a NUL for the end and skips blanks and a byte order mark; the form has none of these.
-  if (json.empty() || json.front() != '{') corrupt(path, {}, "the header does not begin with '{'");
-  if (json.find('\0') != json.npos) corrupt(path, {}, "there is a NUL in the header");
+  // The lexer takes a NUL for the end and skips blanks and a byte order mark; the format has none of these.
+  if (json.empty() || json.front() != '{') throw_corrupt(path, {}, "the header does not begin with '{'");
+  if (json.find('\0') != json.npos) throw_corrupt(path, {}, "there is a NUL in the header");
   (void)nlohmann::json::sax_parse(json, &to);
 }
 
@@ -211,7 +214,7 @@ void read_json(std::string_view json, std::string const& path, Reader&& to) {
   return out;
 }
 
-/// Reads and checks the header of a file that holds `data_bytes` after it.
+/// Parses and checks the header of a file with `data_bytes` of data after it.
 /// @throws limber::error naming the path and the tensor at fault
 [[nodiscard]] inline file_header parse_header(std::string_view json, i64 data_bytes,
                                               std::string const& path) {
@@ -221,8 +224,8 @@ void read_json(std::string_view json, std::string const& path, Reader&& to) {
   return out;
 }
 
-/// Writes a header, whatever the locale (a stream would group digits), filled up with blanks so that the data
-/// begin at a multiple of 8.
+/// Prints a header independently of the locale (a stream might group digits), padded with blanks so that the
+/// data begin at a multiple of 8.
 [[nodiscard]] inline std::string print_header(file_header const& h) {
   std::string out = "{\"__metadata__\":{";
   char const* comma = "";

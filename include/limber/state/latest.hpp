@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Finding the newest checkpoint that is whole.
+/// Finds the newest complete checkpoint.
 
 #include <limber/state/folder.hpp>
 #include <limber/state/manifest.hpp>
@@ -14,7 +14,7 @@
 
 namespace limber::state {
 
-/// A checkpoint, ready to be loaded; false if there is none.
+/// A checkpoint that can be loaded; false if there is none.
 struct found {
   std::filesystem::path path;
   manifest contents;
@@ -27,14 +27,14 @@ struct found {
   [[nodiscard]] int world() const noexcept { return static_cast<int>(contents.workers.size()); }
 };
 
-/// How much of a checkpoint is read before it is believed.
+/// How much of a checkpoint is read and checked.
 enum class check_of {
   headers,  ///< sizes, headers and their hashes; `load` compares the hashes of what it loads
   bytes,    ///< everything
 };
 
-/// Opens one checkpoint. For a rank that was told which; others of the folder are not looked at.
-/// @throws limber::error naming the file, and the tensor, that is not as it was saved
+/// Opens the given checkpoint; other ones in the folder are not read.
+/// @throws limber::error naming the file and the tensor that differ from what was saved
 [[nodiscard]] inline found open(std::filesystem::path const& folder, i64 generation, i64 step,
                                 check_of how_much = check_of::headers) {
   instant const at{generation, step};
@@ -42,11 +42,12 @@ enum class check_of {
   return {path, detail::check_whole(path, at, how_much == check_of::bytes), how_much == check_of::bytes, {}};
 }
 
-/// The newest checkpoint in `folder` that is whole, by generation, then step; what was passed over, and why.
+/// The newest complete checkpoint in `folder`, by generation, then step; and the newer ones that are damaged,
+/// with reasons.
 ///
-/// A folder that is not there has none. Where there are many ranks, one looks and tells the others
-/// (generation and step; they `open` it), or all look before any saves again.
-/// Cost     reads the checkpoint, `bytes` wholly; then those before, while it is damaged.
+/// A folder that does not exist has none. With many ranks, one calls this and sends generation and step to
+/// the others, which `open` it; or all call it before any saves again.
+/// Cost     reads the checkpoint (all of it for `bytes`); then older ones, while they are damaged.
 /// @throws limber::error if the folder cannot be listed
 [[nodiscard]] inline found latest(std::filesystem::path const& folder, check_of how_much = check_of::bytes) {
   std::vector<rejection> rejected;

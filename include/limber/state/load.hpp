@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Reading checkpoints back, by as many workers or another number of them.
+/// Loads checkpoints, on the same or another number of workers.
 
 #include <limber/state/combine.hpp>
 #include <limber/state/latest.hpp>
@@ -23,33 +23,32 @@
 
 namespace limber::state {
 
-/// Patterns are names of pieces, in which one '*' stands for anything: "*/head" is a tensor in all its
-/// pieces.
+/// Patterns are names of pieces in which one '*' matches any text: "*/head" matches all pieces of a tensor.
 struct load_options {
   int rank = 0;
   int world = 1;
-  std::vector<renaming> rename{};            ///< names in the checkpoint → names here
-  std::vector<std::string> allow_missing{};  ///< pieces, by their names here, that stay if they are not there
-  std::vector<std::string> ignore{};         ///< pieces, by their new names, that are left where they are
-  copier copy{};                             ///< how bytes reach the pieces; std::memcpy when empty
+  std::vector<renaming> rename{};  ///< names in the checkpoint → names here
+  std::vector<std::string>
+      allow_missing{};                ///< patterns of pieces here that stay unchanged if they are missing
+  std::vector<std::string> ignore{};  ///< patterns of pieces, by their new names, that are not loaded
+  copier copy{};                      ///< copies bytes to the pieces; std::memcpy when empty
 };
 
-/// What became of pieces that were not simply read.
+/// The pieces that were not loaded one to one.
 struct loaded {
-  std::vector<std::string> missing;   ///< not in the checkpoint: untouched
-  std::vector<std::string> ignored;   ///< in the checkpoint, not taken
-  std::vector<std::string> averaged;  ///< the mean of the workers that saved
-  std::vector<std::string> dealt;     ///< this rank's part of the workers' sum
-  std::vector<std::string> zeroed;    ///< shares of a round that another set of workers had open
+  std::vector<std::string> missing;       ///< not in the checkpoint: unchanged
+  std::vector<std::string> ignored;       ///< in the checkpoint, not loaded
+  std::vector<std::string> averaged;      ///< the mean over the workers that saved
+  std::vector<std::string> partial_sums;  ///< this rank's part of the sum over the workers
+  std::vector<std::string> zeroed;        ///< parts of an unfinished round of another set of workers
 };
 
 namespace detail {
 
-/// Opens a worker's file, or the model's: rank −1.
+/// Opens the file of a worker, or of the model for rank −1.
 using opener = std::function<tensor_file(int rank)>;
 
-/// The files of one checkpoint and how they become one rank's state. Files of others are opened only if
-/// they are needed.
+/// Loads one rank's state from the files of a checkpoint. Files of other workers are opened only if needed.
 class loading {
  public:
   loading(opener open, int saved_world, load_options const& o, bool verified)
@@ -67,8 +66,8 @@ class loading {
       if (!same_ || r == o.rank) index(worker(r));
   }
 
-  /// Control is read at once, since what else is shown may depend on it; the rest when all is known to be
-  /// there. Whatever is wrong with the checkpoint, `what` is as it was.
+  /// Integers are read at once, since the other pieces of `what` may depend on them; floats are read after
+  /// all pieces have been found and checked. If the checkpoint is invalid, `what` is unchanged.
   template <visitable V>
   [[nodiscard]] loaded run(V& what) {
     std::vector<std::pair<tensor_view, std::vector<std::byte>>> before;
@@ -87,7 +86,7 @@ class loading {
           }
         }
       });
-      expect_nothing_left();
+      expect_all_taken();
       for (auto const& t : tasks) verify(t);
     } catch (...) {
       for (auto const& [to, old] : before) copy_bytes(options_.copy, to.data, old.data(), old.size());
@@ -105,29 +104,29 @@ class loading {
     from where = from::model;
   };
 
-  // Two pieces that would be the same here are an error of the options.
+  // Two pieces that get the same name are an error of the options.
   void index(tensor_file const& f) {
-    expect_sealed(f);
+    expect_hashes(f);
     for (auto const& t : f.tensors()) {
       std::string const here = renamed(options_.rename, t.name);
       auto const [at, added] = sources_.emplace(here, t.name);
-      expects(added || at->second == t.name, "load: rename makes '", shown(here), "' of both '",
-              shown(at->second), "' and '", shown(t.name), "'");
+      expects(added || at->second == t.name, "load: rename makes '", printable(here), "' of both '",
+              printable(at->second), "' and '", printable(t.name), "'");
     }
   }
 
-  [[nodiscard]] static error misfit(std::string const& path, std::string const& name,
-                                    std::string const& reason) {
-    return error({"state", "load", 0, -1, shown(name), text(path, ": '", shown(name), "' ", reason)});
+  [[nodiscard]] static error mismatch(std::string const& path, std::string const& name,
+                                      std::string const& reason) {
+    return error({"state", "load", 0, -1, printable(name), text(path, ": '", printable(name), "' ", reason)});
   }
 
   [[nodiscard]] std::optional<task> find(state_piece const& piece) {
-    expects(wanted_.insert(piece.name).second, "load: two pieces are named '", shown(piece.name), "'");
+    expects(wanted_.insert(piece.name).second, "load: two pieces are named '", printable(piece.name), "'");
     if (matches_any(options_.ignore, piece.name)) return {};
     auto const source = sources_.find(piece.name);
     if (source == sources_.end()) {
       if (!matches_any(options_.allow_missing, piece.name))
-        throw misfit(model_.path(), piece.name, "is not in the checkpoint; `allow_missing` lets it be");
+        throw mismatch(model_.path(), piece.name, "is not in the checkpoint (see `allow_missing`)");
       report_.missing.push_back(piece.name);
       return {};
     }
@@ -147,9 +146,11 @@ class loading {
     for (tensor_file const* const w : all()) {
       tensor_entry const* const theirs = w->find(t.source);
       if (theirs == nullptr)
-        throw misfit(w->path(), piece.name, "is not in the file of this worker, but in that of another");
+        throw mismatch(w->path(), piece.name,
+                       "is missing in the file of this worker, but not in that of another");
       expect_fit(*w, *theirs, piece);
-      if (w->how(*theirs) != saved) throw misfit(w->path(), piece.name, "was not kept as by other workers");
+      if (w->how(*theirs) != saved)
+        throw mismatch(w->path(), piece.name, "has another kind than in the files of other workers");
     }
     t.where = source_of(piece, saved);
     return t;
@@ -157,42 +158,41 @@ class loading {
 
   static void expect_fit(tensor_file const& f, tensor_entry const& e, state_piece const& p) {
     if (e.type != p.data.type || e.length() != p.data.length)
-      throw misfit(
+      throw mismatch(
           f.path(), p.name,
           text("has ", e.length(), " elements of ", limber::name_of(e.type), " in the checkpoint, but ",
                p.data.length, " of ", limber::name_of(p.data.type), " here"));
   }
 
-  // What the workers had each for themselves.
+  // How a piece that differs between workers is loaded.
   [[nodiscard]] from source_of(state_piece const& piece, kept saved) {
     bool const number = is_floating(piece.data.type);
-    if (saved != piece.how && !(saved == kept::apart && piece.how == kept::alike))
-      throw misfit(model_.path(), piece.name,
-                   text("was saved as ", name_of(saved), ", but is kept as ", name_of(piece.how), " here"));
-    if (saved == kept::apart) {
+    if (saved != piece.how && !(saved == kept::per_rank && piece.how == kept::replicated))
+      throw mismatch(model_.path(), piece.name,
+                     text("was saved as ", name_of(saved), ", but is ", name_of(piece.how), " here"));
+    if (saved == kept::per_rank) {
       if (!number) return from::first;
       report_.averaged.push_back(piece.name);
       return from::mean;
     }
-    if (saved == kept::dealt) {
+    if (saved == kept::partial) {
       if (!number)
-        throw misfit(model_.path(), piece.name,
-                     text("is a sum of ", limber::name_of(piece.data.type),
-                          ", which cannot be dealt out to another number of workers"));
-      report_.dealt.push_back(piece.name);
+        throw mismatch(model_.path(), piece.name,
+                       text("is a sum of ", limber::name_of(piece.data.type),
+                            ", which cannot be divided among another number of workers"));
+      report_.partial_sums.push_back(piece.name);
       return from::sum;
     }
     report_.zeroed.push_back(piece.name);
     return from::nowhere;
   }
 
-  void expect_nothing_left() {
+  void expect_all_taken() {
     for (auto const& [here, there] : sources_) {
       bool const ignored = matches_any(options_.ignore, here);
       if (ignored) report_.ignored.push_back(there);
       if (!ignored && !wanted_.contains(here))
-        throw misfit(model_.path(), there,
-                     "is in the checkpoint, but nothing here takes it; `ignore` lets it be");
+        throw mismatch(model_.path(), there, "is in the checkpoint, but not used here (see `ignore`)");
     }
   }
 
@@ -261,33 +261,33 @@ class loading {
 
 namespace limber {
 
-/// Fills everything that `what` shows from a checkpoint, whatever number of workers wrote it.
+/// Loads all state of `what` from a checkpoint of any number of workers.
 ///
 ///     state::found const f = state::latest("checkpoints");
 ///     if (f) load(opt, f, {.rank = comm.rank(), .world = comm.size()});
 ///
-/// Strict       each piece must be there with its dtype and length, and nothing may be left over, but for
-///              what the options name.
-/// World        `alike` pieces come from the model's file. Of others each of as many workers takes its own.
-///              Another number of workers takes of `apart` pieces the weighted mean (of counters rank 0's),
-///              of `dealt` ones the sum divided by their number, of `round` ones zero: finish() before the
-///              save loses nothing. What was apart and is alike now is the mean, too.
-/// Cost         reads what this rank takes, through 1 MB of memory; by another number of workers every rank
-///              reads all files. What `latest` has not verified is read twice: first to compare the hashes.
-/// Order        before the first step(), on every rank. Communicates nothing.
-/// Bits         means and sums are made in double, in rank order: every rank gets the same.
-/// Choices      pieces with an element for each tensor ("rule0/seen") are in the order of the tensors' names;
-///              a renaming that changes that order mixes them up.
-/// @throws limber::error naming file and tensor, if something is missing, left over, of another type or
-///         length, or not what was saved; `what` is then as it was, unless a file changed after `latest` had
-///         compared its hashes
-/// @throws std::invalid_argument for options that cannot be, or a checkpoint that was not found
+/// Strict       each piece must exist with its dtype and length, and all pieces of the checkpoint must be
+///              used, except as the options say.
+/// World        `replicated` pieces come from the model's file. Of other pieces, each rank loads its own if
+///              the number of workers is the same. Another number of workers gets the weighted mean of
+///              `per_rank` pieces (of counters rank 0's), the sum divided by the number of ranks of `partial`
+///              ones, and zero for `round` ones: call finish() before the save to lose nothing. A piece that
+///              was per_rank and is replicated now gets the mean, too.
+/// Cost         reads the pieces of this rank, through 1 MB of memory; with another number of workers every
+///              rank reads all files. Data that `latest` has not verified are read twice, first to compare
+///              the hashes.
+/// Order        before the first step(), on every rank. Does not communicate.
+/// Bits         means and sums are computed in double, in rank order: equal on every rank.
+/// Choices      pieces with one element per tensor ("rule0/seen") are in the order of the tensors' names; a
+///              renaming that changes that order mixes them up.
+/// @throws limber::error naming file and tensor, if a piece is missing, unused, of another type or length, or
+///         damaged; `what` is then unchanged, unless a file changed after `latest` had compared its hashes
+/// @throws std::invalid_argument for invalid options, or a checkpoint that was not found
 template <state::visitable V>
 state::loaded load(V& what, state::found const& from, state::load_options const& options = {}) {
   expects(static_cast<bool>(from), "load: no checkpoint was found",
-          from.rejected.empty() ? std::string()
-                                : "; the newest was passed over: " + from.rejected.front().reason);
-  auto open = [&](int rank) { return state::detail::open_sealed(from.path, from.contents, rank); };
+          from.rejected.empty() ? std::string() : "; the newest is damaged: " + from.rejected.front().reason);
+  auto open = [&](int rank) { return state::detail::open_checked(from.path, from.contents, rank); };
   return state::detail::loading(open, from.world(), options, from.verified).run(what);
 }
 

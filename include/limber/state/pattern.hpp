@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Names with one '*': which pieces an option speaks of.
+/// Name patterns with one '*', which select pieces in options.
 
 #include <limber/core/error.hpp>
 
@@ -14,8 +14,7 @@
 
 namespace limber::state {
 
-/// Pieces of the name `from` in the checkpoint are those of the name `to` here; what a '*' stands for is
-/// kept.
+/// Pieces named `from` in the checkpoint are named `to` here; the text that matches '*' is kept.
 struct renaming {
   std::string from;
   std::string to;
@@ -23,7 +22,7 @@ struct renaming {
 
 namespace detail {
 
-/// What the '*' of the pattern stands for in the name; nothing if they do not fit.
+/// The text that matches the '*' of the pattern; empty optional if the name does not match.
 [[nodiscard]] inline std::optional<std::string_view> matched(std::string_view pattern,
                                                              std::string_view name) {
   auto const star = pattern.find('*');
@@ -37,7 +36,7 @@ namespace detail {
   return std::ranges::any_of(patterns, [&](auto const& p) { return matched(p, name).has_value(); });
 }
 
-/// The name that a piece of the checkpoint has here: by the first renaming that fits, or its own.
+/// The name of a piece here: by the first renaming that matches, or unchanged.
 [[nodiscard]] inline std::string renamed(std::vector<renaming> const& all, std::string_view name) {
   for (auto const& r : all)
     if (auto const middle = matched(r.from, name)) {

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Safetensors files: written from pieces of state, read tensor by tensor.
+/// Safetensors files, written from pieces of state and read tensor by tensor.
 
 #include <limber/core/dtype.hpp>
 #include <limber/core/state_piece.hpp>
@@ -30,18 +30,27 @@ namespace limber::state {
 
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
 
-/// Copies bytes, and is done when it returns. Where pieces lie on a device: cudaMemcpy with
-/// cudaMemcpyDefault, for some pieces lie on the host there too; what runs on other streams is waited for
-/// before.
+/// Copies bytes synchronously. For pieces in device memory: cudaMemcpy with cudaMemcpyDefault, since some
+/// pieces are in host memory there too; wait for work on other streams before.
 using copier = std::function<void(void* to, void const* from, std::size_t bytes)>;
 
-/// How a worker's file relates to the tensor's copies: written into its metadata.
 [[nodiscard]] constexpr std::string_view name_of(kept how) noexcept {
   switch (how) {
-    case kept::alike: return "alike";
-    case kept::apart: return "apart";
+    case kept::replicated: return "replicated";
+    case kept::per_rank: return "per_rank";
     case kept::round: return "round";
-    case kept::dealt: return "dealt";
+    case kept::partial: return "partial";
+  }
+  return "?";
+}
+
+/// The name of a kind of state in the metadata of a file. Part of the file format, which keeps older names.
+[[nodiscard]] constexpr std::string_view stored_name_of(kept how) noexcept {
+  switch (how) {
+    case kept::replicated: return "alike";
+    case kept::per_rank: return "apart";
+    case kept::round: return "round";
+    case kept::partial: return "dealt";
   }
   return "?";
 }
@@ -58,18 +67,18 @@ inline void copy_bytes(copier const& copy, void* to, void const* from, std::size
     std::memcpy(to, from, n);
 }
 
-// The key under which a file says of a tensor how it is kept and what its bytes' hash is.
+// The metadata entry of a tensor: its kind, and the hash of its bytes.
 [[nodiscard]] inline std::string piece_key(std::string_view name) { return "piece:" + std::string(name); }
 [[nodiscard]] inline std::string piece_value(kept how, std::uint64_t hash) {
-  return std::string(name_of(how)) + " " + print_hash(hash);
+  return std::string(stored_name_of(how)) + " " + print_hash(hash);
 }
 
-/// Where a writer's bytes go.
+/// Receives the bytes of a file.
 using sink = std::function<void(i64 at, std::span<std::byte const>)>;
 
-/// Writes pieces as one safetensors file: data first, header last. @return the hash of the header
+/// Writes pieces as one safetensors file, the data before the header. @return the hash of the header
 ///
-/// Wider elements come first, so that every tensor is aligned; else the order is the pieces'.
+/// Wider elements come first, so that every tensor is aligned; otherwise the order of pieces is kept.
 /// @throws std::invalid_argument naming a piece that is named twice, or not in UTF-8
 inline std::uint64_t write_tensors(std::vector<state_piece> pieces, string_map metadata, copier const& copy,
                                    sink const& to) {
@@ -78,11 +87,11 @@ inline std::uint64_t write_tensors(std::vector<state_piece> pieces, string_map m
   i64 end = 0;
   for (auto const& p : pieces) {
     expects(p.name != "__metadata__", "state: '__metadata__' is not a name for a piece of state");
-    expects(p.data.length >= 0, "state: '", shown(p.name), "' has length ", p.data.length);
+    expects(p.data.length >= 0, "state: '", printable(p.name), "' has length ", p.data.length);
     h.tensors.push_back({p.name, p.data.type, {p.data.length}, end, end + p.data.bytes()});
     end = h.tensors.back().end;
     bool const added = h.metadata.emplace(piece_key(p.name), piece_value(p.how, 0)).second;
-    expects(added, "state: two pieces are named '", shown(p.name), "'");
+    expects(added, "state: two pieces are named '", printable(p.name), "'");
   }
   i64 at = 8 + static_cast<i64>(print_header(h).size());
   expects(at - 8 <= max_header_bytes, "state: names of ", pieces.size(), " pieces make a header of ", at - 8,
@@ -114,9 +123,9 @@ inline std::uint64_t write_tensors(std::vector<state_piece> pieces, string_map m
 
 }  // namespace detail
 
-/// A safetensors file, or its bytes in memory, whose header was read and checked.
+/// A safetensors file, or its bytes in memory, with its header parsed and checked.
 ///
-/// Memory   the header and what is parsed of it: never more than a fixed multiple of the file's size.
+/// Memory   the header and its parsed form: at most a fixed multiple of the file's size.
 /// Errors   limber::error naming the path and the tensor
 class tensor_file {
  public:
@@ -125,7 +134,7 @@ class tensor_file {
     auto f = std::make_shared<detail::file>(detail::file::open(std::move(path)));
     return {f->path(), f->size(), [f](i64 at, std::span<std::byte> to) { f->read(at, to); }};
   }
-  /// Reads a file's bytes. @param bytes  must outlive this object
+  /// Opens the bytes of a file. @param bytes must outlive this object
   [[nodiscard]] static tensor_file view(std::span<std::byte const> bytes, std::string name) {
     return {std::move(name), static_cast<i64>(bytes.size()), [bytes](i64 at, std::span<std::byte> to) {
               if (!to.empty()) std::memcpy(to.data(), bytes.data() + at, to.size());
@@ -150,28 +159,29 @@ class tensor_file {
     auto const at = header_.metadata.find(key);
     return at == header_.metadata.end() ? nullptr : &at->second;
   }
-  /// How the tensor was kept; nothing in files that others wrote.
+  /// The kind of the tensor; empty in files of other programs.
   [[nodiscard]] std::optional<kept> how(tensor_entry const& t) const {
     if (std::string const* const s = metadata(detail::piece_key(t.name)))
-      for (kept const k : {kept::alike, kept::apart, kept::round, kept::dealt})
-        if (s->starts_with(std::string(name_of(k)) + " ")) return k;
+      for (kept const k : {kept::replicated, kept::per_rank, kept::round, kept::partial})
+        if (s->starts_with(std::string(stored_name_of(k)) + " ")) return k;
     return {};
   }
 
-  /// Bytes [at, at + to.size()) of the tensor's own.
+  /// Reads bytes [at, at + to.size()) of the tensor.
   void read(tensor_entry const& t, i64 at, std::span<std::byte> to) const { read_(data_ + t.begin + at, to); }
 
-  /// The bytes had another hash when they were written.
+  /// Throws if the hash of the tensor differs from the saved one.
   void expect_hash(tensor_entry const& t, content_hash const& found) const {
     std::string const* const said = metadata(detail::piece_key(t.name));
     if (said == nullptr) return;
     auto const hash =
         said->size() > 16 ? read_hash(std::string_view(*said).substr(said->size() - 16)) : std::nullopt;
-    if (!hash) detail::corrupt(path_, t.name, text("has no hash, but '", shown(*said), "'"));
-    if (*hash != found.value()) detail::corrupt(path_, t.name, "is not what was saved: its hash differs");
+    if (!hash) detail::throw_corrupt(path_, t.name, text("has no hash, but '", printable(*said), "'"));
+    if (*hash != found.value())
+      detail::throw_corrupt(path_, t.name, "is not what was saved: its hash differs");
   }
 
-  /// Reads the tensor through a buffer: calls f(place, bytes) for its portions. Then compares the hash.
+  /// Reads the tensor through a buffer: calls f(place, bytes) for its portions, then compares the hash.
   template <class F>
   void each_portion(tensor_entry const& t, F const& f) const {
     content_hash hash;
@@ -194,15 +204,17 @@ class tensor_file {
 
   tensor_file(std::string path, i64 size, reader read)
       : path_(std::move(path)), size_(size), read_(std::move(read)) {
-    if (size_ < 8) detail::corrupt(path_, {}, text("has ", size_, " bytes, too few for a safetensors file"));
+    if (size_ < 8)
+      detail::throw_corrupt(path_, {}, text("has ", size_, " bytes, too few for a safetensors file"));
     std::array<std::byte, 8> length{};
     read_(0, length);
     std::uint64_t n = 0;
     std::memcpy(&n, length.data(), length.size());
     if (n > static_cast<std::uint64_t>(max_header_bytes))
-      detail::corrupt(path_, {}, text("says its header has ", n, " bytes, more than ", max_header_bytes));
+      detail::throw_corrupt(path_, {},
+                            text("says its header has ", n, " bytes, more than ", max_header_bytes));
     if (static_cast<i64>(n) > size_ - 8)
-      detail::corrupt(path_, {}, text("says its header has ", n, " bytes, but ends after ", size_ - 8));
+      detail::throw_corrupt(path_, {}, text("says its header has ", n, " bytes, but ends after ", size_ - 8));
     data_ = 8 + static_cast<i64>(n);
     std::string head(static_cast<std::size_t>(data_), '\0');
     read_(0, std::as_writable_bytes(std::span(head)));

@@ -2,9 +2,9 @@
 #pragma once
 
 /// @file
-/// Letters of a `gloo` group, and the messages that users send as such.
+/// Messages of a `gloo` group.
 
-#include <limber/comm/detail/gloo_group.hpp>
+#include <limber/comm/detail/gloo_process_group.hpp>
 
 #include <cstring>
 #include <mutex>
@@ -15,46 +15,46 @@
 
 namespace limber::gloo::detail {
 
-/// In the postman's thread.
-inline void group::receive(int source, letter_head const& head, std::vector<std::byte> bytes) {
-  std::scoped_lock const lock(door_);
+/// Called in the I/O thread.
+inline void process_group::on_message(int source, message_header const& head, std::vector<std::byte> bytes) {
+  std::scoped_lock const lock(mutex_);
   limber::detail::unpacker content(bytes);
   switch (head.kind) {
-    case letter_kind::mail: shelf_.put(source, head.tag, std::move(bytes)); break;
-    case letter_kind::tensor: shelf_.put_parcel(source, {head.type, std::move(bytes)}); break;
-    case letter_kind::verdict: {
-      verdict v;
+    case message_kind::mailbox: receive_queue_.put(source, head.tag, std::move(bytes)); break;
+    case message_kind::tensor: receive_queue_.put_tensor(source, {head.type, std::move(bytes)}); break;
+    case message_kind::failure: {
+      group_failure v;
       v.rank = content.get<int>();
       v.lost = content.get<bool>();
       v.reason = content.get_text();
       fail(std::move(v), false);
       break;
     }
-    case letter_kind::goodbye:
+    case message_kind::leave:
       peer(source).left = true;
       peer(source).started = head.tag;
       break;
-    case letter_kind::inquiry: {
-      letter_head answer;
-      answer.kind = letter_kind::answer;
-      answer.tag = head.tag;
+    case message_kind::query: {
+      message_header reply;
+      reply.kind = message_kind::reply;
+      reply.tag = head.tag;
       limber::detail::packer p;
       p.put(started_).put(std::string_view(call_text(head.tag)));
-      links_.office->post(source, answer, p.bytes());
+      connections_.messages->post(source, reply, p.bytes());
       return;
     }
-    case letter_kind::answer: {
+    case message_kind::reply: {
       i64 const started = content.get<i64>();
-      watch_.answer(source, head.tag, {started, content.get_text()});
+      failure_detector_.record_reply(source, head.tag, {started, content.get_text()});
       return;
     }
   }
   wake();
 }
 
-/// In the postman's thread.
-inline void group::lose(int source) {
-  std::scoped_lock const lock(door_);
+/// Called in the I/O thread.
+inline void process_group::on_connection_lost(int source) {
+  std::scoped_lock const lock(mutex_);
   if (!peer(source).left) {
     peer(source).broken = true;
     fail({source, connection_lost(source), true});
@@ -62,33 +62,33 @@ inline void group::lose(int source) {
   wake();
 }
 
-inline void group::post(int to, i64 tag, std::span<std::byte const> bytes) {
+inline void process_group::post(int to, i64 tag, std::span<std::byte const> bytes) {
   {
-    std::scoped_lock const lock(door_);
+    std::scoped_lock const lock(mutex_);
     check_alive("post");
-    if (to == rank_) return shelf_.put(to, tag, {bytes.begin(), bytes.end()});
+    if (to == rank_) return receive_queue_.put(to, tag, {bytes.begin(), bytes.end()});
   }
-  letter_head head;
+  message_header head;
   head.tag = tag;
-  links_.office->post(to, head, bytes);
+  connections_.messages->post(to, head, bytes);
 }
 
-/// What arrived before the group failed is still delivered.
-inline std::optional<message> group::poll(i64 tag) {
-  std::scoped_lock const lock(door_);
-  auto m = shelf_.take(tag);
+/// Messages that arrived before the group failed are still delivered.
+inline std::optional<message> process_group::poll(i64 tag) {
+  std::scoped_lock const lock(mutex_);
+  auto m = receive_queue_.take(tag);
   if (!m) check_alive("poll");
   return m;
 }
 
-/// Sleeps until a message arrives that was not there when it last returned.
-inline void group::listen() {
+/// Waits for a message that arrived after the last listen() returned.
+inline void process_group::listen() {
   double const start = how_.clock();
-  std::unique_lock lock(door_);
+  std::unique_lock lock(mutex_);
   for (;;) {
     check_alive("listen");
-    if (shelf_.news()) break;
-    if (abandoned())
+    if (receive_queue_.has_new()) break;
+    if (all_others_left())
       fail({rank_, size_ == 1 ? "nothing was posted, and nobody else can post"
                               : text("all others have left, and nobody posts to rank ", rank_)});
     else if (how_.clock() - start > how_.deadline)
@@ -96,31 +96,31 @@ inline void group::listen() {
     else
       sleep(lock);
   }
-  shelf_.hear();
+  receive_queue_.mark_seen();
 }
 
-inline void group::send(const_tensor_view in, int to) {
+inline void process_group::send(const_tensor_view in, int to) {
   std::span<std::byte const> const bytes(in.data, static_cast<std::size_t>(in.bytes()));
   {
-    std::scoped_lock const lock(door_);
+    std::scoped_lock const lock(mutex_);
     check_alive("send", in.name);
-    if (to == rank_) return shelf_.put_parcel(to, {in.type, {bytes.begin(), bytes.end()}});
+    if (to == rank_) return receive_queue_.put_tensor(to, {in.type, {bytes.begin(), bytes.end()}});
     if (peer(to).left) {
       fail({to, text("rank ", to, " has left and receives nothing from rank ", rank_)});
-      throw thrown("send", in.name);
+      throw failure_error("send", in.name);
     }
   }
-  letter_head head;
-  head.kind = letter_kind::tensor;
+  message_header head;
+  head.kind = message_kind::tensor;
   head.type = in.type;
-  links_.office->post(to, head, bytes);
+  connections_.messages->post(to, head, bytes);
 }
 
-inline void group::recv(tensor_view out, int from) {
+inline void process_group::recv(tensor_view out, int from) {
   double const start = how_.clock();
-  std::unique_lock lock(door_);
-  std::optional<parcel> p;
-  while (!(p = shelf_.take_parcel(from))) {
+  std::unique_lock lock(mutex_);
+  std::optional<received_tensor> p;
+  while (!(p = receive_queue_.take_tensor(from))) {
     check_alive("recv", out.name);
     if (size_ == 1)
       fail({rank_, "nothing was sent, and nobody else can send"});
@@ -135,7 +135,7 @@ inline void group::recv(tensor_view out, int from) {
     fail({rank_, text("rank ", rank_, " receives ", out.length, " ", limber::name_of(out.type), " but rank ",
                       from, " sent ", static_cast<i64>(p->bytes.size()) / size_of(p->type), " ",
                       limber::name_of(p->type))});
-    throw thrown("recv", out.name);
+    throw failure_error("recv", out.name);
   }
   lock.unlock();
   if (!p->bytes.empty()) std::memcpy(out.data, p->bytes.data(), p->bytes.size());

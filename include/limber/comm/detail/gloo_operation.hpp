@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// One collective call, made through Gloo.
+/// One collective call, by Gloo.
 
 #include <limber/comm/detail/gloo_mesh.hpp>
 #include <limber/comm/detail/host_collective.hpp>
@@ -25,10 +25,10 @@
 namespace limber::gloo::detail {
 
 using limber::detail::operation;
-using limber::detail::share;
+using limber::detail::rank_buffers;
 using limber::detail::signature;
 
-/// What two partial results become: narrow floats are added in float and rounded each time.
+/// Adds two partial results; narrow floats are added in float and rounded each time.
 template <class T>
 void add(void* out, void const* a, void const* b, std::size_t n) {
   if constexpr (std::is_same_v<T, i64>) {
@@ -45,14 +45,14 @@ void add(void* out, void const* a, void const* b, std::size_t n) {
 }
 
 template <class T>
-void keep_larger(void* out, void const* a, void const* b, std::size_t n) {
+void take_larger(void* out, void const* a, void const* b, std::size_t n) {
   auto* const to = static_cast<T*>(out);
   auto const *const x = static_cast<T const*>(a), *const y = static_cast<T const*>(b);
   for (std::size_t i = 0; i < n; ++i) to[i] = limber::detail::larger(x[i], y[i]);
 }
 
-/// The tag of call number `sequence`: ranks that call different things never match (Gloo would end the
-/// process over a length that differs), and neither do calls that are in flight at one time.
+/// The tag of call number `sequence`. Different calls never match (Gloo aborts the process if lengths
+/// differ), nor do calls in flight at the same time.
 [[nodiscard]] inline std::uint32_t tag_of(i64 sequence, signature const& s) noexcept {
   fingerprint f;
   f.mix(static_cast<i64>(s.what));
@@ -64,74 +64,74 @@ void keep_larger(void* out, void const* a, void const* b, std::size_t n) {
 }
 
 template <class T>
-void all_reduce(std::shared_ptr<mesh> const& lines, reduction how, std::byte const* in, std::byte* out, i64 n,
-                std::uint32_t tag) {
-  ::gloo::AllreduceOptions o(lines);
+void all_reduce(std::shared_ptr<mesh> const& context, reduction how, std::byte const* in, std::byte* out,
+                i64 n, std::uint32_t tag) {
+  ::gloo::AllreduceOptions o(context);
   // Gloo does not write to its inputs, but has no type that says so.
   o.setInput(const_cast<T*>(reinterpret_cast<T const*>(in)), static_cast<std::size_t>(n));
   o.setOutput(reinterpret_cast<T*>(out), static_cast<std::size_t>(n));
   if (how == reduction::sum) o.setReduceFunction(&add<T>);
   if constexpr (!(std::is_same_v<T, bf16> || std::is_same_v<T, f16>))
-    if (how == reduction::max) o.setReduceFunction(&keep_larger<T>);
+    if (how == reduction::max) o.setReduceFunction(&take_larger<T>);
   o.setTag(tag);
   ::gloo::allreduce(o);
 }
 
-inline void all_reduce(std::shared_ptr<mesh> const& lines, signature const& s, std::byte const* in,
+inline void all_reduce(std::shared_ptr<mesh> const& context, signature const& s, std::byte const* in,
                        std::byte* out, i64 n, std::uint32_t tag) {
   switch (s.type) {
-    case dtype::f32: return all_reduce<float>(lines, s.how, in, out, n, tag);
-    case dtype::f64: return all_reduce<double>(lines, s.how, in, out, n, tag);
-    case dtype::bf16: return all_reduce<bf16>(lines, s.how, in, out, n, tag);
-    case dtype::f16: return all_reduce<f16>(lines, s.how, in, out, n, tag);
-    case dtype::int64: return all_reduce<i64>(lines, s.how, in, out, n, tag);
+    case dtype::f32: return all_reduce<float>(context, s.how, in, out, n, tag);
+    case dtype::f64: return all_reduce<double>(context, s.how, in, out, n, tag);
+    case dtype::bf16: return all_reduce<bf16>(context, s.how, in, out, n, tag);
+    case dtype::f16: return all_reduce<f16>(context, s.how, in, out, n, tag);
+    case dtype::int64: return all_reduce<i64>(context, s.how, in, out, n, tag);
     case dtype::uint8: return;  // refused by check_reducible
   }
 }
 
-/// Makes the call, and returns when its result is there. @throws called_off, line_broken
-inline void perform(std::shared_ptr<mesh> const& lines, i64 sequence, signature const& s, share memory) {
+/// Makes the call, and returns when it is complete. @throws wait_cancelled, connection_broken
+inline void perform(std::shared_ptr<mesh> const& context, i64 sequence, signature const& s,
+                    rank_buffers memory) {
   std::uint32_t const tag = tag_of(sequence, s);
   auto const bytes = static_cast<std::size_t>(s.count * size_of(s.type));
-  if (bytes == 0 && s.what != operation::barrier)
-    return;  // Gloo refuses nothing, and there is nothing to move
+  if (bytes == 0 && s.what != operation::barrier) return;  // Gloo does not accept empty buffers
   auto* const in = const_cast<std::uint8_t*>(reinterpret_cast<std::uint8_t const*>(memory.in));
   auto* const out = reinterpret_cast<std::uint8_t*>(memory.out);
   switch (s.what) {
-    case operation::all_reduce: return all_reduce(lines, s, memory.in, memory.out, s.count, tag);
+    case operation::all_reduce: return all_reduce(context, s, memory.in, memory.out, s.count, tag);
     case operation::reduce_scatter: {
-      // Gloo's own is bound to one buffer for ever, so: all blocks, of which the others' are thrown away.
-      std::size_t const ranks = static_cast<std::size_t>(lines->size);
+      // Gloo's is bound to one buffer, so this reduces all blocks, and keeps this rank's.
+      std::size_t const ranks = static_cast<std::size_t>(context->size);
       std::unique_ptr<std::byte[]> const all(new std::byte[ranks * bytes]);
-      all_reduce(lines, s, memory.in, all.get(), s.count * lines->size, tag);
-      std::memcpy(memory.out, all.get() + static_cast<std::size_t>(lines->rank) * bytes, bytes);
+      all_reduce(context, s, memory.in, all.get(), s.count * context->size, tag);
+      std::memcpy(memory.out, all.get() + static_cast<std::size_t>(context->rank) * bytes, bytes);
       return;
     }
     case operation::all_gather:
     case operation::split: {
-      ::gloo::AllgatherOptions o(lines);
+      ::gloo::AllgatherOptions o(context);
       o.setInput(in, bytes);
-      o.setOutput(out, bytes * static_cast<std::size_t>(lines->size));
+      o.setOutput(out, bytes * static_cast<std::size_t>(context->size));
       o.setTag(tag);
       return ::gloo::allgather(o);
     }
     case operation::broadcast: {
-      ::gloo::BroadcastOptions o(lines);
+      ::gloo::BroadcastOptions o(context);
       o.setOutput(out, bytes);
       o.setRoot(s.root);
       o.setTag(tag);
       return ::gloo::broadcast(o);
     }
     case operation::barrier: {
-      ::gloo::BarrierOptions o(lines);
+      ::gloo::BarrierOptions o(context);
       o.setTag(tag);
       return ::gloo::barrier(o);
     }
   }
 }
 
-/// The same in a group of one.
-inline void perform_alone(signature const& s, share memory) {
+/// The same for a group of one.
+inline void perform_alone(signature const& s, rank_buffers memory) {
   auto const bytes = static_cast<std::size_t>(s.count * size_of(s.type));
   if (bytes > 0 && memory.in != memory.out) std::memcpy(memory.out, memory.in, bytes);
 }

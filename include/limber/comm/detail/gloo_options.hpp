@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// How a `gloo` communicator is set up: deadlines, and the network interface it uses.
+/// Options of a `gloo` communicator: deadlines, and its network interface.
 
 #include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
@@ -17,11 +17,12 @@
 
 namespace limber::gloo {
 
-/// How ranks wait for one another, and where they listen.
+/// Deadlines of a `gloo` communicator, and where its ranks listen.
 struct options {
-  double deadline = 60;  ///< seconds without progress until a call gives up, > 0
-  double meeting = 60;   ///< seconds that ranks have to find each other: at construction, split, shrink, > 0
-  std::string prefix = "limber";  ///< of all keys in the store; a fresh one for each world or generation
+  double deadline = 60;  ///< seconds without progress until a call fails, > 0
+  double rendezvous_deadline =
+      60;  ///< seconds until all ranks must have met: at construction, split, shrink; > 0
+  std::string prefix = "limber";  ///< of all keys in the store; unique to each world or generation
   /// The network interface ("eth0") or, without one, the host name or address to listen at. By default
   /// the machine's host name, and 127.0.0.1 where that is no address of this machine.
   std::string interface {};
@@ -34,7 +35,8 @@ namespace detail {
 
 inline void check(options const& how) {
   expects(how.deadline > 0, "gloo: deadline must be > 0 s, got ", how.deadline);
-  expects(how.meeting > 0, "gloo: meeting must be > 0 s, got ", how.meeting);
+  expects(how.rendezvous_deadline > 0, "gloo: rendezvous_deadline must be > 0 s, got ",
+          how.rendezvous_deadline);
   expects(how.lanes > 0, "gloo: lanes must be > 0, got ", how.lanes);
   expects(!how.prefix.empty(), "gloo: prefix is empty");
   expects(how.interface.empty() || how.host.empty(), "gloo: both interface '", how.interface, "' and host '",
@@ -46,16 +48,16 @@ inline void check(options const& how) {
   return error({"gloo", "bootstrap", 0, rank, {}, reason});
 }
 
-/// Where this process listens. One Gloo device, which is one thread, serves all groups of a communicator.
-struct place {
+/// The local address, and the Gloo device (one thread) that serves all groups of a communicator.
+struct local_endpoint {
   ::gloo::transport::tcp::attr at{};
   std::shared_ptr<::gloo::transport::Device> device{};
 };
 
-[[nodiscard]] inline place make_place(options const& how) {
+[[nodiscard]] inline local_endpoint make_local_endpoint(options const& how) {
   namespace tcp = ::gloo::transport::tcp;
   auto const open = [](tcp::attr const& wanted) {
-    place p;
+    local_endpoint p;
     p.at = tcp::CreateDeviceAttr(wanted);
     p.device = tcp::CreateDevice(wanted);
     return p;

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// How the ranks of a `gloo` communicator find each other: notes in a store.
+/// The store through which the ranks of a `gloo` communicator exchange their addresses.
 
 #include <limber/comm/detail/gloo_options.hpp>
 #include <limber/core/clock.hpp>
@@ -33,8 +33,8 @@ namespace limber::gloo {
 
 namespace detail {
 
-/// A store of Gloo's kind in a directory that all ranks share, one file a key. Gloo's own rounds
-/// timeouts up to whole seconds, and takes two writers of one key for one.
+/// A Gloo store in a directory that all ranks share, one file per key. Gloo's own store rounds timeouts up to
+/// whole seconds, and does not detect two writers of one key.
 class directory_store final : public ::gloo::rendezvous::Store {
  public:
   explicit directory_store(std::filesystem::path directory) : directory_(std::move(directory)) {
@@ -44,10 +44,10 @@ class directory_store final : public ::gloo::rendezvous::Store {
             directory_.string(), "' is no directory and cannot become one");
   }
 
-  /// @throws limber::error if the key is there already, or nothing can be written
+  /// @throws limber::error if the key exists already, or the file cannot be written
   void set(std::string const& key, std::vector<char> const& data) override {
     namespace fs = std::filesystem;
-    // Drawn each time: a process that was forked has all that its parent drew before.
+    // Drawn each time: a forked process would repeat a value that its parent drew before.
     std::random_device source;
     fs::path const file = path_of(key), draft = directory_ / text(".", source(), "-", source(), ".draft");
     {
@@ -58,13 +58,13 @@ class directory_store final : public ::gloo::rendezvous::Store {
     }
     std::error_code failed, ignored;
     fs::create_hard_link(draft, file, failed);
-    // Over NFS a link that succeeded may be reported as failed: the count of links tells.
+    // Over NFS a successful link may be reported as failed: the link count decides.
     bool const there = !failed || fs::hard_link_count(draft, ignored) == 2;
     fs::remove(draft, ignored);
     if (there) return;
     if (failed == std::errc::file_exists)
       throw setup_error(text("'", file.string(),
-                             "' is there already: two processes have one rank, or an earlier start used the "
+                             "' exists already: two processes have one rank, or an earlier start used the "
                              "same directory and prefix; give every start its own"));
     throw setup_error(
         text("the directory needs hard links, and has none for '", file.string(), "': ", failed.message()));
@@ -78,20 +78,20 @@ class directory_store final : public ::gloo::rendezvous::Store {
   void wait(std::vector<std::string> const& keys) override { wait(keys, kDefaultTimeout); }
   void wait(std::vector<std::string> const& keys, std::chrono::milliseconds const& timeout) override {
     double const start = steady_seconds();
-    double const patience = std::chrono::duration<double>(timeout).count();
+    double const seconds = std::chrono::duration<double>(timeout).count();
     auto const there = [this](std::string const& k) {
       std::error_code ignored;
       return std::filesystem::exists(path_of(k), ignored);
     };
     while (!std::ranges::all_of(keys, there)) {
-      if (timeout != ::gloo::kNoTimeout && steady_seconds() - start >= patience)
+      if (timeout != ::gloo::kNoTimeout && steady_seconds() - start >= seconds)
         throw ::gloo::IoException("Wait timeout for keys");
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
   }
 
  private:
-  /// Keys hold slashes; file names must not, and are at most 255 bytes long.
+  /// Encodes a key as a file name: without slashes, and at most 255 bytes long.
   [[nodiscard]] std::filesystem::path path_of(std::string const& key) const {
     std::string name;
     for (char const c : key) {
@@ -109,55 +109,57 @@ class directory_store final : public ::gloo::rendezvous::Store {
   std::filesystem::path directory_;
 };
 
-/// Who meets: what messages call them, and why one that is still missing will not come ("" if it may).
-struct guests {
-  std::vector<int> names{};  ///< by rank in the group that is to be
-  std::function<std::string(int name)> excuse{};
+/// The ranks that take part in a rendezvous, as error messages name them.
+struct participants {
+  std::vector<int> ranks{};  ///< by rank in the new group
+  /// Why a missing rank will not come; empty if it may.
+  std::function<std::string(int rank)> absence_reason{};
 };
 
-/// Waits until the notes of all ranks below `prefix` are there, and returns them in rank order.
-/// @throws limber::error naming all ranks that did not come in time
-[[nodiscard]] inline std::vector<std::vector<char>> gather_notes(::gloo::rendezvous::Store& store,
-                                                                 std::string const& prefix,
-                                                                 options const& how, double patience,
-                                                                 guests const& who) {
+/// Waits for the records of all ranks under `prefix`, and returns them in rank order.
+/// @throws limber::error naming all missing ranks at the deadline
+[[nodiscard]] inline std::vector<std::vector<char>> gather_records(::gloo::rendezvous::Store& store,
+                                                                   std::string const& prefix,
+                                                                   options const& how, double timeout,
+                                                                   participants const& who) {
   using namespace std::chrono_literals;
   double const start = how.clock();
-  std::size_t const size = who.names.size();
-  std::vector<std::vector<char>> notes(size);
+  std::size_t const size = who.ranks.size();
+  std::vector<std::vector<char>> records(size);
   std::string missing;
   int first = -1;
   for (std::size_t r = 0; r < size; ++r) {
-    int const name = who.names[r];
+    int const rank = who.ranks[r];
     std::string const key = text(prefix, "/", r);
     for (;;) {
       try {
         // A timeout of 0 would mean none.
-        store.wait({key}, how.clock() - start < patience ? 50ms : 1ms);
-        notes[r] = store.get(key);
+        store.wait({key}, how.clock() - start < timeout ? 50ms : 1ms);
+        records[r] = store.get(key);
         break;
       } catch (::gloo::IoException const&) {
-        std::string const why = who.excuse ? who.excuse(name) : std::string{};
-        if (!why.empty()) throw setup_error(why, name);
-        if (how.clock() - start < patience) continue;
-        if (first < 0) first = name;
-        missing += text(missing.empty() ? "rank " : ", rank ", name);
+        std::string const why = who.absence_reason ? who.absence_reason(rank) : std::string{};
+        if (!why.empty()) throw setup_error(why, rank);
+        if (how.clock() - start < timeout) continue;
+        if (first < 0) first = rank;
+        missing += text(missing.empty() ? "rank " : ", rank ", rank);
         break;
       }
     }
   }
   if (first >= 0)
-    throw setup_error(text(missing, " of ", size, " did not come within ", how.meeting, " s"), first);
-  return notes;
+    throw setup_error(text(missing, " of ", size, " did not come within ", how.rendezvous_deadline, " s"),
+                      first);
+  return records;
 }
 
 }  // namespace detail
 
-/// Where the ranks of a communicator meet: any store of Gloo's, for instance this directory, which all
-/// ranks share. It is made if it is not there; what is written into it stays (a small file a rank and
+/// A rendezvous store for the ranks of a communicator, in a directory that all of them share (any other Gloo
+/// store serves as well). The directory is created if missing. Its files stay (a small one per rank and
 /// group), so give every start of a job its own directory or prefix.
 ///
-/// @throws std::invalid_argument if `directory` is none and cannot be made
+/// @throws std::invalid_argument if `directory` is no directory and cannot be created
 [[nodiscard]] inline std::shared_ptr<::gloo::rendezvous::Store> file_rendezvous(
     std::filesystem::path const& directory) {
   return std::make_shared<detail::directory_store>(directory);

@@ -2,10 +2,10 @@
 #pragma once
 
 /// @file
-/// The collective of MPI, over any engine that makes its calls; mpi.hpp has the real one.
+/// The collective of MPI, over any engine that makes its calls; mpi.hpp implements the real one.
 
 #include <limber/comm/collective.hpp>
-#include <limber/comm/detail/mpi_mailbox.hpp>
+#include <limber/comm/detail/mpi_messages.hpp>
 #include <limber/comm/detail/signature.hpp>
 
 #include <algorithm>
@@ -23,17 +23,17 @@ namespace limber::mpi {
 template <detail::engine E>
 class basic_communicator;
 
-/// An operation in flight. MPI moves data only while somebody waits, looks (`done`) or starts another one.
+/// An operation in flight. MPI makes progress only in calls of `wait`, `done`, or a new operation.
 template <detail::engine E>
 class basic_request {
  public:
   basic_request(basic_request&& other) noexcept
-      : where_(std::exchange(other.where_, nullptr)), flight_(std::move(other.flight_)) {}
+      : where_(std::exchange(other.where_, nullptr)), op_(std::move(other.op_)) {}
   basic_request& operator=(basic_request&& other) noexcept {
     if (this != &other) {
       drop();
       where_ = std::exchange(other.where_, nullptr);
-      flight_ = std::move(other.flight_);
+      op_ = std::move(other.op_);
     }
     return *this;
   }
@@ -43,57 +43,56 @@ class basic_request {
   void wait() {
     if (!where_) return;
     auto const here = std::exchange(where_, nullptr);
-    here->wait(flight_);
+    here->wait(op_);
   }
-  /// Watches the deadline as well. Once true, the request may be destroyed.
+  /// Checks the deadline as well. Once true, the request may be destroyed.
   [[nodiscard]] bool done() {
-    if (where_ && where_->done(flight_)) where_ = nullptr;
+    if (where_ && where_->done(op_)) where_ = nullptr;
     return !where_;
   }
 
  private:
   friend class basic_communicator<E>;
-  using group = detail::correspondent<E>;
+  using process_group = detail::messaging_group<E>;
 
-  basic_request(std::shared_ptr<group> g, std::string_view call, std::string_view bucket)
-      : where_(std::move(g)), flight_{call, bucket} {}
+  basic_request(std::shared_ptr<process_group> g, std::string_view call, std::string_view bucket)
+      : where_(std::move(g)), op_{call, bucket} {}
 
-  /// A call of MPI that belongs to this operation: start(E&, comm, where its request goes).
+  /// Makes a call of MPI for this operation: start(E&, comm, request&).
   template <class Start>
   void make(Start start) {
-    where_->must(start(where_->engine, where_->native, flight_.next()), flight_);
+    where_->must(start(where_->engine, where_->native, op_.next()), op_);
   }
   void drop() noexcept {
-    if (where_) where_->drop(flight_);
+    if (where_) where_->drop(op_);
     where_ = nullptr;
   }
 
-  std::shared_ptr<group> where_;
-  detail::flight<E> flight_;
+  std::shared_ptr<process_group> where_;
+  detail::in_flight_op<E> op_;
 };
 
-/// One rank's handle on a duplicate of an MPI communicator: host memory, static worlds.
+/// One rank's handle to a duplicate of an MPI communicator, for host memory and static worlds.
 ///
 ///     limber::mpi::environment const mpi;             // or the host program calls MPI_Init
 ///     limber::mpi::communicator comm(MPI_COMM_WORLD, {.deadline = 120});
 ///
-/// Bits     the same on every rank and repetition of one world, as MPI demands of its reductions (payloads of
-///          NaNs excepted in f32 and f64); the order of additions is MPI's, and changes with length and
-///          world. bf16 and f16 are added in float and rounded at every pairwise step, so a sum over n ranks
-///          is rounded up to n − 1 times. max: NaN wins, +0 beats −0.
-/// Cost     one call of MPI an operation, or one per options::largest_call bytes. Beyond those,
+/// Bits     equal on every rank and repetition of one world, as MPI requires of its reductions (payloads of
+///          NaNs excepted in f32 and f64); the order of additions is MPI's, and depends on length and world.
+///          bf16 and f16 are added in float and rounded at every pairwise step, so a sum over n ranks is
+///          rounded up to n − 1 times. max: NaN wins, +0 beats −0.
+/// Cost     one call of MPI per operation, or one per options::largest_call bytes. Beyond that,
 ///          reduce_scatter becomes a reduction to, and all_gather a broadcast from, each rank.
 /// Errors   limber::error of engine "mpi" with call, bucket, MPI's code and text; it ends the group on this
-///          rank, and the others meet their deadline. No MPI can cancel a collective: an operation that
-///          misses its deadline goes to options::fatal, by default MPI_Abort, with the memory still alive.
-///          What that throws passes through, but the group and the memory are lost for good. `recv` and
-///          `listen` have nothing in flight when they time out: they throw limber::error, and the group goes
-///          on.
-/// Choices  neither shrinkable nor revocable. A request that is destroyed unwaited is waited for in its
-///          destructor, and ends the group on this rank. `recv` compares bytes, not dtypes; `send` may wait
-///          for the receiver. The constructor and `split` are collective calls, under the deadline; when all
-///          have come to a split, it calls MPI_Comm_split, which has none. A communicator that has carried
-///          messages (post, send) is not freed before MPI ends: MPI has 2048 of them, or more.
+///          rank, and the others meet their deadline. MPI cannot cancel a collective: an operation that
+///          misses its deadline calls options::fatal, by default MPI_Abort, while the memory is still valid.
+///          An exception of it passes through, but group and memory are lost. `recv` and `listen` have
+///          nothing in flight when they time out: they throw limber::error, and the group stays usable.
+/// Choices  neither shrinkable nor revocable. The destructor of a request that was not waited for waits, and
+///          ends the group on this rank. `recv` compares bytes, not dtypes; `send` may wait for the receiver.
+///          The constructor and `split` are collective calls, under the deadline; when all ranks have reached
+///          a split, it calls MPI_Comm_split, which has none. A communicator that has carried messages (post,
+///          send) is not freed before MPI ends: MPI has at least 2048 of them.
 ///
 /// Move-only. A handle and its requests belong to one thread at a time; see `threading`.
 template <detail::engine E>
@@ -102,14 +101,14 @@ class basic_communicator {
   using request = basic_request<E>;
   using comm_type = typename E::comm_type;
 
-  /// Duplicates `host`, a communicator of the host program, which stays its own. All of its ranks call this.
+  /// Duplicates `host`, which remains owned by the host program. A collective call of all of its ranks.
   /// @throws std::invalid_argument unless MPI runs and `host` is an intracommunicator
   explicit basic_communicator(comm_type host = E::world(), options how = {}, E engine = {}) {
     detail::check_options(how);
     expects(engine.is_running(),
             "mpi: MPI is not running: make an mpi::environment first, and let it live longer");
     expects(host != E::no_comm(), "mpi: the communicator is MPI_COMM_NULL");
-    group_ = std::make_shared<group>(std::move(how), std::move(engine));
+    group_ = std::make_shared<process_group>(std::move(how), std::move(engine));
     bool between_two = false;
     group_->must(group_->engine.examine(host, between_two, group_->rank, group_->size), "communicator");
     expects(!between_two, "mpi: an intercommunicator cannot be used");
@@ -178,10 +177,10 @@ class basic_communicator {
     limber::detail::check_rank("send", "peer", peer, size());
     here().must_be_alive("send", in.name);
     request q(group_, "send", in.name);
-    group_->carried = true;
+    group_->carried_messages = true;
     detail::in_pieces(in.length, piece(in.type), [&](i64 first, int n) {
       q.make([&](E& e, comm_type c, auto& state) {
-        return e.send(c, at(in, first), n, in.type, peer, group_->letter_tag(), state);
+        return e.send(c, at(in, first), n, in.type, peer, group_->tensor_tag(), state);
       });
     });
     q.wait();
@@ -194,8 +193,8 @@ class basic_communicator {
 
   /// The ranks of equal color; this group stays usable.
   [[nodiscard]] basic_communicator split(int color) {
-    // MPI's colors are not negative, and its call waits for ever: the ranks meet here first.
-    // What MPI may write to belongs to the group: it outlives a deadline.
+    // MPI's colors are not negative, and its call has no deadline, so the ranks exchange their colors first.
+    // The buffer belongs to the group, since MPI may write to it after a deadline.
     auto& all = here().gathered;
     all.assign(static_cast<std::size_t>(size()) + 1, color);
     request q = begin({limber::detail::operation::split}, {});
@@ -206,7 +205,7 @@ class basic_communicator {
     std::ranges::sort(all);
     all.erase(std::unique(all.begin(), all.end()), all.end());
     auto const index = static_cast<int>(std::ranges::lower_bound(all, i64{color}) - all.begin());
-    auto part = std::make_shared<group>(here().how, here().engine);
+    auto part = std::make_shared<process_group>(here().how, here().engine);
     here().must(here().engine.split(here().native, index, rank(), part->native), "split");
     part->open("split");
     return basic_communicator(std::move(part));
@@ -216,16 +215,16 @@ class basic_communicator {
     limber::detail::check_rank("post", "peer", peer, size());
     here().post(peer, tag, bytes);
   }
-  /// In order of arrival per tag, whoever sent it.
+  /// The next message of the tag in order of arrival, from any rank.
   [[nodiscard]] std::optional<message> poll(i64 tag) { return here().poll(tag); }
   void listen() { here().listen(); }
 
  private:
-  using group = detail::correspondent<E>;
+  using process_group = detail::messaging_group<E>;
 
-  explicit basic_communicator(std::shared_ptr<group> g) : group_(std::move(g)) {}
+  explicit basic_communicator(std::shared_ptr<process_group> g) : group_(std::move(g)) {}
 
-  [[nodiscard]] group& here() const {
+  [[nodiscard]] process_group& here() const {
     expects(group_ != nullptr, "mpi: this communicator was moved from");
     return *group_;
   }
@@ -249,7 +248,7 @@ class basic_communicator {
     });
   }
 
-  std::shared_ptr<group> group_;
+  std::shared_ptr<process_group> group_;
 };
 
 }  // namespace limber::mpi

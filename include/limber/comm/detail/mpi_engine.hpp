@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// The calls of MPI that the backend makes, as a concept: mpi.hpp has the real ones, the tests some that fail
-/// on request.
+/// The calls of MPI that the backend uses, as a concept: implemented in mpi.hpp, and in tests by a fake that
+/// fails on request.
 
 #include <limber/comm/collective.hpp>
 #include <limber/core/dtype.hpp>
@@ -15,23 +15,23 @@
 
 namespace limber::mpi::detail {
 
-/// What a call said.
+/// The result of a call.
 struct answer {
-  int code = 0;  ///< MPI's; 0 is success
+  int code = 0;  ///< MPI's code; 0 is success
   char const* function = "";
 
   [[nodiscard]] bool failed() const noexcept { return code != 0; }
 };
 
-/// A message that has come and was not received.
+/// A message that has arrived and was not received yet.
 struct arrival {
   bool there = false;
   int source = 0;
   int bytes = 0;
 };
 
-/// All but `split` and `free` start something and return. Handles are values; no_request() and no_comm() are
-/// those that stand for nothing. Every rank and tag is ours; source −1 is any.
+/// All calls but `split` and `free` are non-blocking. Handles are values; no_request() and no_comm() are the
+/// null handles. Source −1 matches any rank.
 ///
 ///     test(q, done)           sets done, and q to no_request(), when the operation has ended
 ///     probe(c, s, tag, m, a)  takes a message of s with that tag, if there is one, out of MPI's queue

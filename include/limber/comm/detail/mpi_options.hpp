@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// How the MPI backend waits and gives up, and how it cuts what is too long for one call.
+/// Options of the MPI backend, and the division of long views into several calls.
 
 #include <limber/core/clock.hpp>
 #include <limber/core/dtype.hpp>
@@ -16,16 +16,16 @@
 
 namespace limber::mpi {
 
-/// How long ranks wait for one another, and what ends a wait that MPI cannot end.
+/// Deadlines, and the action at a deadline that MPI cannot handle.
 struct options {
   double deadline = 60;                   ///< seconds of `clock` that a call waits for the others, > 0
   clock_function clock = steady_seconds;  ///< on a virtual clock, give a `pause` that lets it advance
-  /// What a rank does between looks while it waits: others may need the core.
+  /// Called between polls while a rank waits, so that others can use the core.
   std::function<void()> pause = [] { std::this_thread::yield(); };
-  /// Gets the message when an operation misses its deadline, while its memory is still MPI's, and should
-  /// not return. Empty: prints on stderr and calls MPI_Abort on the world.
+  /// Called with the error message when an operation misses its deadline, while MPI still uses its memory;
+  /// should not return. Empty: prints to stderr and calls MPI_Abort on the world.
   std::function<void(std::string const&)> fatal{};
-  i64 largest_call = i64{1} << 30;  ///< bytes of one MPI call, ≥ 8; longer views are cut into several
+  i64 largest_call = i64{1} << 30;  ///< bytes of one MPI call, ≥ 8; longer views are divided
 };
 
 namespace detail {
@@ -37,12 +37,12 @@ inline void check_options(options const& how) {
   expects(how.largest_call >= 8, "mpi: largest_call must be >= 8 bytes, got ", how.largest_call);
 }
 
-/// Elements of `type` that fit one call: MPI counts them by an int.
+/// Elements of `type` per call: MPI counts them by an int.
 [[nodiscard]] inline i64 piece_of(options const& how, dtype type) noexcept {
   return std::min<i64>(how.largest_call / size_of(type), std::numeric_limits<int>::max());
 }
 
-/// Cuts [0, length) into pieces: f(first, count), once with count 0 for length 0.
+/// Divides [0, length) into pieces: f(first, count), once with count 0 for length 0.
 template <class F>
 void in_pieces(i64 length, i64 piece, F f) {
   i64 first = 0;

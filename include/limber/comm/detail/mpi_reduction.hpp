@@ -2,9 +2,9 @@
 #pragma once
 
 /// @file
-/// The reductions that MPI does not have: sums of 16-bit floats, and a maximum where NaN wins.
+/// Reductions that MPI lacks: sums of 16-bit floats, and a maximum in which NaN wins.
 ///
-/// Bits     commutative to the bit, payloads of NaNs included: an engine may swap the operands on one rank.
+/// Bits     commutative bit for bit, including payloads of NaNs: an engine may swap the operands on one rank.
 
 #include <limber/core/config.hpp>
 #include <limber/core/dtype.hpp>

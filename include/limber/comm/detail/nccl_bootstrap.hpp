@@ -2,10 +2,10 @@
 #pragma once
 
 /// @file
-/// How the ranks of a new NCCL communicator agree on its id, and name those that do not come.
+/// The rendezvous of the ranks of a new NCCL communicator, which agrees on its id and detects missing ranks.
 
-#include <limber/comm/detail/nccl_board.hpp>
 #include <limber/comm/detail/nccl_engine.hpp>
+#include <limber/comm/detail/nccl_kv_store.hpp>
 #include <limber/core/error.hpp>
 
 #include <algorithm>
@@ -51,96 +51,97 @@ namespace limber::nccl::detail {
   return id;
 }
 
-/// What all ranks name the communicator on the board: ids differ from start to start.
+/// The name of the communicator in the key-value store, derived from its id, which is unique to a start.
 [[nodiscard]] inline std::string name_of(unique_id const& id) {
   std::uint64_t h = 0xcbf29ce484222325u;
   for (std::byte const b : id) h = (h ^ std::to_integer<std::uint64_t>(b)) * 0x100000001b3u;
   return text(h);
 }
 
-/// The meeting before `init`: each rank leaves a note with its GPU; rank 0 waits for all notes, and then
-/// posts the id, or what is wrong.
+/// The rendezvous before `init`: each rank writes a key with its GPU; rank 0 waits for all keys, and then
+/// writes the id, or an error.
 ///
-/// Cost     n notes written, 2 n read.
-class meeting {
+/// Cost     n keys written, 2 n read.
+class rendezvous {
  public:
-  meeting(board const& b, int rank, int size, double deadline, clock_function const& clock,
-          std::function<void()> const& pause)
-      : board_(b), rank_(rank), size_(size), deadline_(deadline), clock_(clock), pause_(pause) {}
-  meeting(meeting const&) = delete;
-  meeting& operator=(meeting const&) = delete;
-  /// The notes have served when the communicator is there, and mislead others when it is not.
-  ~meeting() {
+  rendezvous(kv_store const& b, int rank, int size, double deadline, clock_function const& clock,
+             std::function<void()> const& pause)
+      : store_(b), rank_(rank), size_(size), deadline_(deadline), clock_(clock), pause_(pause) {}
+  rendezvous(rendezvous const&) = delete;
+  rendezvous& operator=(rendezvous const&) = delete;
+  /// Removes the keys: after success they are not needed, after a failure they would disturb a later start.
+  ~rendezvous() {
     try {
-      if (here_) board_.remove(note(rank_));
-      if (posted_ && came_to_be_) board_.remove(id_note);
-    } catch (...) {  // nobody reads them again but the next start, which reports what is left
+      if (registered_) store_.remove(presence_key(rank_));
+      if (published_ && succeeded_) store_.remove(id_key);
+    } catch (...) {  // the next start reports keys that are left
     }
   }
 
-  /// @param make  called on rank 0 alone, when all have come
-  /// @throws limber::error naming those who did not come, or who share a GPU
+  /// @param make  called on rank 0 only, when all ranks are present
+  /// @throws limber::error naming ranks that are missing, or that share a GPU
   template <class Make>
   [[nodiscard]] unique_id agree(std::string const& gpu, Make make) {
     double const start = clock_();
-    if (rank_ == 0 && board_.get(id_note)) throw failed(-1, left_over(id_note));
-    if (!board_.put(note(rank_), gpu))
-      throw failed(rank_, text("there are two processes of rank ", rank_, ", or ", left_over(note(rank_))));
-    here_ = true;
-    return rank_ == 0 ? invite(gpu, start, make) : answer_of_rank_0(start);
+    if (rank_ == 0 && store_.get(id_key)) throw failed(-1, stale_key_message(id_key));
+    if (!store_.put(presence_key(rank_), gpu))
+      throw failed(rank_, text("there are two processes of rank ", rank_, ", or ",
+                               stale_key_message(presence_key(rank_))));
+    registered_ = true;
+    return rank_ == 0 ? publish_id(gpu, start, make) : await_id(start);
   }
 
-  /// All ranks have joined.
-  void came_to_be() noexcept { came_to_be_ = true; }
+  /// Call this after all ranks have joined.
+  void succeeded() noexcept { succeeded_ = true; }
 
  private:
-  static constexpr char const* id_note = "id";
+  static constexpr char const* id_key = "id";
 
-  [[nodiscard]] static std::string note(int rank) { return text("here.", rank); }
+  [[nodiscard]] static std::string presence_key(int rank) { return text("here.", rank); }
   [[nodiscard]] static error failed(int rank, std::string reason) {
     return error({"nccl", "bootstrap", 0, rank, {}, std::move(reason)});
   }
-  [[nodiscard]] std::string left_over(std::string const& name) const {
-    return text("an earlier start of the same job left its notes: remove ", board_.where, " (found '", name,
+  [[nodiscard]] std::string stale_key_message(std::string const& name) const {
+    return text("an earlier start of the same job left its keys: remove ", store_.where, " (found '", name,
                 "'), or give every start its own job name");
   }
 
   template <class Make>
-  unique_id invite(std::string const& gpu, double start, Make make) {
+  unique_id publish_id(std::string const& gpu, double start, Make make) {
     std::map<int, std::string> gpus{{0, gpu}};
-    // Rank 0 answers early enough for the others to have the answer in time.
+    // Rank 0 writes its result early enough for the others to read it in time.
     while (static_cast<int>(gpus.size()) < size_ && clock_() - start <= 0.8 * deadline_) {
       for (int r = 1; r < size_; ++r)
         if (!gpus.contains(r))
-          if (auto found = board_.get(note(r))) gpus.emplace(r, std::move(*found));
+          if (auto found = store_.get(presence_key(r))) gpus.emplace(r, std::move(*found));
       if (static_cast<int>(gpus.size()) < size_) pause_();
     }
     std::vector<int> missing;
     for (int r = 0; r < size_; ++r)
       if (!gpus.contains(r)) missing.push_back(r);
     if (!missing.empty())
-      refuse(missing[0],
+      reject(missing[0],
              text(ranks_text(missing), " of ", size_, " did not come within ", 0.8 * deadline_, " s"));
     std::map<std::string, int> owners;
     for (auto const& [r, name] : gpus)
       if (auto const [at, first] = owners.try_emplace(name, r); !first)
-        refuse(r, text("rank ", at->second, " and rank ", r, " share the GPU ", name,
+        reject(r, text("rank ", at->second, " and rank ", r, " share the GPU ", name,
                        ", which NCCL refuses: start as many ranks on a machine as it has GPUs, and give each "
                        "its own (options::device, or the local rank)"));
     unique_id const id = make();
-    if (!board_.put(id_note, text("+", hex(id)))) throw failed(-1, left_over(id_note));
-    posted_ = true;
+    if (!store_.put(id_key, text("+", hex(id)))) throw failed(-1, stale_key_message(id_key));
+    published_ = true;
     return id;
   }
 
-  [[noreturn]] void refuse(int rank, std::string const& reason) {
-    (void)board_.put(id_note, text("-", rank, " ", reason));
+  [[noreturn]] void reject(int rank, std::string const& reason) {
+    (void)store_.put(id_key, text("-", rank, " ", reason));
     throw failed(rank, reason);
   }
 
-  unique_id answer_of_rank_0(double start) {
+  unique_id await_id(double start) {
     for (;;) {
-      if (auto const said = board_.get(id_note)) {
+      if (auto const said = store_.get(id_key)) {
         if (said->starts_with('-')) {
           std::size_t const space = std::min(said->find(' '), said->size() - 1);
           int culprit = -1;
@@ -148,7 +149,7 @@ class meeting {
           throw failed(culprit, said->substr(space + 1));
         }
         auto const id = from_hex(std::string_view(*said).substr(1));
-        if (!id) throw failed(0, text("the note '", id_note, "' of ", board_.where, " holds no id"));
+        if (!id) throw failed(0, text("the key '", id_key, "' of ", store_.where, " holds no id"));
         return *id;
       }
       if (clock_() - start > deadline_)
@@ -157,12 +158,12 @@ class meeting {
     }
   }
 
-  board const& board_;
+  kv_store const& store_;
   int rank_, size_;
   double deadline_;
   clock_function const& clock_;
   std::function<void()> const& pause_;
-  bool here_ = false, posted_ = false, came_to_be_ = false;
+  bool registered_ = false, published_ = false, succeeded_ = false;
 };
 
 }  // namespace limber::nccl::detail

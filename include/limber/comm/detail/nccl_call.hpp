@@ -2,10 +2,10 @@
 #pragma once
 
 /// @file
-/// Options of the NCCL backend, and what its parts pass to each other.
+/// Options of the NCCL backend, and its internal types.
 
-#include <limber/comm/detail/nccl_board.hpp>
 #include <limber/comm/detail/nccl_engine.hpp>
+#include <limber/comm/detail/nccl_kv_store.hpp>
 #include <limber/comm/detail/nccl_staging.hpp>
 #include <limber/comm/detail/signature.hpp>
 #include <limber/core/clock.hpp>
@@ -21,12 +21,12 @@ namespace limber::nccl {
 
 struct options {
   double deadline = 60;                   ///< seconds of `clock` that an operation waits for the others, > 0
-  double meeting = 300;                   ///< the same until all have come at the start, > 0
+  double rendezvous_deadline = 300;       ///< seconds until all ranks must have met at the start, > 0
   clock_function clock = steady_seconds;  ///< on a virtual clock, give a `pause` that lets it advance
-  /// Between two looks at an operation; the first looks follow each other without it.
+  /// Called between polls of an operation, except the first ones.
   std::function<void()> pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(20)); };
-  board notices{};  ///< carries revocations and the names of missing ranks; bootstrap_file's serves
-  int device = -1;  ///< the GPU; −1: the local rank's, or the current one where that is not known
+  kv_store notices{};  ///< carries revocations and the names of missing ranks; bootstrap_file's serves
+  int device = -1;     ///< the GPU; −1: the local rank's, or the current one where that is not known
 };
 
 namespace detail {
@@ -34,12 +34,12 @@ namespace detail {
 using limber::detail::operation;
 using limber::detail::signature;
 
-/// What is being called, for messages.
+/// A call, for error messages.
 struct call {
   std::string_view name;
   std::string_view bucket{};
   signature what{};
-  int peer = -1;  ///< of a message
+  int peer = -1;  ///< of send and recv
 
   [[nodiscard]] static call of(signature const& s, std::string_view bucket) {
     return {limber::detail::name_of(s.what), bucket, s};
@@ -56,18 +56,18 @@ struct call {
   }
 };
 
-struct verdict {
+struct group_failure {
   int code = 0;
   int rank = -1;
   std::string reason{};
 };
 
-/// What follows a failure.
-enum class ending : std::uint8_t {
+/// The state of a communicator after a failure.
+enum class end_state : std::uint8_t {
   none,     ///< alive
-  revoked,  ///< stopped; can be shrunk
-  unclean,  ///< stopped, but NCCL would not be revoked: to be shrunk with its abort flag
-  aborted,  ///< gone
+  revoked,  ///< operations are stopped; can be shrunk
+  unclean,  ///< operations are stopped, but the revoke failed: shrink with the abort flag
+  aborted,  ///< the communicator is destroyed
 };
 
 /// Makes `device` current for a scope.
@@ -92,13 +92,13 @@ class on_device {
 
 /// An operation between its start and its wait.
 template <engine E>
-struct flight {
+struct in_flight_op {
   typename E::event_type event{};
   slot* staged = nullptr;
-  tensor_view out{};  ///< host memory that the result is copied to when it was waited for
-  i64 from = 0;       ///< where in the slot's pinned part the result is
+  tensor_view out{};  ///< host memory to which wait() copies the result
+  i64 from = 0;       ///< the offset of the result in the pinned memory of the slot
   double since = -1;  ///< when waiting began
-  bool open = false;  ///< nobody has waited yet
+  bool open = false;  ///< not waited for yet
   bool complete = false;
 };
 

@@ -2,10 +2,10 @@
 #pragma once
 
 /// @file
-/// The collective of NCCL, over any engine that makes its calls; nccl.hpp has the real one.
+/// The collective of NCCL, over any engine that makes its calls; nccl.hpp implements the real one.
 
 #include <limber/comm/collective.hpp>
-#include <limber/comm/detail/nccl_birth.hpp>
+#include <limber/comm/detail/nccl_comm_init.hpp>
 #include <limber/comm/detail/nccl_operation.hpp>
 #include <limber/comm/detail/nccl_registration.hpp>
 #include <limber/comm/detail/signature.hpp>
@@ -29,35 +29,35 @@ struct reduced {
   tensor_view out;
 };
 
-/// Gives every rank the id that rank 0 made: called once on each rank, with rank 0's id there and zeros
-/// elsewhere; returns rank 0's (a broadcast over whatever the host program has).
+/// Returns rank 0's id on every rank: called once on each rank, with the id on rank 0 and zeros elsewhere (a
+/// broadcast by means of the host program).
 using exchange_function = std::function<unique_id(unique_id const& mine)>;
 
-/// One rank's handle on an NCCL communicator, with a stream of its own for all of its operations.
+/// One rank's handle to an NCCL communicator, with its own stream for all of its operations.
 ///
 ///     nccl::communicator comm(facts_from_environment(), nccl::bootstrap_file("/shared/jobs", "run-42"));
 ///     comm.after(gradients_ready);                       // an event; the host does not wait
 ///     auto sum = comm.all_reduce(bucket, reduced_bucket);
-///     …                                                  // backward goes on, on its own stream
+///     …                                                  // backward continues on its own stream
 ///     sum.wait();
 ///
-/// Order    operations run in the order they are started, on stream(), not ordered with any other stream
-///          but by `after`, `fork_all_reduce` and `join`. The result is there when the host has waited.
+/// Order    operations run in the order in which they are started, on stream(); `after`, `fork_all_reduce`
+///          and `join` order them with other streams. The result is valid when the host has waited.
 /// Memory   device, managed and host memory. Host views (counters, control values) pass through a staging
-///          buffer that is kept; they are read when the operation starts and written by `wait`.
-/// Bits     the same on every rank and repetition; the order of additions is NCCL's. Sums only: the mean
-///          is the pack kernel's weight, never ncclAvg. max: NaN wins; floats pass through the host for it.
-/// Cost     an operation takes no memory once as many were in flight. The first operation connects: it
-///          waits for the others inside the call, under the deadline.
-/// Errors   limber::error of engine "nccl" with call, bucket, NCCL's code and text, and the rank that is
-///          missing where it is known. NCCL itself does not know it: with options::notices, ranks at the
-///          deadline write down where they are, and those who are not there are named. An error stops
-///          what is in flight (ncclCommRevoke) before it is thrown; memory is then the caller's again.
-///          Afterwards every call throws the same reason, and `shrink` works.
-/// Choices  `revoke` reaches the other ranks through options::notices, and only while they wait or look
-///          (done, look); without, each notices at its own deadline. No thread of its own watches: who
-///          waits does, so wait for graphs by `await`, not by synchronising their stream.
-///          Two ranks on one GPU are refused, as NCCL does.
+///          buffer that is reused; they are read when the operation starts and written by `wait`.
+/// Bits     equal on every rank and repetition; the order of additions is NCCL's. Sums only: the mean is a
+///          weight in the pack kernel, never ncclAvg. max: NaN wins; floats pass through the host for it.
+/// Cost     no allocation in a steady state. The first operation connects: it waits for the other ranks
+///          inside the call, under the deadline.
+/// Errors   limber::error of engine "nccl" with call, bucket, NCCL's code and text, and the missing rank if
+///          known. NCCL does not report it: with options::notices, waiting ranks publish their progress at
+///          the deadline, and the missing ones are named. Before an error is thrown, operations in flight are
+///          stopped (ncclCommRevoke), so that their memory is no longer used. Afterwards every call throws
+///          the same reason, and `shrink` works.
+/// Choices  `revoke` reaches other ranks through options::notices, and only while they wait or poll (done,
+///          poll_errors); without it, each rank fails at its own deadline. There is no monitoring thread:
+///          errors are detected by the waiting thread, so wait for graphs with `await`, not by synchronizing
+///          their stream. Two ranks on one GPU are refused, as by NCCL.
 ///
 /// Move-only. A handle and its requests belong to one thread at a time.
 template <detail::engine E>
@@ -72,37 +72,39 @@ class basic_communicator {
       : basic_communicator(
             0, 1, [](unique_id const& mine) { return mine; }, std::move(how), std::move(engine)) {}
 
-  /// Ranks that meet at a board (bootstrap_file). Where options::notices is empty, `meet_at` serves for
-  /// those too. A single process needs no board.
-  /// Synchronizes with all ranks, for options::meeting seconds at most.
-  /// @throws limber::error naming the ranks that did not come, or those that share a GPU
-  basic_communicator(launch_facts const& facts, board const& meet_at, options how = {}, E engine = {}) {
+  /// Ranks that exchange the id through a kv_store (bootstrap_file). If options::notices is empty, `store` is
+  /// used for notices, too. A single process needs no store. Synchronizes with all ranks, for at most
+  /// options::rendezvous_deadline seconds.
+  /// @throws limber::error naming missing ranks, or ranks that share a GPU
+  basic_communicator(launch_facts const& facts, kv_store const& store, options how = {}, E engine = {}) {
     detail::check_options(how, facts.rank, facts.size);
-    expects(facts.size == 1 || meet_at, "nccl: ", facts.size,
-            " ranks need a board to meet at (bootstrap_file), or a function that exchanges the id");
+    expects(
+        facts.size == 1 || store, "nccl: ", facts.size,
+        " ranks need a kv_store for the rendezvous (bootstrap_file), or a function that exchanges the id");
     int const device = detail::chosen_device(engine, how, &facts);
-    if (!how.notices && facts.size > 1) how.notices = meet_at;
+    if (!how.notices && facts.size > 1) how.notices = store;
     if (facts.size == 1) {
-      unique_id const own = detail::made_id(engine);
+      unique_id const own = detail::new_id(engine);
       group_ = detail::start(std::move(engine), how, device, 0, 1, own);
       return;
     }
     detail::on_device<E> const here(engine, device);
     std::string gpu;
-    group::must("bootstrap", engine.device_name(gpu));
-    detail::meeting meeting(meet_at, facts.rank, facts.size, how.meeting, how.clock, how.pause);
-    unique_id const id = meeting.agree(gpu, [&] { return detail::made_id(engine); });
+    process_group::must("bootstrap", engine.device_name(gpu));
+    detail::rendezvous rendezvous(store, facts.rank, facts.size, how.rendezvous_deadline, how.clock,
+                                  how.pause);
+    unique_id const id = rendezvous.agree(gpu, [&] { return detail::new_id(engine); });
     group_ = detail::start(engine, how, device, facts.rank, facts.size, id);
-    meeting.came_to_be();
+    rendezvous.succeeded();
   }
 
-  /// Ranks that the host program has brought together already.
-  /// Synchronizes with all ranks, for options::meeting seconds at most.
+  /// Ranks that the host program has connected already. Synchronizes with all ranks, for at most
+  /// options::rendezvous_deadline seconds.
   basic_communicator(int rank, int size, exchange_function const& exchange, options how = {}, E engine = {}) {
     detail::check_options(how, rank, size);
     expects(exchange != nullptr, "nccl: the function that exchanges the id is empty");
     int const device = detail::chosen_device(engine, how, nullptr);
-    unique_id const mine = rank == 0 ? detail::made_id(engine) : unique_id{};
+    unique_id const mine = rank == 0 ? detail::new_id(engine) : unique_id{};
     group_ = detail::start(std::move(engine), how, device, rank, size, exchange(mine));
   }
 
@@ -114,7 +116,7 @@ class basic_communicator {
     }
     return *this;
   }
-  /// Flushes and leaves; what is still in flight is stopped and fails.
+  /// Finalizes the communicator; operations in flight are stopped and fail.
   ~basic_communicator() {
     if (group_) group_->leave();
   }
@@ -125,7 +127,7 @@ class basic_communicator {
   /// Where all operations run.
   [[nodiscard]] stream_type stream() const { return group_->own; }
 
-  /// The next operations run after what `event` has recorded, on whatever stream. Does not synchronize.
+  /// Later operations run after the work that `event` has recorded, on any stream. Does not synchronize.
   void after(event_type event) {
     detail::call const c{"after"};
     group_->check(c);
@@ -166,7 +168,7 @@ class basic_communicator {
           return engine().broadcast(from, to, count(s.count), s.type, root, group_->native, group_->own);
         });
   }
-  /// The host waits until all ranks have come.
+  /// Blocks the host until all ranks have called it.
   void barrier() {
     i64 const in[] = {1};
     i64 out[] = {0};
@@ -176,7 +178,7 @@ class basic_communicator {
     }).wait();
   }
 
-  /// Returns when the receiver has taken it. NCCL does not compare lengths and types: they must agree.
+  /// Returns when the receiver has received it. NCCL does not compare lengths and types: they must agree.
   void send(const_tensor_view in, int peer) {
     limber::detail::check_memory("send", "in", in, in.name);
     check_peer("send", peer);
@@ -198,13 +200,13 @@ class basic_communicator {
 
   // Stream order, for graphs --------------------------------------------------------------------------
 
-  /// Starts the sums of all `buckets` as one NCCL operation behind what is on `stream` now. What is put on
-  /// `stream` next overlaps it; `join` orders it behind. May be captured. Does not synchronize.
+  /// Starts the sums of all `buckets` as one NCCL operation after the work that is on `stream` now. Later
+  /// work on `stream` overlaps it, until `join`. May be captured. Does not synchronize.
   ///
   /// Memory   device memory only; views stay valid until joined, or as long as the captured graph is used.
   ///          A graph that holds such work has to be destroyed before the communicator.
   /// Errors   std::invalid_argument for host memory or a stream of another device. Run it once before a
-  ///          capture: the first operation of a communicator connects. Watch replays by `await`.
+  ///          capture: the first operation of a communicator connects. Wait for replays with `await`.
   void fork_all_reduce(stream_type stream, std::span<reduced const> buckets) {
     check_stream("fork_all_reduce", stream);
     for (auto const& b : buckets) {
@@ -223,17 +225,17 @@ class basic_communicator {
     group_->need(c, engine().record(group_->forked, stream));
     group_->need(c, engine().wait(group_->own, group_->forked));
     group_->need(c, engine().group_start());
-    detail::answer_keeper first_failure;
+    detail::first_failure failure;
     for (auto const& b : buckets)
-      first_failure(engine().all_reduce(b.in.data, b.out.data, count(b.in.length), b.in.type, reduction::sum,
-                                        group_->native, group_->own));
-    // A group that was opened is closed, also after a failure.
-    first_failure(engine().group_end());
-    group_->need(c, first_failure.kept);
-    group_->settle(c);
+      failure(engine().all_reduce(b.in.data, b.out.data, count(b.in.length), b.in.type, reduction::sum,
+                                  group_->native, group_->own));
+    // group_start() must be followed by group_end(), also after a failure.
+    failure(engine().group_end());
+    group_->need(c, failure.kept);
+    group_->await_enqueued(c);
   }
 
-  /// `stream` goes on behind all operations started so far. Does not synchronize.
+  /// Later work on `stream` runs after all operations started so far. Does not synchronize.
   void join(stream_type stream) {
     check_stream("join", stream);
     detail::call const c{"join"};
@@ -243,34 +245,34 @@ class basic_communicator {
     group_->need(c, engine().wait(stream, group_->joined));
   }
 
-  /// fork_all_reduce and join: behind what is on `stream`, and before what comes next on it; overlaps other
+  /// fork_all_reduce and join: runs after the work on `stream`, and before later work on it; overlaps other
   /// streams only. May be captured. Does not synchronize.
   void enqueue_all_reduce(stream_type stream, std::span<reduced const> buckets) {
     fork_all_reduce(stream, buckets);
     join(stream);
   }
 
-  /// The host waits for an event behind operations of this communicator (a graph's replay, say) under
-  /// the deadline. Synchronizes `event`.
+  /// Blocks the host until an event after operations of this communicator (for example a replay of a graph),
+  /// under the deadline. Synchronizes `event`.
   void await(event_type event, std::string_view what = "await") {
     detail::call const c{what};
     group_->check(c);
-    group_->watch(c, group_->now(), [&] { return engine().query(event); });
+    group_->poll_until(c, group_->now(), [&] { return engine().query(event); });
   }
 
   /// Throws if the communicator failed, NCCL reports an error, or another rank revoked it. For loops that
-  /// seldom wait. Does not synchronize.
-  void look() {
-    detail::call const c{"look"};
+  /// rarely wait. Does not synchronize.
+  void poll_errors() {
+    detail::call const c{"poll_errors"};
     group_->check(c);
-    group_->look_around(c);
+    group_->poll_errors(c);
   }
 
   // Groups ----------------------------------------------------------------------------------------
 
   /// The ranks of equal color, in rank order; this communicator stays usable. All ranks call it.
   [[nodiscard]] basic_communicator split(int color) {
-    // NCCL's colors start at 0, and it does not say who is in the new group.
+    // NCCL's colors start at 0, and it does not report the members of the new group.
     std::vector<i64> const mine{color};
     std::vector<i64> colors(static_cast<std::size_t>(size()));
     detail::call const c{"split", {}, {operation::all_gather, reduction::sum, dtype::int64, 1, 0}};
@@ -287,12 +289,11 @@ class basic_communicator {
     return divide(kind, members, text(group_->name, ".", ++group_->children, "-", kind));
   }
 
-  /// Ends this communicator (not those split from it): see Choices for when the other ranks notice.
+  /// Fails this communicator (not those split from it); see Choices for when other ranks detect it.
   void revoke(std::string const& reason) { group_->end({0, -1, reason}); }
 
-  /// The survivors, whatever state the communicator is in; those in `lost` are failed. Called by all
-  /// survivors with the same list. This communicator has ended afterwards.
-  /// Synchronizes with the survivors, for the deadline at most.
+  /// A communicator of the survivors. Called by all survivors with the same list, in any state of the
+  /// communicator, which has failed afterwards. Synchronizes with the survivors, for at most the deadline.
   /// @throws std::invalid_argument unless `lost` is sorted, without repetition, within the ranks and
   ///         without the caller
   /// @throws limber::error if a survivor is missing, or the communicator had to be aborted
@@ -303,14 +304,14 @@ class basic_communicator {
               lost[i == 0 ? 0 : i - 1]);
       expects(lost[i] != rank(), "shrink: rank ", rank(), " cannot call itself lost");
     }
-    std::vector<int> survivors, gone(lost.begin(), lost.end());
+    std::vector<int> survivors, lost_ranks(lost.begin(), lost.end());
     for (int r = 0; r < size(); ++r)
       if (!std::ranges::binary_search(lost, r)) survivors.push_back(r);
-    // Ranks in flight with the lost are stopped first: NCCL shrinks a quiet communicator.
+    // Operations in flight are stopped first: NCCL shrinks only an idle communicator.
     group_->end({0, lost.empty() ? -1 : lost[0],
-                 text("the ranks went on in a new group",
-                      lost.empty() ? "" : text(" without ", detail::ranks_text(gone)))});
-    if (group_->how_it_ended() == detail::ending::aborted || !group_->native)
+                 text("the ranks continue in a new group",
+                      lost.empty() ? "" : text(" without ", detail::ranks_text(lost_ranks)))});
+    if (group_->ended_as() == detail::end_state::aborted || !group_->native)
       throw error({"nccl",
                    "shrink",
                    0,
@@ -320,16 +321,16 @@ class basic_communicator {
     std::string name = text(group_->name, ".");
     for (int const r : lost) name += text("-", r);
     if (lost.empty()) return divide(0, survivors, name + "-all");
-    bool const unclean = group_->how_it_ended() == detail::ending::unclean;
-    return basic_communicator(detail::child(*group_, "shrink", survivors, name, [&](auto& place) {
+    bool const unclean = group_->ended_as() == detail::end_state::unclean;
+    return basic_communicator(detail::make_child(*group_, "shrink", survivors, name, [&](auto& place) {
       return engine().shrink(group_->native, lost, unclean, place);
     }));
   }
 
   // Memory ----------------------------------------------------------------------------------------
 
-  /// Registers memory that operations use again and again, so that NCCL reaches it without copies; until
-  /// the result is destroyed. @throws limber::error if NCCL refuses it
+  /// Registers memory that operations reuse, so that NCCL accesses it without copies, until the result is
+  /// destroyed. @throws limber::error if NCCL refuses it
   [[nodiscard]] registration<E> register_memory(tensor_view memory) {
     detail::call const c{"register_memory", memory.name};
     limber::detail::check_memory("register_memory", "memory", memory, memory.name);
@@ -340,10 +341,10 @@ class basic_communicator {
   }
 
  private:
-  using group = detail::group<E>;
+  using process_group = detail::process_group<E>;
   using operation = limber::detail::operation;
 
-  explicit basic_communicator(std::shared_ptr<group> g) : group_(std::move(g)) {}
+  explicit basic_communicator(std::shared_ptr<process_group> g) : group_(std::move(g)) {}
 
   [[nodiscard]] E& engine() { return group_->engine; }
   [[nodiscard]] static std::size_t count(i64 n) noexcept { return static_cast<std::size_t>(n); }
@@ -355,19 +356,19 @@ class basic_communicator {
 
   void check_stream(std::string_view what, stream_type stream) {
     int theirs = group_->device;
-    group::must(what, engine().stream_device(stream, theirs));
+    process_group::must(what, engine().stream_device(stream, theirs));
     expects(theirs == group_->device, what, ": the stream is on device ", theirs,
             ", the communicator on device ", group_->device);
   }
 
   [[nodiscard]] basic_communicator divide(int kind, std::vector<int> const& members,
                                           std::string const& name) {
-    return basic_communicator(detail::child(*group_, "split", members, name, [&](auto& place) {
+    return basic_communicator(detail::make_child(*group_, "split", members, name, [&](auto& place) {
       return engine().split(group_->native, kind, rank(), place);
     }));
   }
 
-  std::shared_ptr<group> group_;
+  std::shared_ptr<process_group> group_;
 };
 
 }  // namespace limber::nccl

@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// The calls of NCCL and CUDA that the backend makes, as a concept: nccl.hpp has the real ones, the tests
-/// ones that run on the host and fail on request.
+/// The calls of NCCL and CUDA that the backend uses, as a concept: implemented in nccl.hpp, and in tests by a
+/// fake that runs on the host and fails on request.
 
 #include <limber/comm/collective.hpp>
 #include <limber/core/dtype.hpp>
@@ -15,23 +15,23 @@
 
 namespace limber::nccl {
 
-/// How far a call has come.
+/// The state of a call.
 enum class state : std::uint8_t { done, pending, failed };
 
-/// What a call said. `pending` is what non-blocking NCCL calls answer: poll before going on.
+/// The result of a call. Non-blocking NCCL calls return `pending`: poll until they are done.
 struct answer {
   state is = state::done;
-  int code = 0;          ///< the library's, of a failure
+  int code = 0;          ///< the code of the library, for a failure
   std::string reason{};  ///< "ncclAllReduce: unhandled system error: …"
 
   [[nodiscard]] bool failed() const noexcept { return is == state::failed; }
   [[nodiscard]] bool pending() const noexcept { return is == state::pending; }
 };
 
-/// The address under which the ranks of a new communicator find each other; made by rank 0.
+/// The id of a new communicator, made by rank 0 and passed to all ranks.
 using unique_id = std::array<std::byte, 128>;
 
-/// Where a pointer points.
+/// The location of memory.
 struct memory_place {
   bool on_device = false;  ///< device or managed memory: NCCL can use it
   int device = 0;          ///< −1: any
@@ -41,12 +41,12 @@ namespace detail {
 
 using host_function = void (*)(void*);
 
-/// No call waits for another rank. Handles are pointers, null when there is nothing.
+/// No call waits for another rank. Handles are pointers, or null.
 ///
 ///     can_revoke                  operations can be stopped without ending the communicator
 ///     device_name()               the same for two ranks only if they share a GPU
 ///     init, split, shrink         write the new handle at once or when the polled state turns done:
-///                                 the place it is written to must stay
+///                                 the location must stay valid until then
 ///     async_state(c)              pending while a call on c has not taken effect; failed once c has
 ///     revoke(c)                   stops c's operations; done when none touches memory any more
 ///     finalize, destroy, abort    finalize flushes and may be pending; abort ends c in whatever state
@@ -77,8 +77,8 @@ concept engine = std::copyable<E> &&
   {e.broadcast(q, p, n, t, i, c, s)};
   {e.send(q, n, t, i, c, s)};
   {e.recv(p, n, t, i, c, s)};
-  {e.enroll(c, p, n, pp)};
-  {e.withdraw(c, p)};
+  {e.register_buffer(c, p, n, pp)};
+  {e.deregister_buffer(c, p)};
   {e.allocate_shared(pp, n)};
   {e.release_shared(p)};
   {e.device_count(i)};

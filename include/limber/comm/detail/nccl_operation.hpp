@@ -2,9 +2,9 @@
 #pragma once
 
 /// @file
-/// How an operation of NCCL is started, with the copies it needs, and waited for.
+/// Starts operations of NCCL with the necessary copies, and waits for them.
 
-#include <limber/comm/detail/nccl_group.hpp>
+#include <limber/comm/detail/nccl_process_group.hpp>
 #include <limber/comm/detail/nccl_staging.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/tensor.hpp>
@@ -18,55 +18,57 @@
 
 namespace limber::nccl {
 
-/// An operation in flight. `wait` and `done` look for NCCL's errors, revocations and the deadline, which
+/// An operation in flight. `wait` and `done` check for errors of NCCL, revocations and the deadline, which
 /// counts from the first of these calls.
 template <detail::engine E>
 class basic_request {
  public:
-  basic_request(std::shared_ptr<detail::group<E>> g, detail::flight<E>& f, detail::call const& c)
-      : where_(std::move(g)), flight_(&f), call_(c) {}
+  basic_request(std::shared_ptr<detail::process_group<E>> g, detail::in_flight_op<E>& f,
+                detail::call const& c)
+      : where_(std::move(g)), op_(&f), call_(c) {}
   basic_request(basic_request&& other) noexcept
-      : where_(std::move(other.where_)), flight_(other.flight_), call_(other.call_) {}
+      : where_(std::move(other.where_)), op_(other.op_), call_(other.call_) {}
   basic_request& operator=(basic_request&& other) noexcept {
     if (this != &other) {
       drop();
       where_ = std::move(other.where_);
-      flight_ = other.flight_;
+      op_ = other.op_;
       call_ = other.call_;
     }
     return *this;
   }
   ~basic_request() { drop(); }
 
-  /// The host waits until the result is there. @throws limber::error if the communicator failed before
+  /// Blocks the host until the result is complete. @throws limber::error if the communicator failed before
   void wait() {
     if (!where_) return;
-    where_->finish(*flight_, call_);
+    where_->finish(*op_, call_);
     where_ = nullptr;
   }
   /// Does not synchronize.
-  [[nodiscard]] bool done() { return !where_ || where_->done(*flight_); }
+  [[nodiscard]] bool done() { return !where_ || where_->done(*op_); }
 
  private:
   void drop() noexcept {
-    if (where_) where_->drop(*flight_, call_, std::uncaught_exceptions() > exceptions_);
+    if (where_) where_->drop(*op_, call_, std::uncaught_exceptions() > exceptions_);
     where_ = nullptr;
   }
 
-  std::shared_ptr<detail::group<E>> where_;
-  detail::flight<E>* flight_;
+  std::shared_ptr<detail::process_group<E>> where_;
+  detail::in_flight_op<E>* op_;
   detail::call call_;
   int exceptions_ = std::uncaught_exceptions();
 };
 
 namespace detail {
 
-/// Whether NCCL can use the memory of `v` itself.
+/// Whether NCCL can use the memory of `v` directly.
 template <engine E>
-[[nodiscard]] bool lies_on_device(group<E>& g, const_tensor_view v, std::string_view bucket, bool must_be) {
+[[nodiscard]] bool lies_on_device(process_group<E>& g, const_tensor_view v, std::string_view bucket,
+                                  bool must_be) {
   if (v.length == 0) return true;
   memory_place where;
-  group<E>::must("place_of", g.engine.place_of(v.data, where));
+  process_group<E>::must("place_of", g.engine.place_of(v.data, where));
   expects(where.on_device || !must_be, "'", bucket, "' lies in host memory: stream-ordered operations and ",
           "registrations need device memory");
   expects(!where.on_device || where.device < 0 || where.device == g.device, "'", bucket, "' lies on device ",
@@ -74,18 +76,18 @@ template <engine E>
   return where.on_device;
 }
 
-/// Puts one operation on the stream, with the copies it needs before and after.
-/// @param keys  the values are floats that travel as ordered integers
+/// Enqueues one operation on the stream, with the necessary copies before and after.
+/// @param keys  the values are floats that are reduced as ordered integers
 template <engine E, class Issue>
-[[nodiscard]] basic_request<E> begin(std::shared_ptr<group<E>> const& g, call const& c, const_tensor_view in,
-                                     tensor_view out, bool keys, Issue issue) {
+[[nodiscard]] basic_request<E> begin(std::shared_ptr<process_group<E>> const& g, call const& c,
+                                     const_tensor_view in, tensor_view out, bool keys, Issue issue) {
   bool const in_host = !lies_on_device(*g, in, c.bucket, false),
              out_host = !lies_on_device(*g, out, c.bucket, false);
   bool const in_place = in.length > 0 && in.data == out.data;
   g->check(c);
   ++g->calls;
   on_device<E> const here(g->engine, g->device);
-  auto& f = g->take_flight(c);
+  auto& f = g->take_op(c);
   void const* from = in.data;
   void* to = out.data;
   auto const copy = [&](void* target, void const* source, i64 bytes) {
@@ -120,7 +122,7 @@ template <engine E, class Issue>
     if (out_host) to = s->device + (in_place ? 0 : s->out_at);
   }
   g->need(c, issue(from, to));
-  g->settle(c);
+  g->await_enqueued(c);
   if (keys && s) {
     i64 const wide = in.length * size_of(dtype::int64);
     copy(s->pinned + s->out_at, s->device + s->out_at, wide);

@@ -2,9 +2,9 @@
 #pragma once
 
 /// @file
-/// Memory that NCCL knows: registered with a communicator, or allocated for it.
+/// Memory registered with an NCCL communicator, or allocated by NCCL.
 
-#include <limber/comm/detail/nccl_group.hpp>
+#include <limber/comm/detail/nccl_process_group.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/tensor.hpp>
 
@@ -15,7 +15,7 @@
 
 namespace limber {
 
-/// Can be told of memory that is used again and again, until the result is destroyed.
+/// Can register memory that operations reuse, until the result is destroyed.
 template <class C>
 concept registers_memory = requires(C& c, tensor_view memory) {
   { c.register_memory(memory) } -> std::movable;
@@ -25,8 +25,8 @@ namespace nccl {
 
 namespace detail {
 
-/// The first failure among several answers.
-struct answer_keeper {
+/// Keeps the first failure of several results.
+struct first_failure {
   answer kept{};
   void operator()(answer const& a) {
     if (!kept.failed()) kept = a;
@@ -35,14 +35,14 @@ struct answer_keeper {
 
 }  // namespace detail
 
-/// Memory registered with a communicator; ends with this object. Outlives the communicator harmlessly.
+/// Memory registered with a communicator until this object is destroyed. May outlive the communicator.
 template <detail::engine E>
 class registration {
  public:
-  registration(std::shared_ptr<detail::group<E>> g, tensor_view memory) : where_(std::move(g)) {
+  registration(std::shared_ptr<detail::process_group<E>> g, tensor_view memory) : where_(std::move(g)) {
     if (memory.length == 0) return;
-    answer const a =
-        where_->engine.enroll(where_->native, memory.data, static_cast<std::size_t>(memory.bytes()), handle_);
+    answer const a = where_->engine.register_buffer(where_->native, memory.data,
+                                                    static_cast<std::size_t>(memory.bytes()), handle_);
     if (a.failed()) throw error({"nccl", "register_memory", a.code, -1, std::string(memory.name), a.reason});
   }
   registration(registration&& other) noexcept
@@ -53,16 +53,16 @@ class registration {
     return *this;
   }
   ~registration() {
-    // A communicator that is gone has forgotten its registrations.
-    if (where_ && handle_ && where_->native) (void)where_->engine.withdraw(where_->native, handle_);
+    // A destroyed communicator has no registrations.
+    if (where_ && handle_ && where_->native) (void)where_->engine.deregister_buffer(where_->native, handle_);
   }
 
  private:
-  std::shared_ptr<detail::group<E>> where_;
+  std::shared_ptr<detail::process_group<E>> where_;
   void* handle_ = nullptr;
 };
 
-/// Device memory from NCCL's allocator, which all of its transports can use without copies.
+/// Device memory of NCCL's allocator, which all of its transports can use without copies.
 ///
 ///     nccl::memory buffer(1 << 20);
 ///     auto known = comm.register_memory({buffer.data(), n, dtype::f32, "bucket"});
@@ -73,7 +73,8 @@ class basic_memory {
   explicit basic_memory(i64 bytes, E engine = {}) : engine_(std::move(engine)), bytes_(bytes) {
     expects(bytes >= 0, "nccl: memory: bytes must be >= 0, got ", bytes);
     if (bytes > 0)
-      detail::group<E>::must("memory", engine_.allocate_shared(data_, static_cast<std::size_t>(bytes)));
+      detail::process_group<E>::must("memory",
+                                     engine_.allocate_shared(data_, static_cast<std::size_t>(bytes)));
   }
   basic_memory(basic_memory&& other) noexcept
       : engine_(other.engine_),

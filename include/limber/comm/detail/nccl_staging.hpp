@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// How values in host memory, and the maximum of floats, pass through NCCL.
+/// Staging of host memory, and the maximum of floats, for NCCL.
 
 #include <limber/comm/detail/nccl_engine.hpp>
 #include <limber/core/dtype.hpp>
@@ -14,7 +14,7 @@
 
 namespace limber::nccl::detail {
 
-/// An order of integers in which −∞ < … < −0 < +0 < … < ∞ < NaN. ncclMax would drop NaN: Limber's does not.
+/// Maps floats to integers such that −∞ < … < −0 < +0 < … < ∞ < NaN. Needed because ncclMax drops NaN.
 [[nodiscard]] inline i64 key_of(double x) noexcept {
   if (x != x) return std::numeric_limits<i64>::max();
   i64 bits;
@@ -28,9 +28,8 @@ namespace limber::nccl::detail {
   return x;
 }
 
-/// A place for the operand and the result of one operation, in pinned memory and on the device. NCCL
-/// never sees pageable memory: a copy to or from it behind a collective would block the host, without
-/// a deadline, until the peers have come.
+/// Pinned and device memory for the operand and result of one operation. Pageable memory is never passed to a
+/// copy after a collective: that would block the host, without a deadline, until the peers arrive.
 struct slot {
   std::byte* pinned = nullptr;
   std::byte* device = nullptr;
@@ -44,7 +43,7 @@ struct slot {
   dtype type = dtype::f64;
   i64 length = 0;
 
-  /// Room for both, each on a 256-byte boundary.
+  /// Bytes for both, each on a 256-byte boundary.
   [[nodiscard]] static i64 room(i64 in, i64 out) noexcept { return padded(in) + padded(out); }
   void arrange(i64 in) noexcept { out_at = padded(in); }
 
@@ -80,12 +79,12 @@ inline void keys_to_numbers(void* p) noexcept {
   s.type == dtype::f64 ? from_keys<double>(s) : from_keys<float>(s);
 }
 
-/// Slots that are kept and grown: as many as operations were in flight, as large as they were.
+/// A pool of slots, which grow on demand and are reused.
 template <engine E>
 class slot_pool {
  public:
-  /// A slot of at least `bytes` that is nobody's yet; the caller takes it.
-  /// @param need  throws for an answer that failed
+  /// Takes a free slot of at least `bytes`.
+  /// @param need  throws if the result of a call is a failure
   template <class Need>
   [[nodiscard]] slot* take(E& e, typename E::stream_type stream, i64 bytes, Need need) {
     slot* best = nullptr;

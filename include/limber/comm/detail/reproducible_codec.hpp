@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What `reproducible` does to tensors in host memory: the exponents of their blocks, and fixed point.
+/// The codec of `reproducible` for host memory: exponents of blocks, and conversion to fixed point.
 
 #include <limber/core/dtype.hpp>
 #include <limber/core/exponent_block.hpp>
@@ -18,8 +18,8 @@
 #include <utility>
 #include <vector>
 
-// As in fuse/host_loop.hpp: compiled twice and chosen at run time. All of it is integer arithmetic, so the
-// bits are the same.
+// As in fuse/host_loop.hpp: compiled twice and selected at run time. All arithmetic is integer, so the bits
+// are equal.
 #if defined(__x86_64__) && !defined(__CUDACC__) && (defined(__GNUC__) || defined(__clang__))
 #define LIMBER_DETAIL_CODEC_CLONES 1
 #if defined(__clang__)
@@ -48,7 +48,7 @@ inline void encode_plain(fixed_point::word<T> const* __restrict x, i64* __restri
 template <class T>
 inline void decode_plain(i64 const* __restrict x, fixed_point::word<T>* __restrict y, i64 n,
                          int unit) noexcept {
-  // No float can get subnormal or infinite on the way: one conversion rounds, the product is exact.
+  // No value can be subnormal or infinite: the conversion rounds once, and the product is exact.
   if constexpr (std::is_same_v<T, float>)
     if (unit >= -126 && unit <= 60) {
       float const scale = math::power_of_two<float>(unit);
@@ -105,10 +105,10 @@ inline void decode_run(i64 const* x, fixed_point::word<T>* y, i64 n, int unit) n
 
 namespace limber {
 
-/// How `reproducible` reads and writes tensors in host memory. A codec for other memory has the same members
-/// (gpu::codec); their arithmetic is core/fixed_point.hpp, which runs on devices too.
+/// Reads and writes tensors in host memory for `reproducible`. Codecs for other memory (gpu::codec) have the
+/// same members; their arithmetic is core/fixed_point.hpp, which runs on devices, too.
 struct host_codec {
-  /// Memory where the engine reads and writes, that grows and is kept.
+  /// Memory that the engine reads and writes; grows and is reused.
   template <class T>
   class buffer {
    public:
@@ -119,16 +119,16 @@ struct host_codec {
     std::vector<T> memory_;
   };
 
-  /// At least n elements, of no particular values.
+  /// At least n elements with unspecified values.
   template <class T>
   [[nodiscard]] static T* reserve(buffer<T>& b, i64 n) {
     if (static_cast<i64>(b.memory_.size()) < n) b.memory_.resize(static_cast<std::size_t>(n));
     return b.memory_.data();
   }
-  /// Returns when the engine may read what was written, and others what was decoded.
+  /// Waits until written data may be read by the engine, and decoded data by others.
   static void settle() noexcept {}
 
-  /// Two words in front of the exponents, for what ranks must agree on.
+  /// Two words before the exponents, by which ranks detect different calls.
   static void put_marks(float* words, float mark) noexcept { words[0] = mark, words[1] = -mark; }
   [[nodiscard]] static std::pair<float, float> marks(float const* words) noexcept {
     return {words[0], words[1]};
@@ -149,7 +149,7 @@ struct host_codec {
     });
   }
 
-  /// The elements of all pieces, one behind the other, in the unit of their block.
+  /// Encodes the elements of all pieces consecutively, in the unit of their block.
   static void encode(const_tensor_view in, std::span<piece const> pieces, float const* exponents, int guard,
                      i64* fixed) {
     detail::with_fixed_point_type(in.type, [&]<class T>() {
@@ -164,7 +164,7 @@ struct host_codec {
     });
   }
 
-  /// And back: NaN where the exponent is 255.
+  /// The inverse of encode; NaN where the exponent is 255.
   static void decode(i64 const* fixed, std::span<piece const> pieces, float const* exponents, int guard,
                      tensor_view out) {
     detail::with_fixed_point_type(out.type, [&]<class T>() {

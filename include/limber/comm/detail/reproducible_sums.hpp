@@ -2,12 +2,12 @@
 #pragma once
 
 /// @file
-/// The operations that a `reproducible` has in flight, and how they go on.
+/// The operations in flight of a `reproducible`, and their progress.
 ///
 /// A sum takes two operations of the engine, MAX of the exponents and SUM of the integers, and every rank
-/// must start the engine's operations in the same order, whenever it looks at or waits for its requests.
-/// So MAX is the last thing in flight whenever there is one: whatever is started next on the engine first
-/// waits for it and starts its SUM. The engine sees MAX 1, SUM 1, MAX 2, SUM 2, …, whatever the timing.
+/// must start the operations of the engine in the same order, independently of when it polls or waits. So a
+/// MAX is always the last operation in flight: the next operation first waits for it and starts its SUM. The
+/// engine gets MAX 1, SUM 1, MAX 2, SUM 2, …, independently of timing.
 
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/reproducible_codec.hpp>
@@ -31,8 +31,8 @@
 
 namespace limber::detail {
 
-/// Adds the ranks' values of one element in an order that depends on the values only, small ones first:
-/// ranks may be exchanged, and ranks that bring zero added. Sorts `x`. Zero is +0.
+/// Adds the values of all ranks in an order that depends only on the values, small ones first, so that
+/// permuted ranks and added zeros do not change the result. Sorts `x`. Zero is +0.
 [[nodiscard]] inline double ordered_sum(std::span<double> x) {
   bool up = false, down = false, nan = false;
   for (double const v : x) {
@@ -61,10 +61,10 @@ class reproducible_sums {
  public:
   enum class phase : std::uint8_t { idle, exponents, integers, gathering, passing, failed };
 
-  /// One operation in flight, with memory that is kept for the next.
+  /// One operation in flight; its memory is reused.
   struct sum {
     phase at = phase::idle;
-    bool scatters = false;  ///< a reduce_scatter: the result is one of the pieces, this rank's
+    bool scatters = false;  ///< a reduce_scatter: the result is this rank's piece
     int own = 0;            ///< this rank
     std::optional<reduction_handle> reduced{};
     std::optional<scatter_handle> scattered{};
@@ -77,7 +77,7 @@ class reproducible_sums {
     typename Codec::template buffer<i64> fixed{}, total{};
     typename Codec::template buffer<double> gathered_values{};
     std::vector<double> values{}, column{}, result{};
-    std::exception_ptr why{};
+    std::exception_ptr error{};
   };
 
   reproducible_sums(C inner, int guard, Codec codec)
@@ -87,28 +87,28 @@ class reproducible_sums {
   [[nodiscard]] engine const& inner() const noexcept { return inner_; }
   [[nodiscard]] Codec const& codec() const noexcept { return codec_; }
 
-  /// The engine is free for its next operation: nothing has still to be started.
-  void settle() {
-    if (open_) go_on(*open_);
+  /// Starts the pending SUM, so that the engine can start its next operation.
+  void advance() {
+    if (awaiting_exponents_) start_integer_sum(*awaiting_exponents_);
   }
-  /// Settles if that does not block. True if nothing has still to be started.
-  bool nudge() {
-    if (open_ && open_->reduced->done()) go_on(*open_);
-    return !open_;
+  /// advance() if that does not block. True if no SUM is pending.
+  bool try_advance() {
+    if (awaiting_exponents_ && awaiting_exponents_->reduced->done()) start_integer_sum(*awaiting_exponents_);
+    return !awaiting_exponents_;
   }
 
-  /// Sums the pieces by blocks, or each rank's part, which are the pieces then. The MAX is in flight
-  /// afterwards.
+  /// Starts a sum of the pieces by blocks; for a reduce_scatter the pieces are the parts of the ranks. The
+  /// MAX is in flight afterwards.
   sum& start(const_tensor_view in, tensor_view out, std::span<piece const> pieces, bool scatters) {
-    settle();
-    sum& s = take(in, out);
-    guarded(s, [&] {
+    advance();
+    sum& s = new_sum(in, out);
+    release_on_error(s, [&] {
       s.scatters = scatters;
       s.own = inner().rank();
       s.pieces.assign(pieces.begin(), pieces.end());
       for (int r = 0; scatters && r < inner().size(); ++r) s.pieces.push_back({r * out.length, out.length});
-      // Two words in front find ranks that mean different sums by blocks of the same number: h and −h
-      // have the same maximum everywhere only if all h are equal.
+      // Two words in front detect ranks whose sums differ but have the same number of blocks: the maxima of h
+      // and −h are h and −h only if all h are equal.
       i64 const words = marks + blocks_of(s.pieces);
       float* const mine = codec_.reserve(s.own_exponents, words);
       float* const all = codec_.reserve(s.exponents, words);
@@ -119,16 +119,16 @@ class reproducible_sums {
       s.reduced.emplace(inner().all_reduce({bytes(mine), words, dtype::f32, name_of(s)},
                                            {bytes(all), words, dtype::f32, name_of(s)}, reduction::max));
       s.at = phase::exponents;
-      open_ = &s;
+      awaiting_exponents_ = &s;
     });
     return s;
   }
 
-  /// A short sum of doubles: every rank gets all values.
+  /// A short sum of doubles, by gathering all values.
   sum& gather(const_tensor_view in, tensor_view out, bool scatters) {
-    settle();
-    sum& s = take(in, out);
-    guarded(s, [&] {
+    advance();
+    sum& s = new_sum(in, out);
+    release_on_error(s, [&] {
       s.scatters = scatters;
       s.own = inner().rank();
       i64 const all = in.length * inner().size();
@@ -141,11 +141,11 @@ class reproducible_sums {
     return s;
   }
 
-  /// What the engine does as it should.
+  /// An operation that the engine does reproducibly.
   sum& pass(const_tensor_view in, tensor_view out, reduction how, bool scatters) {
-    settle();
-    sum& s = take(in, out);
-    guarded(s, [&] {
+    advance();
+    sum& s = new_sum(in, out);
+    release_on_error(s, [&] {
       if (scatters)
         s.scattered.emplace(inner().reduce_scatter(in, out));
       else
@@ -155,29 +155,29 @@ class reproducible_sums {
     return s;
   }
 
-  /// Returns when the result is there; `s` stays the caller's.
+  /// Returns when the result is complete; the caller keeps `s`.
   void finish(sum& s) {
-    if (&s == open_) go_on(s);
-    if (s.at == phase::failed) std::rethrow_exception(s.why);
+    if (&s == awaiting_exponents_) start_integer_sum(s);
+    if (s.at == phase::failed) std::rethrow_exception(s.error);
     try {
-      land(s);
+      complete(s);
     } catch (...) {
       fail(s);
       throw;
     }
   }
-  /// True if `finish` would not wait for anybody.
+  /// True if finish() would not wait.
   [[nodiscard]] bool done(sum& s) {
     if (s.at == phase::failed) return true;
-    if (&s == open_ && (!nudge() || s.at == phase::failed)) return s.at == phase::failed;
+    if (&s == awaiting_exponents_ && (!try_advance() || s.at == phase::failed)) return s.at == phase::failed;
     if (s.reduced) return s.reduced->done();
     return s.scattered ? s.scattered->done() : s.gathered->done();
   }
-  /// Takes `s` back, finished or not.
+  /// Releases `s`, finished or not.
   void release(sum& s) noexcept {
-    if (&s == open_) open_ = nullptr;
+    if (&s == awaiting_exponents_) awaiting_exponents_ = nullptr;
     drop(s);
-    s.why = nullptr;
+    s.error = nullptr;
     s.at = phase::idle;
   }
 
@@ -192,7 +192,7 @@ class reproducible_sums {
     return s.in.name.empty() ? s.out.name : s.in.name;
   }
 
-  sum& take(const_tensor_view in, tensor_view out) {
+  sum& new_sum(const_tensor_view in, tensor_view out) {
     auto free = std::ranges::find(sums_, phase::idle, &sum::at);
     sum& s = free == sums_.end() ? sums_.emplace_back() : *free;
     s.in = in;
@@ -206,11 +206,11 @@ class reproducible_sums {
   }
   static void fail(sum& s) noexcept {
     drop(s);
-    s.why = std::current_exception();
+    s.error = std::current_exception();
     s.at = phase::failed;
   }
   template <class F>
-  void guarded(sum& s, F const& f) {
+  void release_on_error(sum& s, F const& f) {
     try {
       f();
     } catch (...) {
@@ -219,7 +219,7 @@ class reproducible_sums {
     }
   }
 
-  // 24 bits, which a float holds.
+  // 24 bits, which a float represents exactly.
   [[nodiscard]] float mark_of(sum const& s) const {
     fingerprint h;
     h.mix(static_cast<i64>(s.in.type));
@@ -232,9 +232,9 @@ class reproducible_sums {
     return static_cast<float>(h.value() % (1u << 24));
   }
 
-  // From MAX to SUM. What goes wrong is told by `finish`.
-  void go_on(sum& s) {
-    open_ = nullptr;
+  // Waits for the MAX and starts the SUM. Errors are thrown by finish().
+  void start_integer_sum(sum& s) {
+    awaiting_exponents_ = nullptr;
     try {
       s.reduced->wait();
       s.reduced.reset();
@@ -261,7 +261,7 @@ class reproducible_sums {
     } catch (...) { fail(s); }
   }
 
-  void land(sum& s) {
+  void complete(sum& s) {
     if (s.reduced) s.reduced->wait();
     if (s.scattered) s.scattered->wait();
     if (s.gathered) s.gathered->wait();
@@ -296,7 +296,7 @@ class reproducible_sums {
   int guard_;
   Codec codec_;
   std::deque<sum> sums_;
-  sum* open_ = nullptr;  // the one whose SUM has still to be started
+  sum* awaiting_exponents_ = nullptr;  // the sum whose SUM is not started
 };
 
 }  // namespace limber::detail

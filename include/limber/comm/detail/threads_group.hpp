@@ -4,15 +4,21 @@
 /// @file
 /// The state that the ranks of one `threads` communicator share.
 ///
-/// Operations are numbered from 1 and live in a ring of records until they are complete. The rank
-/// that arrives last at an operation starts its work; ranks that wait meanwhile take pieces of it.
-/// Every element is computed once, in rank order, and stored to all outputs, so nobody wakes up
-/// between arrival and completion. Once a group has failed or is frozen no new piece is taken, and
-/// nobody whose memory is in use returns before `working_` is 0.
+/// Operations are numbered from 1 and stored in a ring of records until they are complete. The rank that
+/// arrives last at an operation starts its work; waiting ranks take pieces of it. Every element is computed
+/// once, in rank order, and stored to all outputs, so no rank wakes between arrival and completion. Once a
+/// group has failed or is halted, no new piece is taken, and no rank whose memory is in use returns before
+/// `working_` is 0.
 
-#include <limber/comm/detail/threads_hub.hpp>
+#include <limber/comm/collective.hpp>
+#include <limber/comm/detail/threads_handle.hpp>
 #include <limber/comm/detail/threads_record.hpp>
+#include <limber/comm/detail/threads_world_state.hpp>
+#include <limber/core/error.hpp>
 
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
 #include <deque>
 #include <limits>
 #include <list>
@@ -28,136 +34,132 @@
 namespace limber::threads::detail {
 
 using limber::detail::operation;
-using limber::detail::share;
+using limber::detail::rank_buffers;
 using limber::detail::signature;
 
-/// A group and who one is in it.
+/// A rank of a group.
 struct place {
-  std::shared_ptr<group> where;
+  shared_group where{};
   int rank = 0;
 };
 
-class group : public std::enable_shared_from_this<group> {
+class group {
  public:
-  /// @pre the hub is locked or not yet shared
-  [[nodiscard]] static std::shared_ptr<group> make(std::shared_ptr<hub> const& h,
-                                                   std::vector<int> const& seats) {
-    auto made = std::make_shared<group>(h, seats);
-    std::erase_if(h->groups, [](auto const& g) { return g.expired(); });
-    h->groups.push_back(made);
-    return made;
+  /// @pre the world is locked, or not shared yet
+  [[nodiscard]] static shared_group make(std::shared_ptr<world_state> const& w,
+                                         std::vector<int> const& world_ranks) {
+    return shared_group(new group(w, world_ranks));
   }
+  group(group const&) = delete;
+  group& operator=(group const&) = delete;
 
-  group(std::shared_ptr<hub> h, std::vector<int> const& seats) : hub_(std::move(h)), members_(seats.size()) {
-    for (std::size_t r = 0; r < seats.size(); ++r) members_[r].seat = seats[r];
-  }
-
+  [[nodiscard]] world_state& world() const noexcept { return *world_; }
   [[nodiscard]] int size() const noexcept { return static_cast<int>(members_.size()); }
 
-  /// Registers rank's part of its next operation; the last to arrive works on it until nothing is
-  /// left to take. Returns the operation's number.
-  i64 start(int rank, signature const& s, share mine, std::string_view bucket, int color = 0) {
-    visit v(*hub_);
-    check_in(v, rank, limber::detail::name_of(s.what), bucket);
+  /// Registers the rank's part of its next operation; the last rank to arrive works on it until all pieces
+  /// are taken. Returns the operation's number.
+  i64 start(int rank, signature const& s, rank_buffers mine, std::string_view bucket, int color = 0) {
+    world_lock lock(*world_);
+    check_in(lock, rank, limber::detail::name_of(s.what), bucket);
     i64 const sequence = ++at(rank).started;
     record& r = ring_.fetch(sequence, completed_, members_.size());
     if (r.arrived == 0) {
       r.what = s;
       r.first = rank;
     } else if (r.what != s) {
-      // With two against one, the one is at fault.
+      // If two ranks agree and one differs, that one is at fault.
       int const other = r.first;
-      fail(v, r.arrived == 1 ? std::max(rank, other) : rank,
-           text(who(std::min(rank, other)), " called ", text_of(rank < other ? s : r.what), " where ",
-                who(std::max(rank, other)), " called ", text_of(rank < other ? r.what : s)));
-      throw thrown(limber::detail::name_of(s.what), bucket);
+      fail(lock, r.arrived == 1 ? std::max(rank, other) : rank,
+           text(rank_name(std::min(rank, other)), " called ", text_of(rank < other ? s : r.what), " where ",
+                rank_name(std::max(rank, other)), " called ", text_of(rank < other ? r.what : s)));
+      throw failure_error(limber::detail::name_of(s.what), bucket);
     }
     auto const i = static_cast<std::size_t>(rank);
-    r.shares[i] = mine;
+    r.buffers[i] = mine;
     r.colors[i] = color;
     r.here[i] = 1;
     if (++r.arrived == size()) {
       ready_ = sequence;
-      distribute(v, r);
-      while (record* const next = unclaimed()) work(v, *next);
+      distribute(lock, r);
+      while (record* const next = unclaimed()) work(lock, *next);
     }
     return sequence;
   }
 
-  /// Waits for operation `sequence`, and works on it or an earlier one where there is work.
+  /// Waits for operation `sequence`, and works on it or an earlier one meanwhile.
   void finish(int rank, i64 sequence, operation what, std::string_view bucket) {
-    patience p{hub_->now()};
-    visit v(*hub_);
-    bool late = false;
+    wait_timer p{world_->now()};
+    world_lock lock(*world_);
+    bool timed_out = false;
     while (completed_ < sequence) {
       if (record* const next = unclaimed()) {
-        work(v, *next);
+        work(lock, *next);
         continue;
       }
-      if (failed_ && working_ == 0) throw thrown(limber::detail::name_of(what), bucket);
-      if (!failed_) judge(v, sequence, late);
+      if (failed_ && working_ == 0) throw failure_error(limber::detail::name_of(what), bucket);
+      if (!failed_) check_completable(lock, sequence, timed_out);
       if (failed_ && working_ == 0) continue;
-      late = idle(v, rank, failed_ || frozen_ ? anything : sequence, p);
+      timed_out = wait_for_event(lock, rank, failed_ || halted_ ? any_event : sequence, p);
     }
   }
 
-  /// True when finish would return or throw at once.
-  bool done(i64 sequence, patience& p) {
-    double const now = hub_->now();
-    visit v(*hub_);
+  /// True if finish() would return or throw without waiting.
+  bool done(i64 sequence, wait_timer& p) {
+    double const now = world_->now();
+    world_lock lock(*world_);
     if (completed_ < sequence && !failed_) {
       if (!p.running || p.seen != completed_) p = {now, true, completed_};
-      judge(v, sequence, now - p.since > hub_->how.deadline);
+      check_completable(lock, sequence, now - p.since > world_->how.deadline);
     }
     return completed_ >= sequence || (failed_ && working_ == 0);
   }
 
-  /// A request was destroyed before it was waited for. Returns when nobody uses its memory.
+  /// A request was destroyed before it was waited for. Returns when no rank uses its memory.
   void drop(int rank, operation what, std::string_view bucket, bool unwinding) {
-    visit v(*hub_);
-    if (unwinding && seat_of(rank).supervised)
-      freeze(v, rank);
+    world_lock lock(*world_);
+    if (unwinding && state_of(rank).supervised)
+      halt(lock, rank);
     else
-      fail(v, rank,
-           text(who(rank), unwinding ? " was left by an exception with its " : " destroyed its ",
+      fail(lock, rank,
+           text(rank_name(rank), unwinding ? " was left by an exception with its " : " destroyed its ",
                 limber::detail::name_of(what), bucket.empty() ? "" : " of '", bucket,
                 bucket.empty() ? "" : "'", unwinding ? " in flight" : " before it was waited for"));
-    patience p{hub_->now()};
-    while (working_ > 0) idle(v, rank, anything, p);
+    wait_timer p{world_->now()};
+    while (working_ > 0) wait_for_event(lock, rank, any_event, p);
   }
 
   /// The handle of `rank` was destroyed.
   void leave(int rank, bool unwinding) {
-    visit v(*hub_);
-    at(rank).gone = true;
-    ++gone_;
-    wake_all(v);
-    if (unwinding && seat_of(rank).supervised)
-      freeze(v, rank);
+    world_lock lock(*world_);
+    at(rank).left = true;
+    ++left_count_;
+    wake_all(lock);
+    if (unwinding && state_of(rank).supervised)
+      halt(lock, rank);
     else if (unwinding)
-      fail(v, rank, text(who(rank), " was left by an exception"));
+      fail(lock, rank, text(rank_name(rank), " was left by an exception"));
   }
 
   void revoke(std::string const& reason) {
-    visit v(*hub_);
-    fail(v, -1, reason);
+    world_lock lock(*world_);
+    fail(lock, -1, reason);
   }
 
-  /// A world rank is lost, for a reason: fails every group that it had not left before.
-  static void abandon(hub& h, int world_rank, std::string const& reason) {
-    visit v(h);
-    abandon(v, h, world_rank, reason, false);
+  /// A rank of the world has failed: fails every group that it had not left before.
+  static void fail_with_rank(world_state& w, int world_rank, std::string const& reason) {
+    world_lock lock(w);
+    fail_with_rank(lock, w, world_rank, reason, false);
   }
 
-  /// A supervised rank went on although an exception had passed open requests.
-  static void settle(hub& h, int world_rank) {
-    visit v(h);
-    settle(v, h, world_rank);
+  /// A supervised rank continued after an exception had unwound open requests: fails its groups.
+  static void fail_unwound(world_state& w, int world_rank) {
+    world_lock lock(w);
+    fail_unwound(lock, w, world_rank);
   }
 
-  /// Where `rank` belongs after the split that it has just finished.
+  /// The new place of `rank` after a split.
   [[nodiscard]] place take_place(int rank) {
-    visit v(*hub_);
+    world_lock lock(*world_);
     return std::exchange(at(rank).next, {});
   }
 
@@ -171,27 +173,29 @@ class group : public std::enable_shared_from_this<group> {
   void listen(int rank);
 
  private:
-  static constexpr i64 anything = std::numeric_limits<i64>::max();
+  friend class shared_group;
 
-  struct letter {
+  static constexpr i64 any_event = std::numeric_limits<i64>::max();
+
+  struct tensor_message {
     dtype type;
     i64 length;
     std::vector<std::byte> bytes;
   };
 
   struct member {
-    int seat = 0;
-    bool gone = false;
+    int world_rank = 0;
+    bool left = false;
     i64 started = 0;
     i64 awaits = 0;  ///< the operation it sleeps for, `anything`, or 0 when it does not sleep
     place next{};
-    std::map<int, std::deque<letter>> letters{};
-    std::map<i64, std::deque<message>> mail{};
-    i64 mailed = 0;  ///< messages that ever arrived
-    i64 heard = 0;   ///< of those, when `listen` last returned
+    std::map<int, std::deque<tensor_message>> tensor_messages{};
+    std::map<i64, std::deque<message>> mailbox{};
+    i64 mailbox_arrivals = 0;  ///< number of messages that have arrived
+    i64 mailbox_seen = 0;      ///< of those, when `listen` last returned
   };
 
-  struct verdict {
+  struct group_failure {
     int rank;
     std::string reason;
   };
@@ -199,170 +203,182 @@ class group : public std::enable_shared_from_this<group> {
   struct shrinking {
     std::vector<int> lost;
     std::vector<char> here;
-    std::shared_ptr<group> next{};
-    std::optional<verdict> failed{};
+    shared_group next{};
+    std::optional<group_failure> failed{};
   };
 
-  [[nodiscard]] member& at(int rank) noexcept { return members_[static_cast<std::size_t>(rank)]; }
-  [[nodiscard]] seat& seat_of(int rank) noexcept {
-    return hub_->seats[static_cast<std::size_t>(at(rank).seat)];
+  group(std::shared_ptr<world_state> w, std::vector<int> const& world_ranks)
+      : world_(std::move(w)), members_(world_ranks.size()) {
+    for (std::size_t r = 0; r < world_ranks.size(); ++r) members_[r].world_rank = world_ranks[r];
+    world_->groups.push_back(this);
   }
-  [[nodiscard]] std::string who(int rank) {
-    int const s = at(rank).seat;
+  ~group() {
+    world_lock const lock(*world_);
+    std::erase(world_->groups, this);
+  }
+
+  [[nodiscard]] member& at(int rank) noexcept { return members_[static_cast<std::size_t>(rank)]; }
+  [[nodiscard]] rank_state& state_of(int rank) noexcept {
+    return world_->ranks[static_cast<std::size_t>(at(rank).world_rank)];
+  }
+  [[nodiscard]] std::string rank_name(int rank) {
+    int const s = at(rank).world_rank;
     return s == rank ? text("rank ", rank) : text("rank ", rank, " (rank ", s, " of the world)");
   }
-  [[nodiscard]] std::string who(std::vector<int> const& ranks) {
+  [[nodiscard]] std::string rank_name(std::vector<int> const& ranks) {
     std::string out;
-    for (int const r : ranks) out += text(out.empty() ? "" : ", ", who(r));
+    for (int const r : ranks) out += text(out.empty() ? "" : ", ", rank_name(r));
     return out;
   }
-  [[nodiscard]] std::string unexplained() {
-    return text(who(culprit_), " was left by an exception with operations in flight");
+  [[nodiscard]] std::string exception_message() {
+    return text(rank_name(failed_rank_), " was left by an exception with operations in flight");
   }
-  [[nodiscard]] error thrown(std::string_view call, std::string_view bucket) const {
+  [[nodiscard]] error failure_error(std::string_view call, std::string_view bucket) const {
     return error({"threads", std::string(call), 0, failed_->rank, std::string(bucket), failed_->reason});
   }
 
-  /// All have arrived: prepares the work and wakes others to share it.
-  void distribute(visit& v, record& r) {
+  /// All ranks have arrived: prepares the work and wakes other ranks to share it.
+  void distribute(world_lock& lock, record& r) {
     r.cut();
-    if (r.what.what == operation::split) divide(r);
-    if (r.pieces == 0) return complete(v);
-    i64 helpers = std::min<i64>(r.pieces - 1, hub_->helpers);
+    if (r.what.what == operation::split) make_split_groups(r);
+    if (r.pieces == 0) return complete(lock);
+    i64 helpers = std::min<i64>(r.pieces - 1, world_->helpers);
     for (auto& m : members_) {
       if (helpers == 0) break;
-      if (m.awaits == 0 || m.awaits == anything) continue;
-      v.wake(hub_->seats[static_cast<std::size_t>(m.seat)]);
+      if (m.awaits == 0 || m.awaits == any_event) continue;
+      lock.wake(world_->ranks[static_cast<std::size_t>(m.world_rank)]);
       --helpers;
     }
   }
 
-  void divide(record const& r) {
+  void make_split_groups(record const& r) {
     std::map<int, std::vector<int>> ranks;
     for (int k = 0; k < size(); ++k) ranks[r.colors[static_cast<std::size_t>(k)]].push_back(k);
     for (auto const& [color, list] : ranks) {
-      std::vector<int> seats;
-      for (int const k : list) seats.push_back(at(k).seat);
-      auto const made = make(hub_, seats);
+      std::vector<int> world_ranks;
+      for (int const k : list) world_ranks.push_back(at(k).world_rank);
+      auto const made = make(world_, world_ranks);
       for (std::size_t k = 0; k < list.size(); ++k) at(list[k]).next = {made, static_cast<int>(k)};
     }
   }
 
-  /// The oldest operation with a piece that nobody has taken.
+  /// The oldest operation with a piece that no rank has taken.
   [[nodiscard]] record* unclaimed() noexcept {
-    if (failed_ || frozen_) return nullptr;
+    if (failed_ || halted_) return nullptr;
     for (i64 s = completed_ + 1; s <= ready_; ++s)
       if (ring_[s].claimed < ring_[s].pieces) return &ring_[s];
     return nullptr;
   }
 
-  void work(visit& v, record& r) {
+  void work(world_lock& lock, record& r) {
     i64 const piece = r.claimed++;
     ++working_;
-    v.leave();
+    lock.unlock();
     r.perform(piece);
-    v.enter();
+    lock.lock();
     --working_;
-    if (++r.finished == r.pieces) complete(v);
-    if ((failed_ || frozen_) && working_ == 0) wake_all(v);
+    if (++r.finished == r.pieces) complete(lock);
+    if ((failed_ || halted_) && working_ == 0) wake_all(lock);
   }
 
-  void complete(visit& v) {
+  void complete(world_lock& lock) {
     while (completed_ < ready_ && ring_[completed_ + 1].finished == ring_[completed_ + 1].pieces)
       ++completed_;
     for (auto& m : members_)
-      if (m.awaits != 0 && m.awaits <= completed_) v.wake(hub_->seats[static_cast<std::size_t>(m.seat)]);
+      if (m.awaits != 0 && m.awaits <= completed_)
+        lock.wake(world_->ranks[static_cast<std::size_t>(m.world_rank)]);
   }
 
-  void wake_all(visit& v) {
+  void wake_all(world_lock& lock) {
     for (auto& m : members_)
-      if (m.awaits != 0) v.wake(hub_->seats[static_cast<std::size_t>(m.seat)]);
+      if (m.awaits != 0) lock.wake(world_->ranks[static_cast<std::size_t>(m.world_rank)]);
   }
 
-  void fail(visit& v, int rank, std::string reason) {
+  void fail(world_lock& lock, int rank, std::string reason) {
     if (failed_) return;
-    failed_ = verdict{rank, std::move(reason)};
-    wake_all(v);
+    failed_ = group_failure{rank, std::move(reason)};
+    wake_all(lock);
   }
 
-  /// Stops all work until threads::run has the reason why `rank` is being left.
-  void freeze(visit& v, int rank) {
-    if (failed_ || frozen_) return;
-    frozen_ = true;
-    culprit_ = rank;
-    seat_of(rank).unwinding = true;
-    wake_all(v);
+  /// Stops all work until threads::run knows the exception of `rank`.
+  void halt(world_lock& lock, int rank) {
+    if (failed_ || halted_) return;
+    halted_ = true;
+    failed_rank_ = rank;
+    state_of(rank).unwinding = true;
+    wake_all(lock);
   }
 
-  static void abandon(visit& v, hub& h, int world_rank, std::string const& reason, bool only_frozen) {
-    h.seats[static_cast<std::size_t>(world_rank)].unwinding = false;
-    for (auto const& weak : h.groups) {
-      auto const g = weak.lock();
-      if (!g) continue;
+  static void fail_with_rank(world_lock& lock, world_state& w, int world_rank, std::string const& reason,
+                             bool only_halted) {
+    w.ranks[static_cast<std::size_t>(world_rank)].unwinding = false;
+    for (group* const g : w.groups)
       for (int r = 0; r < g->size(); ++r) {
-        if (g->at(r).seat != world_rank) continue;
-        bool const by_it = g->frozen_ && g->culprit_ == r;
-        if (by_it || (!only_frozen && !g->at(r).gone)) g->fail(v, r, text(g->who(r), " ", reason));
+        if (g->at(r).world_rank != world_rank) continue;
+        bool const caused_by_it = g->halted_ && g->failed_rank_ == r;
+        if (caused_by_it || (!only_halted && !g->at(r).left))
+          g->fail(lock, r, text(g->rank_name(r), " ", reason));
       }
-    }
   }
-  static void settle(visit& v, hub& h, int world_rank) {
-    if (h.seats[static_cast<std::size_t>(world_rank)].unwinding)
-      abandon(v, h, world_rank, "was left by an exception with operations in flight, and went on", true);
+  static void fail_unwound(world_lock& lock, world_state& w, int world_rank) {
+    if (w.ranks[static_cast<std::size_t>(world_rank)].unwinding)
+      fail_with_rank(lock, w, world_rank, "was left by an exception with operations in flight, and continued",
+                     true);
   }
 
-  void check_in(visit& v, int rank, std::string_view call, std::string_view bucket) {
-    settle(v, *hub_, at(rank).seat);
-    if (failed_) throw thrown(call, bucket);
+  void check_in(world_lock& lock, int rank, std::string_view call, std::string_view bucket) {
+    fail_unwound(lock, *world_, at(rank).world_rank);
+    if (failed_) throw failure_error(call, bucket);
   }
 
   /// Fails the group if operation `sequence` or an earlier one cannot complete any more.
-  void judge(visit& v, i64 sequence, bool late) {
-    if (frozen_) {
-      if (late) fail(v, culprit_, unexplained());
+  void check_completable(world_lock& lock, i64 sequence, bool timed_out) {
+    if (halted_) {
+      if (timed_out) fail(lock, failed_rank_, exception_message());
       return;
     }
-    for (i64 s = completed_ + 1; s <= sequence && (late || gone_ > 0); ++s) {
+    for (i64 s = completed_ + 1; s <= sequence && (timed_out || left_count_ > 0); ++s) {
       record& r = ring_[s];
       if (r.arrived == size()) continue;
-      std::vector<int> missing, gone;
+      std::vector<int> missing, left;
       for (int k = 0; k < size(); ++k)
-        if (r.here[static_cast<std::size_t>(k)] == 0) (at(k).gone ? gone : missing).push_back(k);
+        if (r.here[static_cast<std::size_t>(k)] == 0) (at(k).left ? left : missing).push_back(k);
       std::string const call = text_of(r.what);
-      if (!gone.empty()) return fail(v, gone[0], text(who(gone), " left without calling ", call));
-      if (late)
-        return fail(v, missing[0],
-                    text(who(missing), " did not call ", call, " within ", hub_->how.deadline, " s"));
+      if (!left.empty()) return fail(lock, left[0], text(rank_name(left), " left without calling ", call));
+      if (timed_out)
+        return fail(lock, missing[0],
+                    text(rank_name(missing), " did not call ", call, " within ", world_->how.deadline, " s"));
     }
   }
 
-  /// Sleeps until something happens. True if the deadline has passed since `p` began.
-  bool idle(visit& v, int rank, i64 awaits, patience& p) {
+  /// Sleeps until an event. True if the deadline has passed since `p` began.
+  bool wait_for_event(world_lock& lock, int rank, i64 awaits, wait_timer& p) {
     if (!p.running) {
       p.running = true;
       p.seen = completed_;
     }
     at(rank).awaits = awaits;
-    bool const over = v.sleep(seat_of(rank), hub_->nap);
+    bool const over = lock.sleep(state_of(rank), world_->poll_interval);
     at(rank).awaits = 0;
     if (!over) return false;
-    v.leave();
-    double const now = hub_->now();
-    v.enter();
+    lock.unlock();
+    double const now = world_->now();
+    lock.lock();
     if (p.seen != completed_) p = {now, true, completed_};
-    return now - p.since > hub_->how.deadline;
+    return now - p.since > world_->how.deadline;
   }
 
-  std::shared_ptr<hub> hub_;
+  std::atomic<long> owners_{1};
+  std::shared_ptr<world_state> world_;
   std::vector<member> members_;
   operation_ring ring_;
   i64 ready_ = 0;      ///< operations that all ranks have arrived at
-  i64 completed_ = 0;  ///< operations whose results are there
-  int working_ = 0;    ///< ranks that read and write tensors at the moment
-  int gone_ = 0;
-  bool frozen_ = false;
-  int culprit_ = -1;
-  std::optional<verdict> failed_;
+  i64 completed_ = 0;  ///< operations whose results are complete
+  int working_ = 0;    ///< ranks that read or write tensors now
+  int left_count_ = 0;
+  bool halted_ = false;
+  int failed_rank_ = -1;
+  std::optional<group_failure> failed_;
   std::list<std::shared_ptr<shrinking>> shrinkings_;
 };
 

@@ -2,10 +2,15 @@
 #pragma once
 
 /// @file
-/// Messages between two ranks of `threads`: both kinds are copied when they are sent.
+/// Messages between two ranks of `threads`; both kinds are copied when they are sent.
 
+#include <limber/comm/collective.hpp>
 #include <limber/comm/detail/threads_group.hpp>
+#include <limber/core/dtype.hpp>
+#include <limber/core/error.hpp>
+#include <limber/core/tensor.hpp>
 
+#include <cstddef>
 #include <cstring>
 #include <optional>
 #include <span>
@@ -14,81 +19,85 @@
 namespace limber::threads::detail {
 
 inline void group::send(int rank, int peer, const_tensor_view in) {
-  letter l{in.type, in.length, {in.data, in.data + in.bytes()}};
-  visit v(*hub_);
-  check_in(v, rank, "send", in.name);
-  if (at(peer).gone) {
-    fail(v, peer, text(who(peer), " has left and receives nothing from ", who(rank)));
-    throw thrown("send", in.name);
+  tensor_message l{in.type, in.length, {in.data, in.data + in.bytes()}};
+  world_lock lock(*world_);
+  check_in(lock, rank, "send", in.name);
+  if (at(peer).left) {
+    fail(lock, peer, text(rank_name(peer), " has left and receives nothing from ", rank_name(rank)));
+    throw failure_error("send", in.name);
   }
-  at(peer).letters[rank].push_back(std::move(l));
-  if (at(peer).awaits == anything) v.wake(seat_of(peer));
+  at(peer).tensor_messages[rank].push_back(std::move(l));
+  if (at(peer).awaits == any_event) lock.wake(state_of(peer));
 }
 
 inline void group::recv(int rank, int peer, tensor_view out) {
-  patience p{hub_->now()};
-  visit v(*hub_);
-  settle(v, *hub_, at(rank).seat);
-  auto& queue = at(rank).letters[peer];
-  for (bool late = false; queue.empty(); late = idle(v, rank, anything, p)) {
-    if (frozen_ && late) fail(v, culprit_, unexplained());
-    if (!frozen_ && at(peer).gone)
-      fail(v, peer, text(who(peer), " has left and sends nothing to ", who(rank)));
-    if (!frozen_ && late)
-      fail(v, peer, text(who(peer), " sent nothing to ", who(rank), " within ", hub_->how.deadline, " s"));
-    if (failed_) throw thrown("recv", out.name);
+  wait_timer p{world_->now()};
+  world_lock lock(*world_);
+  fail_unwound(lock, *world_, at(rank).world_rank);
+  auto& queue = at(rank).tensor_messages[peer];
+  for (bool timed_out = false; queue.empty(); timed_out = wait_for_event(lock, rank, any_event, p)) {
+    if (halted_ && timed_out) fail(lock, failed_rank_, exception_message());
+    if (!halted_ && at(peer).left)
+      fail(lock, peer, text(rank_name(peer), " has left and sends nothing to ", rank_name(rank)));
+    if (!halted_ && timed_out)
+      fail(lock, peer,
+           text(rank_name(peer), " sent nothing to ", rank_name(rank), " within ", world_->how.deadline,
+                " s"));
+    if (failed_) throw failure_error("recv", out.name);
   }
-  letter const l = std::move(queue.front());
+  tensor_message const l = std::move(queue.front());
   queue.pop_front();
   if (l.type != out.type || l.length != out.length) {
-    fail(v, rank,
-         text(who(rank), " receives ", out.length, " ", limber::name_of(out.type), " but ", who(peer),
-              " sent ", l.length, " ", limber::name_of(l.type)));
-    throw thrown("recv", out.name);
+    fail(lock, rank,
+         text(rank_name(rank), " receives ", out.length, " ", limber::name_of(out.type), " but ",
+              rank_name(peer), " sent ", l.length, " ", limber::name_of(l.type)));
+    throw failure_error("recv", out.name);
   }
-  v.leave();
+  lock.unlock();
   if (!l.bytes.empty()) std::memcpy(out.data, l.bytes.data(), l.bytes.size());
 }
 
 inline void group::post(int rank, int peer, i64 tag, std::span<std::byte const> bytes) {
   message m{rank, {bytes.begin(), bytes.end()}};
-  visit v(*hub_);
-  check_in(v, rank, "post", {});
-  if (at(peer).gone) return;
-  at(peer).mail[tag].push_back(std::move(m));
-  ++at(peer).mailed;
-  if (at(peer).awaits == anything) v.wake(seat_of(peer));
+  world_lock lock(*world_);
+  check_in(lock, rank, "post", {});
+  if (at(peer).left) return;
+  at(peer).mailbox[tag].push_back(std::move(m));
+  ++at(peer).mailbox_arrivals;
+  if (at(peer).awaits == any_event) lock.wake(state_of(peer));
 }
 
-/// What arrived before the group failed is still delivered.
+/// Messages that arrived before the group failed are still delivered.
 inline std::optional<message> group::poll(int rank, i64 tag) {
-  visit v(*hub_);
-  auto& mail = at(rank).mail;
-  auto const box = mail.find(tag);
-  if (box == mail.end()) {
-    check_in(v, rank, "poll", {});
+  world_lock lock(*world_);
+  auto& mailbox = at(rank).mailbox;
+  auto const queue = mailbox.find(tag);
+  if (queue == mailbox.end()) {
+    check_in(lock, rank, "poll", {});
     return std::nullopt;
   }
-  std::optional<message> first{std::move(box->second.front())};
-  box->second.pop_front();
-  if (box->second.empty()) mail.erase(box);
+  std::optional<message> first{std::move(queue->second.front())};
+  queue->second.pop_front();
+  if (queue->second.empty()) mailbox.erase(queue);
   return first;
 }
 
-/// Sleeps until a message arrives that was not there when it last returned.
+/// Waits for a message that arrived after the last listen() returned.
 inline void group::listen(int rank) {
-  patience p{hub_->now()};
-  visit v(*hub_);
-  check_in(v, rank, "listen", {});
-  for (bool late = false; at(rank).mailed == at(rank).heard; late = idle(v, rank, anything, p)) {
-    if (frozen_ && late) fail(v, culprit_, unexplained());
-    if (!frozen_ && gone_ == size() - 1 && !at(rank).gone)
-      fail(v, rank, text("all others have left, and nobody posts to ", who(rank)));
-    if (!frozen_ && late)
-      fail(v, rank, text("nobody posted anything to ", who(rank), " within ", hub_->how.deadline, " s"));
-    if (failed_) throw thrown("listen", {});
+  wait_timer p{world_->now()};
+  world_lock lock(*world_);
+  check_in(lock, rank, "listen", {});
+  for (bool timed_out = false; at(rank).mailbox_arrivals == at(rank).mailbox_seen;
+       timed_out = wait_for_event(lock, rank, any_event, p)) {
+    if (halted_ && timed_out) fail(lock, failed_rank_, exception_message());
+    if (!halted_ && left_count_ == size() - 1 && !at(rank).left)
+      fail(lock, rank, text("all others have left, and nobody posts to ", rank_name(rank)));
+    if (!halted_ && timed_out)
+      fail(lock, rank,
+           text("nobody posted anything to ", rank_name(rank), " within ", world_->how.deadline, " s"));
+    if (failed_) throw failure_error("listen", {});
   }
-  at(rank).heard = at(rank).mailed;
+  at(rank).mailbox_seen = at(rank).mailbox_arrivals;
 }
 
 }  // namespace limber::threads::detail

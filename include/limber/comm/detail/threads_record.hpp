@@ -20,9 +20,9 @@ struct record {
   limber::detail::signature what{};
   int first = 0;  ///< the rank that arrived first
   int arrived = 0;
-  i64 piece = 0;  ///< elements of the result that are taken at once
+  i64 piece = 0;  ///< elements of the result per piece
   i64 pieces = 0, claimed = 0, finished = 0;
-  std::vector<limber::detail::share> shares{};  ///< by rank, as are the next two
+  std::vector<limber::detail::rank_buffers> buffers{};  ///< by rank, as are the next two
   std::vector<int> colors{};
   std::vector<char> here{};
 
@@ -30,7 +30,7 @@ struct record {
     sequence = number;
     arrived = 0;
     piece = pieces = claimed = finished = 0;
-    shares.assign(ranks, {});
+    buffers.assign(ranks, {});
     colors.assign(ranks, 0);
     here.assign(ranks, 0);
   }
@@ -38,29 +38,29 @@ struct record {
   /// Cuts the work into pieces of about 256 KiB of traffic.
   void cut() {
     using limber::detail::reduce_tile;
-    auto const ranks = static_cast<int>(shares.size());
+    auto const ranks = static_cast<int>(buffers.size());
     i64 const traffic = 2 * ranks * size_of(what.type);
     piece = std::max<i64>(1, (i64{256} << 10) / traffic / reduce_tile) * reduce_tile;
     pieces = (whole() + piece - 1) / piece;
   }
   void perform(i64 number) const {
-    limber::detail::perform(what, shares, number * piece, std::min((number + 1) * piece, whole()));
+    limber::detail::perform(what, buffers, number * piece, std::min((number + 1) * piece, whole()));
   }
 
  private:
   [[nodiscard]] i64 whole() const noexcept {
-    return limber::detail::extent(what, static_cast<int>(shares.size()));
+    return limber::detail::extent(what, static_cast<int>(buffers.size()));
   }
 };
 
-/// Records by number. Reused, so that a steady state allocates nothing.
+/// Records by number, reused, so that a steady state allocates nothing.
 class operation_ring {
  public:
   /// @pre `sequence` was fetched and is not complete
   [[nodiscard]] record& operator[](i64 sequence) noexcept { return *slot(sequence); }
 
-  /// The record of an operation, emptied at the first visit. Grows when more are in flight than ever
-  /// before; records stay where they are, for those at work on them.
+  /// The record of an operation, reset on first access. Grows when more operations are in flight than before;
+  /// records are not moved, since ranks may be working on them.
   record& fetch(i64 sequence, i64 completed, std::size_t ranks) {
     if (sequence - completed > static_cast<i64>(slots_.size())) {
       auto old = std::exchange(slots_, make(2 * slots_.size()));

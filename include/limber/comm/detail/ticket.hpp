@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What a rank tells the others about a call that it is about to make.
+/// The description of a call that ranks compare before they make it.
 
 #include <limber/comm/detail/signature.hpp>
 
@@ -15,7 +15,7 @@
 
 namespace limber::detail {
 
-/// A call as one rank makes it; equal on all ranks, or the program is wrong.
+/// A call of one rank; must be equal on all ranks.
 struct ticket {
   i64 sequence = 0;
   signature call{};
@@ -30,15 +30,15 @@ struct ticket {
   return t.bucket.empty() ? text_of(t.call) : text(text_of(t.call), " of '", t.bucket, "'");
 }
 
-/// How `a` differs from what most ranks said: one phrase, the most telling difference first.
-[[nodiscard]] inline std::string difference(ticket const& a, ticket const& most) {
+/// How `a` differs from the ticket of most ranks: the most significant difference, as one phrase.
+[[nodiscard]] inline std::string describe_difference(ticket const& a, ticket const& most) {
   if (a.sequence != most.sequence) return text("is at call ", a.sequence, ", the others at ", most.sequence);
   if (a.plan_hash != most.plan_hash)
     return text("has plan hash ", a.plan_hash, ", the others ", most.plan_hash);
   return text("calls ", text_of(a), ", the others ", text_of(most));
 }
 
-/// Sent between machines of one kind only, so in the machine's byte order.
+/// Serializes values in the machine's byte order: all machines of a run must have the same.
 class packer {
  public:
   template <class T>
@@ -78,7 +78,7 @@ class unpacker {
 
  private:
   std::span<std::byte const> take(std::size_t n) {
-    expects(n <= rest_.size(), "checked: a message is cut short: ", rest_.size(), " of ", n,
+    expects(n <= rest_.size(), "checked: a message is truncated: ", rest_.size(), " of ", n,
             " bytes are left");
     auto const part = rest_.first(n);
     rest_ = rest_.subspan(n);
@@ -88,7 +88,7 @@ class unpacker {
   std::span<std::byte const> rest_;
 };
 
-inline void pack(packer& to, ticket const& t) {
+inline void pack_ticket(packer& to, ticket const& t) {
   to.put(t.sequence).put(t.call.what).put(t.call.how).put(t.call.type).put(t.call.count).put(t.call.root);
   to.put(t.plan_hash).put(std::string_view(t.bucket));
 }

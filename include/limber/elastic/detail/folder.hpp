@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// A folder that is held open, and files that appear in it whole or not at all.
+/// An open folder whose files appear atomically.
 
 #include <limber/core/error.hpp>
 #include <limber/elastic/detail/store_key.hpp>
@@ -36,7 +36,7 @@ class descriptor {
   [[nodiscard]] explicit operator bool() const noexcept { return fd_ >= 0; }
   [[nodiscard]] int get() const noexcept { return fd_; }
 
-  /// On NFS, only closing tells whether the disk was full.
+  /// On NFS a full disk is reported by close() only.
   bool close() noexcept {
     int const fd = std::exchange(fd_, -1);
     return fd < 0 || ::close(fd) == 0;
@@ -46,11 +46,11 @@ class descriptor {
   int fd_;
 };
 
-/// The files of one folder by name. Nothing is opened through a link, and nothing that is opened can
-/// make the caller wait. Names are not checked here.
+/// The files of one folder by name. Links are not followed, and opening never blocks. Names are not checked
+/// here.
 class folder {
  public:
-  /// Creates what is missing of `path`. @throws limber::error
+  /// Creates the folder and its parents where missing. @throws limber::error
   folder(std::filesystem::path const& path, bool sync)
       : path_(prepared(path)), sync_(sync), fd_(opened(path_)) {}
 
@@ -61,7 +61,7 @@ class folder {
     if (::fstatat(fd_.get(), name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0) return false;
     draft const d(*this, call, key, value);
     int const code = ::linkat(fd_.get(), d.name.c_str(), fd_.get(), name.c_str(), 0) == 0 ? 0 : errno;
-    // Over NFS a link that succeeded may be reported as failed: the count of links tells.
+    // Over NFS a successful link may be reported as failed: the link count decides.
     bool const made = code == 0 || (::fstatat(fd_.get(), d.name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 &&
                                     there.st_nlink == 2);
     if (!made && code != EEXIST) throw failed(call, key, "cannot link", code);
@@ -78,7 +78,7 @@ class folder {
   }
 
   [[nodiscard]] std::optional<std::string> read(std::string const& name, std::string_view key) const {
-    // Over NFS a file that is replaced while it is read is stale.
+    // Over NFS, a file that is replaced while it is read returns ESTALE.
     for (int attempt = 1;; ++attempt) {
       int code = 0;
       auto value = read_once(name, key, code);
@@ -119,7 +119,7 @@ class folder {
   [[nodiscard]] std::filesystem::path const& path() const noexcept { return path_; }
 
  private:
-  /// A file under a name that nobody else uses and that `list` does not show; removed again.
+  /// A file under a unique name that `list` does not show; removed by the destructor.
   struct draft {
     draft(folder& in, std::string_view call, std::string_view key, std::string_view value) : owner(in) {
       for (int attempt = 1;; ++attempt) {
@@ -194,7 +194,7 @@ class folder {
     if (sync_ && ::fsync(fd_.get()) != 0) throw failed(call, key, "cannot sync the folder", errno);
   }
 
-  /// In a folder that was removed, nothing is ever found.
+  /// Throws if the folder was removed: lookups in it would only report ENOENT.
   void expect_folder(std::string_view call, std::string_view key) const {
     struct stat found {};
     if (::fstat(fd_.get(), &found) != 0) throw failed(call, key, "cannot look at the folder", errno);

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What a key and a value of a store may be, and how a store's failures read.
+/// Valid keys and values of a store, and the errors of a store.
 
 #include <limber/core/error.hpp>
 
@@ -31,7 +31,7 @@ namespace detail {
          c == '-';
 }
 
-/// Safe characters, at least one, the first no "." : a part of a key between slashes.
+/// At least one safe character, the first not ".": a part of a key between slashes.
 [[nodiscard]] constexpr bool is_safe_name(std::string_view s) noexcept {
   if (s.empty() || s.front() == '.') return false;
   for (char const c : s)
@@ -49,7 +49,7 @@ namespace detail {
   }
 }
 
-/// Untrusted text, fit for a message.
+/// Untrusted text, made printable for an error message.
 [[nodiscard]] inline std::string printable(std::string_view s) {
   std::string out;
   for (char const c : s.substr(0, store_key_limit)) out += c >= ' ' && c <= '~' ? c : '?';
@@ -68,7 +68,7 @@ inline void expect_value(std::string_view call, std::string_view key, std::strin
           value.size(), " bytes, at most ", store_value_limit, " are allowed");
 }
 
-/// The code of entries that no store put there.
+/// The error code of entries that were not written by a store.
 inline constexpr int foreign_entry = EBADMSG;
 
 [[nodiscard]] inline error store_error(std::string_view call, std::string_view key, std::string_view what,

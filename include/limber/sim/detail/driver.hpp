@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// The loop of a run: one event after another, until all workers have ended.
+/// The event loop of a run, until all workers have ended.
 
 #include <limber/sim/detail/group.hpp>
 #include <limber/sim/detail/regroup.hpp>
@@ -21,20 +21,20 @@ namespace limber::sim::detail {
 
 class driver {
  public:
-  /// `body(worker)` runs with the turns of that worker, and may throw.
+  /// `body(worker)` runs in the turns of that worker, and may throw.
   driver(std::shared_ptr<engine> e, std::function<void(int)> body)
       : engine_(std::move(e)), body_(std::move(body)), left_(engine_->what().size()) {}
   driver(driver const&) = delete;
   driver& operator=(driver const&) = delete;
 
-  /// No stack is left behind, whatever went wrong.
+  /// Unwinds all remaining stacks.
   ~driver() {
-    for (std::size_t w = 0; w < engine_->seats_.size(); ++w) {
-      seat& s = engine_->seats_[w];
+    for (std::size_t w = 0; w < engine_->workers_.size(); ++w) {
+      worker_state& s = engine_->workers_[w];
       s.dead = true;
       while (s.begun && !s.ended) resume(static_cast<int>(w));
     }
-    engine_->gathering = nullptr;
+    engine_->pending_regroup = nullptr;
     engine_->events_.clear();
   }
 
@@ -46,37 +46,37 @@ class driver {
     for (death const& d : c.deaths) engine_->plan(d.at, d.worker, [this, w = d.worker] { kill(w); });
     while (left_ > 0) {
       if (engine_->events_.empty()) {
-        quiet();
+        handle_idle();
         continue;
       }
       event e = engine_->events_.next();
-      if (e.act || e.time > engine_->now_) silences_ = 0;
+      if (e.act || e.time > engine_->now_) idle_rounds_ = 0;
       engine_->now_ = e.time;
       if (e.act)
         e.act();
       else
         give_turn(e.worker);
     }
-    if (first_) std::rethrow_exception(first_);
+    if (first_exception_) std::rethrow_exception(first_exception_);
     return summary();
   }
 
-  /// Called at the end of a body, in its last turn, if it throws: `reason` is for the others.
+  /// Called in the last turn of a body that throws; `reason` is for the errors of the other workers.
   void failed(int worker, std::string const& reason) {
     if (engine_->at(worker).dead) return;
-    if (!first_) first_ = std::current_exception();
-    for (auto const& end : std::exchange(engine_->at(worker).loose_ends, {}))
-      end.where->tie_up(end.rank, reason);
+    if (!first_exception_) first_exception_ = std::current_exception();
+    for (auto const& end : std::exchange(engine_->at(worker).unwound_handles, {}))
+      end.where->fail_by_exception(end.rank, reason);
     for (auto const& weak : std::vector(engine_->groups))
-      if (auto const g = weak.lock()) g->abandon(worker, reason);
+      if (auto const g = weak.lock()) g->fail_with_worker(worker, reason);
   }
 
  private:
   void begin(int w) {
-    seat& s = engine_->at(w);
+    worker_state& s = engine_->at(w);
     if (s.ended) return;
-    if (first_ != nullptr) return end(w);  // nobody joins a run that has failed
-    engine_->carrier_->start(w, [this, w] {
+    if (first_exception_ != nullptr) return end(w);  // workers do not join a failed run
+    engine_->turns_->start(w, [this, w] {
       body_(w);
       end(w);
     });
@@ -87,39 +87,39 @@ class driver {
 
   void resume(int w) {
     engine_->turn_ = w;
-    engine_->carrier_->resume(w);
+    engine_->turns_->resume(w);
     engine_->turn_ = -1;
   }
   void give_turn(int w) {
-    seat& s = engine_->at(w);
-    s.rung = false;
+    worker_state& s = engine_->at(w);
+    s.turn_planned = false;
     if (s.parked) resume(w);
   }
 
   void end(int w) {
-    seat& s = engine_->at(w);
-    if (!s.dead) settle(s);
-    s.loose_ends.clear();
+    worker_state& s = engine_->at(w);
+    if (!s.dead) fail_unwound(s);
+    s.unwound_handles.clear();
     s.ended = true;
     s.counts.ended = engine_->now_;
     if (!s.begun) s.counts.started = engine_->now_;
     --left_;
-    muster_if_all(engine_);
+    complete_regroup(engine_);
   }
 
   void kill(int w) {
-    seat& s = engine_->at(w);
+    worker_state& s = engine_->at(w);
     if (s.ended || s.dead) return;
     s.dead = true;
     s.died_at = engine_->now_;
     s.counts.died = true;
     if (!s.begun) return end(w);
-    each_group([&](group& g) { g.lose(w); });
-    if (engine_->gathering) std::erase(engine_->gathering->here, w);
+    each_group([&](group& g) { g.cancel_in_flight(w); });
+    if (engine_->pending_regroup) std::erase(engine_->pending_regroup->here, w);
     engine_->plan(engine_->now_ + engine_->what().detection, w, [this, w] {
-      engine_->at(w).noticed = true;
-      each_group([&](group& g) { g.notice(w); });
-      muster_if_all(engine_);
+      engine_->at(w).death_known = true;
+      each_group([&](group& g) { g.death_detected(w); });
+      complete_regroup(engine_);
     });
     while (!s.ended) resume(w);
   }
@@ -130,49 +130,50 @@ class driver {
       if (auto const g = weak.lock()) f(*g);
   }
 
-  /// Nothing is planned, and not all have ended. Those that ask in vain may still move something.
-  void quiet() {
+  /// Called when no event is planned and not all workers have ended. Workers that poll may still make
+  /// progress.
+  void handle_idle() {
     bool spins = false;
-    if (++silences_ < most_silences)
-      for (std::size_t w = 0; w < engine_->seats_.size(); ++w)
-        if (engine_->seats_[w].spinning) {
+    if (++idle_rounds_ < max_idle_rounds)
+      for (std::size_t w = 0; w < engine_->workers_.size(); ++w)
+        if (engine_->workers_[w].polling) {
           spins = true;
           engine_->wake(static_cast<int>(w));
         }
     if (!spins) deadlock();
   }
 
-  /// Everybody who waits is told who waits for what.
+  /// Throws an error in all waiting workers that lists what each waits for.
   void deadlock() {
     std::vector<int> waiting;
-    for (std::size_t w = 0; w < engine_->seats_.size(); ++w)
-      if (engine_->seats_[w].parked) waiting.push_back(static_cast<int>(w));
-    std::vector<std::pair<std::string, int>> plights;
-    for (int const w : waiting) plights.push_back(plight(w));
+    for (std::size_t w = 0; w < engine_->workers_.size(); ++w)
+      if (engine_->workers_[w].parked) waiting.push_back(static_cast<int>(w));
+    std::vector<std::pair<std::string, int>> reports;
+    for (int const w : waiting) reports.push_back(deadlock_report(w));
     std::string all;
     std::size_t const shown = std::min<std::size_t>(waiting.size(), 8);
     for (std::size_t k = 0; k < shown; ++k)
-      all += text(k == 0 ? "" : "; ", "worker ", waiting[k], " waits in ", plights[k].first);
+      all += text(k == 0 ? "" : "; ", "worker ", waiting[k], " waits in ", reports[k].first);
     if (shown < waiting.size()) all += text("; ", waiting.size() - shown, " more wait");
     for (std::size_t k = 0; k < waiting.size(); ++k) {
-      seat& s = engine_->at(waiting[k]);
-      std::string const own = k < shown ? "" : text("; this one, in ", plights[k].first);
-      s.verdict.emplace(failure{"sim", std::string(s.waits_for.call), 0, plights[k].second,
-                                std::string(s.waits_for.bucket),
-                                text("deadlock at ", engine_->now_, " s: ", all, own)});
+      worker_state& s = engine_->at(waiting[k]);
+      std::string const own = k < shown ? "" : text("; this one, in ", reports[k].first);
+      s.pending_error.emplace(failure{"sim", std::string(s.waits_for.call), 0, reports[k].second,
+                                      std::string(s.waits_for.bucket),
+                                      text("deadlock at ", engine_->now_, " s: ", all, own)});
       engine_->wake(waiting[k]);
     }
   }
 
-  [[nodiscard]] std::pair<std::string, int> plight(int w) {
-    errand const& e = engine_->at(w).waits_for;
-    if (e.where != nullptr) return e.where->plight(e);
+  [[nodiscard]] std::pair<std::string, int> deadlock_report(int w) {
+    pending_wait const& e = engine_->at(w).waits_for;
+    if (e.where != nullptr) return e.where->deadlock_report(e);
     std::string missing;
     int first = -1;
-    for (std::size_t k = 0; engine_->gathering && k < engine_->seats_.size(); ++k) {
-      seat const& s = engine_->seats_[k];
+    for (std::size_t k = 0; engine_->pending_regroup && k < engine_->workers_.size(); ++k) {
+      worker_state const& s = engine_->workers_[k];
       if (s.starts > engine_->now_ || s.ended ||
-          std::ranges::binary_search(engine_->gathering->here, static_cast<int>(k)))
+          std::ranges::binary_search(engine_->pending_regroup->here, static_cast<int>(k)))
         continue;
       if (first < 0) first = static_cast<int>(k);
       missing += text(missing.empty() ? " for worker " : ", ", k);
@@ -182,33 +183,32 @@ class driver {
 
   [[nodiscard]] report summary() {
     report r;
-    for (seat const& s : engine_->seats_) {
+    for (worker_state const& s : engine_->workers_) {
       r.workers.push_back(s.counts);
       r.seconds = std::max(r.seconds, s.counts.ended);
     }
     r.notes = std::move(engine_->notes_);
-    r.events = engine_->events_.given();
+    r.events = engine_->events_.taken();
     r.trace_hash = engine_->events_.trace();
     return r;
   }
 
-  static constexpr int most_silences = 1000;
+  static constexpr int max_idle_rounds = 1000;
 
   std::shared_ptr<engine> engine_;
   std::function<void(int)> body_;
   int left_;
-  int silences_ =
-      0;  ///< times in a row that nothing was planned and those who ask in vain were let ask again
-  std::exception_ptr first_;
+  int idle_rounds_ = 0;  ///< successive times that polling workers were woken without a planned event
+  std::exception_ptr first_exception_;
 };
 
 /// "all_reduce of 8 f32 (sum) of 'w' for rank 2, rank 3".
-inline std::pair<std::string, int> group::plight(errand const& e) {
+inline std::pair<std::string, int> group::deadlock_report(pending_wait const& e) {
   std::string out(e.call);
   int culprit = e.peer;
   if (e.peer >= 0) {
-    out +=
-        text(e.bucket.empty() ? "" : " of '", e.bucket, e.bucket.empty() ? "" : "'", " from ", who(e.peer));
+    out += text(e.bucket.empty() ? "" : " of '", e.bucket, e.bucket.empty() ? "" : "'", " from ",
+                rank_name(e.peer));
     return {out, culprit};
   }
   record* const r = e.call == "poll" ? nullptr : records_.find(e.sequence);
@@ -219,7 +219,7 @@ inline std::pair<std::string, int> group::plight(errand const& e) {
   if (!missing.empty()) culprit = missing[0];
   out = text_of(r->what);
   if (!e.bucket.empty()) out += text(" of '", e.bucket, "'");
-  if (!missing.empty()) out += text(" for ", who(missing));
+  if (!missing.empty()) out += text(" for ", rank_name(missing));
   return {out, culprit};
 }
 

@@ -2,16 +2,16 @@
 #pragma once
 
 /// @file
-/// The virtual clock, the workers that it moves, and how they wait.
+/// The virtual clock, the workers, and how they wait.
 
 #include <limber/core/error.hpp>
 #include <limber/sim/cluster.hpp>
-#include <limber/sim/detail/baton.hpp>
-#include <limber/sim/detail/carrier.hpp>
+#include <limber/sim/detail/compute_time.hpp>
 #include <limber/sim/detail/events.hpp>
-#include <limber/sim/detail/fibers.hpp>
-#include <limber/sim/detail/pace.hpp>
+#include <limber/sim/detail/fiber_scheduler.hpp>
 #include <limber/sim/detail/sanitizers.hpp>
+#include <limber/sim/detail/thread_scheduler.hpp>
+#include <limber/sim/detail/turn_scheduler.hpp>
 #include <limber/sim/report.hpp>
 
 #include <algorithm>
@@ -29,134 +29,133 @@
 namespace limber::sim::detail {
 
 class group;
-struct muster;
+struct regroup_round;
 
-/// Unwinds the stack of a worker that died. No std::exception: nobody is meant to handle it.
+/// Thrown to unwind the stack of a worker that died. Not a std::exception, so that programs do not handle it.
 struct killed {};
 
 /// What a worker waits for. @pre the texts outlive the wait
-struct errand {
+struct pending_wait {
   std::string_view call{};
   std::string_view bucket{};
   group* where = nullptr;
   i64 sequence = 0;  ///< of the operation, 0: none
-  int peer = -1;     ///< whose letter
+  int peer = -1;     ///< the sender whose message is awaited
 };
 
-/// A place in a group that an exception has passed the requests or the handle of.
-struct loose_end {
+/// A rank of a group whose requests or handle were unwound by an exception.
+struct unwound_handle {
   std::shared_ptr<group> where;
   int rank;
 };
 
-/// One worker as the engine sees it.
-struct seat {
-  explicit seat(pace p) : computing(std::move(p)) {}
+/// The engine's state of one worker.
+struct worker_state {
+  explicit worker_state(compute_time p) : computing(std::move(p)) {}
 
   double starts = 0;
   bool begun = false, ended = false;
-  bool dead = false;     ///< and about to be unwound, or already gone
-  bool noticed = false;  ///< the others know that it is dead
+  bool dead = false;         ///< to be unwound, or already unwound
+  bool death_known = false;  ///< the other workers know of it
   double died_at = 0;
 
-  bool parked = false;    ///< waits for a turn
-  bool rung = false;      ///< a turn is planned, at once
-  bool spinning = false;  ///< asks in vain: anything that happens to it wakes it
-  errand waits_for{};
-  int asked = 0, asked_the_same = 0;  ///< in vain
-  errand last_question{};
-  std::optional<error> verdict{};  ///< thrown to it when it wakes
+  bool parked = false;        ///< waits for a turn
+  bool turn_planned = false;  ///< a turn is planned at the current time
+  bool polling = false;       ///< polls without success: any event at it wakes it
+  pending_wait waits_for{};
+  int empty_polls = 0, repeated_polls = 0;  ///< since its last wait
+  pending_wait last_poll{};
+  std::optional<error> pending_error{};  ///< thrown in the worker when it wakes
 
-  pace computing;
+  compute_time computing;
   double out_free[2] = {0, 0}, in_free[2] = {0, 0};  ///< when its links are free: network, inside
-  std::vector<loose_end> loose_ends{};
+  std::vector<unwound_handle> unwound_handles{};
   worker_report counts{};
 };
 
-void settle(seat& s);  // comes with the group
+void fail_unwound(worker_state& s);  // defined in group.hpp
 
-/// State of one run. All of it is touched only by who has the turn: a worker, or the loop between them.
+/// The state of one run. Accessed only by the worker that has the turn, or by the event loop.
 class engine {
  public:
   explicit engine(cluster const& c) : what_(c) {
-    for (int w = 0; w < c.size(); ++w) seats_.emplace_back(pace(c, w));
+    for (int w = 0; w < c.size(); ++w) workers_.emplace_back(compute_time(c, w));
     for (join const& j : c.joins) at(j.worker).starts = j.at;
-    bool const by_threads = c.how == scheduler::baton ||
+    bool const by_threads = c.how == scheduler::threads ||
                             (c.how == scheduler::automatic && (address_sanitizer || thread_sanitizer));
     expects(by_threads || !thread_sanitizer,
-            "cluster: how: ThreadSanitizer cannot follow fibers; use scheduler::baton");
+            "cluster: how: ThreadSanitizer cannot follow fibers; use scheduler::threads");
     if (by_threads)
-      carrier_ = std::make_unique<baton>(c.size());
+      turns_ = std::make_unique<thread_scheduler>(c.size());
     else
-      carrier_ = std::make_unique<fibers>(c.size(), c.stack_bytes);
+      turns_ = std::make_unique<fiber_scheduler>(c.size(), c.stack_bytes);
   }
 
   [[nodiscard]] cluster const& what() const noexcept { return what_; }
   [[nodiscard]] double now() const noexcept { return now_; }
-  [[nodiscard]] seat& at(int worker) noexcept { return seats_[static_cast<std::size_t>(worker)]; }
-  [[nodiscard]] std::vector<seat>& seats() noexcept { return seats_; }
+  [[nodiscard]] worker_state& at(int worker) noexcept { return workers_[static_cast<std::size_t>(worker)]; }
+  [[nodiscard]] std::vector<worker_state>& workers() noexcept { return workers_; }
 
-  /// Who has the turn; −1: the loop, or the run is over.
+  /// The worker that has the turn; −1: the event loop, or the run has ended.
   [[nodiscard]] int turn() const noexcept { return turn_; }
 
-  /// At `time`, the loop calls `act`; `worker` is for the order of what happens at the same time.
+  /// Plans a call of `act` at `time`; `worker` orders events of equal time.
   void plan(double time, int worker, std::function<void()> act) {
     events_.plan(time, phase::cluster, worker, std::move(act));
   }
 
-  /// A turn for a worker that waits, as soon as those before it have had theirs.
+  /// Plans a turn for a waiting worker at the current time.
   void wake(int worker) {
-    seat& s = at(worker);
-    if (!s.parked || std::exchange(s.rung, true)) return;
+    worker_state& s = at(worker);
+    if (!s.parked || std::exchange(s.turn_planned, true)) return;
     events_.plan(now_, phase::worker, worker);
   }
 
-  /// Gives the turn away until woken, and maybe for less; the time counts as `account`.
-  /// @throws killed, or the verdict on a worker that cannot go on
-  void park(double worker_report::*account, errand e) {
-    seat& s = at(turn_);
+  /// Suspends the worker until it is woken; may return early. The time is added to `account`.
+  /// @throws killed, or the pending_error
+  void park(double worker_report::*account, pending_wait e) {
+    worker_state& s = at(turn_);
     if (s.dead) throw killed{};
-    settle(s);
+    fail_unwound(s);
     double const since = now_;
-    s.asked = s.asked_the_same = 0;
+    s.empty_polls = s.repeated_polls = 0;
     s.waits_for = e;
     s.parked = true;
-    carrier_->suspend();
+    turns_->suspend();
     s.parked = false;
-    s.spinning = false;
+    s.polling = false;
     s.counts.*account += now_ - since;
     if (s.dead) throw killed{};
-    if (s.verdict) {
-      error const e_out = *std::exchange(s.verdict, std::nullopt);
+    if (s.pending_error) {
+      error const e_out = *std::exchange(s.pending_error, std::nullopt);
       throw e_out;
     }
   }
 
-  /// The worker that has the turn is busy or idle until `time`.
-  void pass(double time, double worker_report::*account, std::string_view call) {
+  /// Lets virtual time pass until `time` for the worker that has the turn.
+  void wait_until(double time, double worker_report::*account, std::string_view call) {
     if (!(time > now_)) return;
     events_.plan(time, phase::worker, turn_);
     while (now_ < time) park(account, {call, {}, nullptr, 0, -1});
   }
 
-  /// The worker has asked whether something is there, and it was not. Who goes on asking at one instant
-  /// would stop the clock: it waits until something happens to it.
-  void in_vain(errand e) {
-    seat& s = at(turn_);
-    bool const again = s.last_question.where == e.where && s.last_question.sequence == e.sequence &&
-                       s.last_question.call == e.call;
-    s.last_question = e;
-    s.asked_the_same = again ? s.asked_the_same + 1 : 1;
-    if (s.asked_the_same < patience && ++s.asked < patience * patience) return;
-    s.spinning = true;
+  /// Called after a poll without success. A worker that keeps polling at one instant would stop the clock, so
+  /// it waits until an event at it.
+  void empty_poll(pending_wait e) {
+    worker_state& s = at(turn_);
+    bool const again =
+        s.last_poll.where == e.where && s.last_poll.sequence == e.sequence && s.last_poll.call == e.call;
+    s.last_poll = e;
+    s.repeated_polls = again ? s.repeated_polls + 1 : 1;
+    if (s.repeated_polls < max_empty_polls && ++s.empty_polls < max_empty_polls * max_empty_polls) return;
+    s.polling = true;
     park(&worker_report::waiting, e);
   }
 
-  /// Bytes on their way from one worker to another. Both links are held for n/β, the receiver's as soon
-  /// as it is free and the first byte is there; α later they have arrived. Those of a sender that dies
-  /// before the last byte has left are lost: `deliver(false)`.
-  /// Returns when the sender's link has taken all.
-  double ship(int from, int to, i64 bytes, std::function<void(bool arrived)> deliver) {
+  /// Sends bytes from one worker to another. Both links are occupied for n/β, the receiver's once it is free
+  /// and the first byte has reached it; the message arrives α later. It is lost, deliver(false), if the
+  /// sender dies before the last byte has left. Returns the time at which the sender's link has taken all.
+  double transfer(int from, int to, i64 bytes, std::function<void(bool arrived)> deliver) {
     if (from == to) {
       deliver(true);
       return now_;
@@ -165,7 +164,7 @@ class engine {
     int const which = &over == &what_.inside ? 1 : 0;
     double const n = static_cast<double>(bytes) * what_.byte_scale;
     double const hold = n / over.bandwidth;
-    seat& sender = at(from);
+    worker_state& sender = at(from);
     double const starts = std::max(now_, sender.out_free[which]), leaves = starts + hold;
     sender.out_free[which] = leaves;
     ++sender.counts.messages;
@@ -189,20 +188,20 @@ class engine {
     notes_.push_back({now_, worker, std::string(series), value});
   }
 
-  std::vector<std::weak_ptr<group>> groups;  ///< to be told of deaths and exceptions
-  std::shared_ptr<muster> gathering;         ///< the regroup() that is under way
+  std::vector<std::weak_ptr<group>> groups;        ///< notified of deaths and exceptions
+  std::shared_ptr<regroup_round> pending_regroup;  ///< the current regroup(), if any
 
  private:
   friend class driver;
-  static constexpr int patience = 64;
+  static constexpr int max_empty_polls = 64;
 
   cluster what_;
   double now_ = 0;
   int turn_ = -1;
   event_queue events_;
-  std::vector<seat> seats_;
+  std::vector<worker_state> workers_;
   std::vector<noted> notes_;
-  std::unique_ptr<carrier> carrier_;
+  std::unique_ptr<turn_scheduler> turns_;
 };
 
 }  // namespace limber::sim::detail

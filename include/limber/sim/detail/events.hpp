@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What is going to happen on the virtual cluster, in order.
+/// The event queue of the virtual cluster.
 
 #include <limber/core/config.hpp>
 #include <limber/core/fingerprint.hpp>
@@ -16,8 +16,8 @@
 
 namespace limber::sim::detail {
 
-/// At one time, what links and fate do comes before what workers do: who asks at the time at which a
-/// message arrives finds it.
+/// At equal times, events of links and deaths precede those of workers: a worker that polls at the arrival
+/// time of a message finds it.
 enum class phase : std::uint8_t { cluster, worker };
 
 struct event {
@@ -25,10 +25,10 @@ struct event {
   phase when = phase::cluster;
   int worker = 0;
   i64 sequence = 0;
-  std::function<void()> act{};  ///< none: the worker's turn
+  std::function<void()> act{};  ///< empty: gives the worker its turn
 };
 
-/// Events by (time, phase, worker, order of planning); remembers the trace of what it has given out.
+/// Events by (time, phase, worker, order of planning); hashes the trace of the events taken from it.
 class event_queue {
  public:
   void plan(double time, phase when, int worker, std::function<void()> act = {}) {
@@ -42,7 +42,7 @@ class event_queue {
     std::ranges::pop_heap(events_, later);
     event e = std::move(events_.back());
     events_.pop_back();
-    ++given_;
+    ++taken_;
     trace_.mix(e.time);
     trace_.mix((e.sequence << 1) | static_cast<i64>(e.when));
     trace_.mix(i64{e.worker});
@@ -55,7 +55,7 @@ class event_queue {
     trace_.mix(series);
     trace_.mix(value);
   }
-  [[nodiscard]] i64 given() const noexcept { return given_; }
+  [[nodiscard]] i64 taken() const noexcept { return taken_; }
   [[nodiscard]] std::uint64_t trace() const noexcept { return trace_.value(); }
 
  private:
@@ -67,7 +67,7 @@ class event_queue {
   }
 
   std::vector<event> events_;
-  i64 planned_ = 0, given_ = 0;
+  i64 planned_ = 0, taken_ = 0;
   fingerprint trace_;
 };
 

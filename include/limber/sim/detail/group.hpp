@@ -4,8 +4,9 @@
 /// @file
 /// The state that the ranks of one communicator of the virtual cluster share: its operations.
 ///
-/// The rank that arrives last computes the whole result, in rank order, and stores it to all; it counts
-/// from the end of the operation on, in virtual time. Nobody's memory is touched after that arrival.
+/// The rank that arrives last computes the whole result in rank order, and stores it to all ranks; it is
+/// valid from the virtual time at which the operation ends. No rank's memory is accessed after the last
+/// arrival.
 
 #include <limber/sim/detail/engine.hpp>
 #include <limber/sim/detail/record.hpp>
@@ -28,10 +29,10 @@
 namespace limber::sim::detail {
 
 using limber::detail::operation;
-using limber::detail::share;
+using limber::detail::rank_buffers;
 using limber::detail::signature;
 
-/// A group and who one is in it.
+/// A rank of a group.
 struct place {
   std::shared_ptr<group> where;
   int rank = 0;
@@ -40,31 +41,31 @@ struct place {
 class group : public std::enable_shared_from_this<group> {
  public:
   [[nodiscard]] static std::shared_ptr<group> make(std::shared_ptr<engine> const& e,
-                                                   std::vector<int> const& seats) {
-    auto made = std::make_shared<group>(e, seats);
+                                                   std::vector<int> const& workers) {
+    auto made = std::make_shared<group>(e, workers);
     std::erase_if(e->groups, [](auto const& g) { return g.expired(); });
     e->groups.push_back(made);
     return made;
   }
 
-  group(std::shared_ptr<engine> e, std::vector<int> const& seats)
-      : engine_(std::move(e)), members_(seats.size()) {
-    for (std::size_t r = 0; r < seats.size(); ++r) members_[r].seat = seats[r];
+  group(std::shared_ptr<engine> e, std::vector<int> const& workers)
+      : engine_(std::move(e)), members_(workers.size()) {
+    for (std::size_t r = 0; r < workers.size(); ++r) members_[r].worker = workers[r];
     cluster const& c = engine_->what();
-    bool const together =
-        std::ranges::all_of(seats, [&](int s) { return &c.between(seats.front(), s) == &c.inside; });
-    over_ = together ? c.inside : c.network;
-    for (int const s : seats) {
-      if (engine_->at(s).dead) cut_ = engine_->now();
-      if (engine_->at(s).noticed) ++noticed_;
+    bool const in_one_block =
+        std::ranges::all_of(workers, [&](int s) { return &c.between(workers.front(), s) == &c.inside; });
+    over_ = in_one_block ? c.inside : c.network;
+    for (int const s : workers) {
+      if (engine_->at(s).dead) cancelled_at_ = engine_->now();
+      if (engine_->at(s).death_known) ++known_deaths_;
     }
   }
 
   [[nodiscard]] int size() const noexcept { return static_cast<int>(members_.size()); }
   [[nodiscard]] double barrier_seconds() const noexcept { return broadcast_seconds(over_, 0, size()); }
 
-  /// Registers rank's part of its next operation. Returns the operation's number.
-  i64 start(int rank, signature const& s, share mine, std::string_view bucket, int color = 0) {
+  /// Registers the rank's part of its next operation. Returns the operation's number.
+  i64 start(int rank, signature const& s, rank_buffers mine, std::string_view bucket, int color = 0) {
     check_in(rank, limber::detail::name_of(s.what), bucket);
     i64 const sequence = ++at(rank).started;
     records_.advance(horizon());
@@ -73,18 +74,18 @@ class group : public std::enable_shared_from_this<group> {
       r.what = s;
       r.first = rank;
     } else if (r.what != s) {
-      // With two against one, the one is at fault.
+      // If two ranks agree and one differs, that one is at fault.
       int const other = r.first;
       fail(r.arrived == 1 ? std::max(rank, other) : rank,
-           text(who(std::min(rank, other)), " called ", text_of(rank < other ? s : r.what), " where ",
-                who(std::max(rank, other)), " called ", text_of(rank < other ? r.what : s)));
-      throw thrown(limber::detail::name_of(s.what), bucket);
+           text(rank_name(std::min(rank, other)), " called ", text_of(rank < other ? s : r.what), " where ",
+                rank_name(std::max(rank, other)), " called ", text_of(rank < other ? r.what : s)));
+      throw failure_error(limber::detail::name_of(s.what), bucket);
     }
     auto const i = static_cast<std::size_t>(rank);
-    r.shares[i] = mine;
+    r.buffers[i] = mine;
     r.colors[i] = color;
     r.here[i] = 1;
-    if (++r.arrived == size() && cut_ == infinite) perform(r, sequence);
+    if (++r.arrived == size() && cancelled_at_ == infinite) perform(r, sequence);
     return sequence;
   }
 
@@ -92,62 +93,64 @@ class group : public std::enable_shared_from_this<group> {
   void finish(int rank, i64 sequence, operation what, std::string_view bucket) {
     while (!over(rank, sequence))
       engine_->park(&worker_report::waiting, {limber::detail::name_of(what), bucket, this, sequence, -1});
-    if (records_.completed() < sequence) throw thrown(limber::detail::name_of(what), bucket);
+    if (records_.completed() < sequence) throw failure_error(limber::detail::name_of(what), bucket);
   }
 
-  /// True when finish would return or throw at once.
+  /// True if finish() would return or throw without waiting.
   bool done(int rank, i64 sequence, operation what, std::string_view bucket) {
     if (over(rank, sequence)) return true;
-    engine_->in_vain({limber::detail::name_of(what), bucket, this, sequence, -1});
+    engine_->empty_poll({limber::detail::name_of(what), bucket, this, sequence, -1});
     return over(rank, sequence);
   }
 
   /// A request was destroyed before it was waited for.
   void drop(int rank, operation what, std::string_view bucket, bool unwinding) {
-    if (seat_of(rank).dead) return;
+    if (state_of(rank).dead) return;
     if (unwinding)
-      seat_of(rank).loose_ends.push_back({shared_from_this(), rank});
+      state_of(rank).unwound_handles.push_back({shared_from_this(), rank});
     else
-      fail(rank,
-           text(who(rank), " destroyed its ", limber::detail::name_of(what), bucket.empty() ? "" : " of '",
-                bucket, bucket.empty() ? "" : "'", " before it was waited for"));
+      fail(rank, text(rank_name(rank), " destroyed its ", limber::detail::name_of(what),
+                      bucket.empty() ? "" : " of '", bucket, bucket.empty() ? "" : "'",
+                      " before it was waited for"));
   }
 
   /// The handle of `rank` was destroyed.
   void leave(int rank, bool unwinding) {
-    if (seat_of(rank).dead || seat_of(rank).ended) return;
-    at(rank).gone = true;
-    ++gone_;
+    if (state_of(rank).dead || state_of(rank).ended) return;
+    at(rank).left = true;
+    ++left_count_;
     wake_all();
-    if (unwinding) seat_of(rank).loose_ends.push_back({shared_from_this(), rank});
+    if (unwinding) state_of(rank).unwound_handles.push_back({shared_from_this(), rank});
   }
 
   void fail(int rank, std::string reason) {
     if (failed_) return;
-    failed_ = verdict{rank, std::move(reason)};
-    cut_ = std::min(cut_, engine_->now());
+    failed_ = group_failure{rank, std::move(reason)};
+    cancelled_at_ = std::min(cancelled_at_, engine_->now());
     wake_all();
   }
 
   /// A worker threw: the group fails unless it had left before.
-  void abandon(int worker, std::string const& reason) {
+  void fail_with_worker(int worker, std::string const& reason) {
     for (int r = 0; r < size(); ++r)
-      if (at(r).seat == worker && !at(r).gone) fail(r, text(who(r), " ", reason));
+      if (at(r).worker == worker && !at(r).left) fail(r, text(rank_name(r), " ", reason));
   }
-  void tie_up(int rank, std::string const& reason) { fail(rank, text(who(rank), " ", reason)); }
+  void fail_by_exception(int rank, std::string const& reason) {
+    fail(rank, text(rank_name(rank), " ", reason));
+  }
 
-  /// A worker has died: what is in flight never completes. The others do not know it yet.
-  void lose(int worker) {
-    if (holds(worker)) cut_ = std::min(cut_, engine_->now());
+  /// A worker has died: operations in flight never complete. The other workers do not know of it yet.
+  void cancel_in_flight(int worker) {
+    if (holds(worker)) cancelled_at_ = std::min(cancelled_at_, engine_->now());
   }
-  /// Now they know.
-  void notice(int worker) {
+  /// From now on the other workers know of the death of `worker`.
+  void death_detected(int worker) {
     if (!holds(worker)) return;
-    ++noticed_;
+    ++known_deaths_;
     wake_all();
   }
 
-  /// Where `rank` belongs after the split that it has just finished.
+  /// The new place of `rank` after a split.
   [[nodiscard]] place take_place(int rank) { return std::exchange(at(rank).next, {}); }
 
   /// A new group of those not in `lost`; the old one has failed afterwards.
@@ -159,34 +162,34 @@ class group : public std::enable_shared_from_this<group> {
   [[nodiscard]] std::optional<message> poll(int rank, i64 tag);
   void listen(int rank);
 
-  /// For the report of a deadlock: what `worker` waits for here, and which rank is at fault, or −1.
-  [[nodiscard]] std::pair<std::string, int> plight(errand const& e);
+  /// For a deadlock: what a worker waits for in this group, and the rank at fault, or −1.
+  [[nodiscard]] std::pair<std::string, int> deadlock_report(pending_wait const& e);
 
  private:
-  struct letter {
+  struct tensor_message {
     dtype type;
     i64 length;
     std::vector<std::byte> bytes;
   };
-  struct mail {
-    i64 number;  ///< of all that this rank got, from 1
+  struct mailbox_message {
+    i64 number;  ///< of all messages to this rank, from 1
     message what;
   };
 
   struct member {
-    int seat = 0;
-    bool gone = false;
+    int worker = 0;
+    bool left = false;
     i64 started = 0;
     place next{};
-    std::map<int, std::deque<letter>> letters{};
-    std::map<int, i64> coming{};  ///< letters on their way
-    std::map<i64, std::deque<mail>> boxes{};
-    i64 underway = 0;            ///< mail on its way
-    i64 arrived = 0, heard = 0;  ///< mail; up to the last listen
-    i64 fresh = 0;               ///< unread mail that no listen has returned for
+    std::map<int, std::deque<tensor_message>> tensor_messages{};
+    std::map<int, i64> tensors_in_transit{};  ///< messages of `send` in transit
+    std::map<i64, std::deque<mailbox_message>> mailbox{};
+    i64 mail_in_transit = 0;           ///< messages of `post` in transit
+    i64 arrived = 0, listened_to = 0;  ///< messages of `post`; up to the last listen()
+    i64 unseen = 0;                    ///< unread messages that no listen() has returned for
   };
 
-  struct verdict {
+  struct group_failure {
     int rank;
     std::string reason;
   };
@@ -196,90 +199,92 @@ class group : public std::enable_shared_from_this<group> {
     std::vector<char> here;
     std::shared_ptr<group> next{};
     double end = 0;
-    std::optional<verdict> failed{};
+    std::optional<group_failure> failed{};
   };
 
   [[nodiscard]] member& at(int rank) noexcept { return members_[static_cast<std::size_t>(rank)]; }
-  [[nodiscard]] seat& seat_of(int rank) noexcept { return engine_->at(at(rank).seat); }
+  [[nodiscard]] worker_state& state_of(int rank) noexcept { return engine_->at(at(rank).worker); }
   [[nodiscard]] bool holds(int worker) const noexcept {
-    return std::ranges::any_of(members_, [&](member const& m) { return m.seat == worker && !m.gone; });
+    return std::ranges::any_of(members_, [&](member const& m) { return m.worker == worker && !m.left; });
   }
-  [[nodiscard]] std::string who(int rank) {
-    int const s = at(rank).seat;
+  [[nodiscard]] std::string rank_name(int rank) {
+    int const s = at(rank).worker;
     return s == rank ? text("rank ", rank) : text("rank ", rank, " (worker ", s, ")");
   }
-  [[nodiscard]] std::string who(std::vector<int> const& ranks) {
+  [[nodiscard]] std::string rank_name(std::vector<int> const& ranks) {
     std::string out;
-    for (std::size_t k = 0; k < ranks.size() && k < 8; ++k) out += text(k == 0 ? "" : ", ", who(ranks[k]));
+    for (std::size_t k = 0; k < ranks.size() && k < 8; ++k)
+      out += text(k == 0 ? "" : ", ", rank_name(ranks[k]));
     return ranks.size() > 8 ? text(out, " and ", ranks.size() - 8, " more") : out;
   }
-  [[nodiscard]] error thrown(std::string_view call, std::string_view bucket) const {
+  [[nodiscard]] error failure_error(std::string_view call, std::string_view bucket) const {
     return error({"sim", std::string(call), 0, failed_->rank, std::string(bucket), failed_->reason});
   }
-  [[nodiscard]] std::string obituary(int rank) {
-    return text(who(rank), " died at ", seat_of(rank).died_at, " s");
+  [[nodiscard]] std::string death_message(int rank) {
+    return text(rank_name(rank), " died at ", state_of(rank).died_at, " s");
   }
 
   void wake_all() {
     for (auto const& m : members_) {
-      seat const& s = engine_->at(m.seat);
-      if (s.spinning || s.waits_for.where == this) engine_->wake(m.seat);
+      worker_state const& s = engine_->at(m.worker);
+      if (s.polling || s.waits_for.where == this) engine_->wake(m.worker);
     }
   }
   void wake(int rank) {
-    seat const& s = seat_of(rank);
-    if (s.spinning || s.waits_for.where == this) engine_->wake(at(rank).seat);
+    worker_state const& s = state_of(rank);
+    if (s.polling || s.waits_for.where == this) engine_->wake(at(rank).worker);
   }
 
-  /// Until when operations have completed.
-  [[nodiscard]] double horizon() const noexcept { return std::min(engine_->now(), cut_); }
+  /// The time up to which operations have completed.
+  [[nodiscard]] double horizon() const noexcept { return std::min(engine_->now(), cancelled_at_); }
 
   void check_turn(int rank, std::string_view call) {
-    if (int const user = engine_->turn(); user != at(rank).seat)
-      expects(false, "sim: ", call, ": the communicator of worker ", at(rank).seat, " was used ",
+    if (int const user = engine_->turn(); user != at(rank).worker)
+      expects(false, "sim: ", call, ": the communicator of worker ", at(rank).worker, " was used ",
               user < 0 ? "outside of sim::run" : text("by worker ", user));
   }
   void check_in(int rank, std::string_view call, std::string_view bucket) {
     check_turn(rank, call);
-    if (seat_of(rank).dead) throw killed{};
-    settle(seat_of(rank));
-    if (failed_) throw thrown(call, bucket);
+    if (state_of(rank).dead) throw killed{};
+    detail::fail_unwound(state_of(rank));
+    if (failed_) throw failure_error(call, bucket);
   }
 
-  /// All have arrived.
+  /// All ranks have arrived.
   void perform(record& r, i64 sequence) {
-    limber::detail::perform(r.what, r.shares, 0, limber::detail::extent(r.what, size()));
-    if (r.what.what == operation::split) divide(r);
-    price const p = price_of(r.what, engine_->what().reduce, over_, size(), engine_->what().byte_scale);
+    limber::detail::perform(r.what, r.buffers, 0, limber::detail::extent(r.what, size()));
+    if (r.what.what == operation::split) make_split_groups(r);
+    operation_cost const p =
+        cost_of(r.what, engine_->what().reduce, over_, size(), engine_->what().byte_scale);
     r.performed = true;
     r.end = free_ = std::max(engine_->now(), free_) + p.seconds;
     i64 const bytes = std::llround(p.bytes);
     for (auto const& m : members_) {
-      engine_->at(m.seat).counts.bytes_sent += bytes;
-      ++engine_->at(m.seat).counts.operations;
+      engine_->at(m.worker).counts.bytes_sent += bytes;
+      ++engine_->at(m.worker).counts.operations;
     }
     if (size() > 1)
-      engine_->plan(r.end, at(0).seat, [self = shared_from_this(), sequence] { self->ended(sequence); });
+      engine_->plan(r.end, at(0).worker, [self = shared_from_this(), sequence] { self->ended(sequence); });
   }
 
-  /// Wakes those who wait for `sequence` or an earlier operation.
+  /// Wakes the workers that wait for `sequence` or an earlier operation.
   void ended(i64 sequence) {
-    if (cut_ < engine_->now()) return;
+    if (cancelled_at_ < engine_->now()) return;
     for (auto const& m : members_) {
-      seat const& s = engine_->at(m.seat);
+      worker_state const& s = engine_->at(m.worker);
       bool const waits =
           s.waits_for.where == this && s.waits_for.sequence > 0 && s.waits_for.sequence <= sequence;
-      if (waits || s.spinning) engine_->wake(m.seat);
+      if (waits || s.polling) engine_->wake(m.worker);
     }
   }
 
-  void divide(record const& r) {
+  void make_split_groups(record const& r) {
     std::map<int, std::vector<int>> ranks;
     for (int k = 0; k < size(); ++k) ranks[r.colors[static_cast<std::size_t>(k)]].push_back(k);
     for (auto const& [color, list] : ranks) {
-      std::vector<int> seats;
-      for (int const k : list) seats.push_back(at(k).seat);
-      auto const made = make(engine_, seats);
+      std::vector<int> workers;
+      for (int const k : list) workers.push_back(at(k).worker);
+      auto const made = make(engine_, workers);
       for (std::size_t k = 0; k < list.size(); ++k) at(list[k]).next = {made, static_cast<int>(k)};
     }
   }
@@ -289,23 +294,24 @@ class group : public std::enable_shared_from_this<group> {
     check_turn(rank, "wait");
     records_.advance(horizon());
     if (records_.completed() >= sequence) return true;
-    if (!failed_ && (gone_ > 0 || noticed_ > 0)) judge(sequence);
+    if (!failed_ && (left_count_ > 0 || known_deaths_ > 0)) check_completable(sequence);
     return failed_.has_value();
   }
 
   /// Fails the group if operation `sequence` or an earlier one cannot complete any more.
-  void judge(i64 sequence) {
+  void check_completable(i64 sequence) {
     for (i64 s = records_.completed() + 1; s <= sequence; ++s) {
       record& r = *records_.find(s);
       for (int k = 0; k < size(); ++k)
-        if (seat_of(k).noticed && !at(k).gone)
-          return fail(k, text(obituary(k),
+        if (state_of(k).death_known && !at(k).left)
+          return fail(k, text(death_message(k),
                               r.here[static_cast<std::size_t>(k)] != 0 ? " during " : " without calling ",
                               text_of(r.what)));
-      std::vector<int> gone;
+      std::vector<int> left;
       for (int k = 0; k < size(); ++k)
-        if (r.here[static_cast<std::size_t>(k)] == 0 && at(k).gone) gone.push_back(k);
-      if (!gone.empty()) return fail(gone[0], text(who(gone), " left without calling ", text_of(r.what)));
+        if (r.here[static_cast<std::size_t>(k)] == 0 && at(k).left) left.push_back(k);
+      if (!left.empty())
+        return fail(left[0], text(rank_name(left), " left without calling ", text_of(r.what)));
     }
   }
 
@@ -313,18 +319,20 @@ class group : public std::enable_shared_from_this<group> {
   std::vector<member> members_;
   record_list records_;
   link over_{};
-  double free_ = 0;        ///< when the last operation that all arrived at ends
-  double cut_ = infinite;  ///< what has not ended by then never will: somebody died, or the group failed
-  int gone_ = 0, noticed_ = 0;
-  std::optional<verdict> failed_;
+  double free_ = 0;  ///< when the last complete operation ends
+  double cancelled_at_ =
+      infinite;  ///< operations that end later never complete: a rank died, or the group failed
+  int left_count_ = 0, known_deaths_ = 0;
+  std::optional<group_failure> failed_;
   std::list<std::shared_ptr<shrinking>> shrinkings_;
 };
 
-/// A worker went on although an exception had passed open requests: others must not wait for it, nor
-/// may its memory be used.
-inline void settle(seat& s) {
-  for (auto const& end : std::exchange(s.loose_ends, {}))
-    end.where->tie_up(end.rank, "was left by an exception with operations in flight, and went on");
+/// A worker continued after an exception had unwound open requests: other ranks must not wait for it, nor use
+/// its memory.
+inline void fail_unwound(worker_state& s) {
+  for (auto const& end : std::exchange(s.unwound_handles, {}))
+    end.where->fail_by_exception(end.rank,
+                                 "was left by an exception with operations in flight, and continued");
 }
 
 }  // namespace limber::sim::detail

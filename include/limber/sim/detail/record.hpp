@@ -18,9 +18,9 @@ struct record {
   limber::detail::signature what{};
   int first = 0;  ///< the rank that arrived first
   int arrived = 0;
-  bool performed = false;  ///< all have arrived; results are stored, and count from `end` on
+  bool performed = false;  ///< all ranks have arrived; results are stored, and valid from `end` on
   double end = 0;
-  std::vector<limber::detail::share> shares{};  ///< by rank, as are the next two
+  std::vector<limber::detail::rank_buffers> buffers{};  ///< by rank, as are the next two
   std::vector<int> colors{};
   std::vector<char> here{};
 
@@ -28,23 +28,23 @@ struct record {
     first = arrived = 0;
     performed = false;
     end = 0;
-    shares.assign(ranks, {});
+    buffers.assign(ranks, {});
     colors.assign(ranks, 0);
     here.assign(ranks, 0);
   }
 };
 
-/// Records of the operations that are not complete, numbered from 1 in the order in which they complete.
+/// Records of incomplete operations, numbered from 1 in the order in which they complete.
 class record_list {
  public:
   [[nodiscard]] i64 completed() const noexcept { return completed_; }
 
-  /// nullptr if nobody has started it. @pre not complete
+  /// nullptr if no rank has started it. @pre not complete
   [[nodiscard]] record* find(i64 sequence) noexcept {
     auto const i = static_cast<std::size_t>(sequence - completed_ - 1);
     return i < open_.size() ? &open_[i] : nullptr;
   }
-  /// Made at the first visit.
+  /// Creates the record if necessary.
   [[nodiscard]] record& fetch(i64 sequence, std::size_t ranks) {
     while (find(sequence) == nullptr) {
       if (spare_.empty()) spare_.emplace_back();
@@ -54,7 +54,7 @@ class record_list {
     }
     return *find(sequence);
   }
-  /// Completes all that have ended by `time`.
+  /// Completes all operations that have ended by `time`.
   void advance(double time) {
     while (!open_.empty() && open_.front().performed && open_.front().end <= time) {
       spare_.push_back(std::move(open_.front()));

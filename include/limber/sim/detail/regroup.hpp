@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// How workers agree on a new group: survivors after a death, and all who live when somebody joins.
+/// How workers form a new group: shrink() of survivors, and regroup() of all live workers.
 
 #include <limber/sim/detail/group.hpp>
 
@@ -13,23 +13,23 @@
 
 namespace limber::sim::detail {
 
-/// Waits for all survivors, who must agree on whom they lost; leaves the old group failed.
+/// Waits for all survivors, which must pass the same lost ranks; the old group has failed afterwards.
 inline place group::shrink(int rank, std::vector<int> const& lost) {
   check_turn(rank, "shrink");
-  settle(seat_of(rank));
-  std::vector<int> survivors, seats;
+  fail_unwound(state_of(rank));
+  std::vector<int> survivors, workers;
   for (int r = 0; r < size(); ++r) {
     if (std::ranges::binary_search(lost, r)) continue;
     survivors.push_back(r);
-    seats.push_back(at(r).seat);
+    workers.push_back(at(r).worker);
   }
-  auto const out_of_date = [&](int r) { return at(r).gone || seat_of(r).noticed; };
+  auto const out_of_date = [&](int r) { return at(r).left || state_of(r).death_known; };
   auto const as_well = [&](int r) {
-    return at(r).gone ? text(who(r), " left as well; shrink without it")
-                      : text(obituary(r), " as well; shrink without it");
+    return at(r).left ? text(rank_name(r), " left as well; shrink without it")
+                      : text(death_message(r), " as well; shrink without it");
   };
   auto const close = [&](shrinking& s, int culprit, std::string reason) {
-    if (!s.failed) s.failed = verdict{culprit, std::move(reason)};
+    if (!s.failed) s.failed = group_failure{culprit, std::move(reason)};
     std::erase_if(shrinkings_, [&](auto const& other) { return other.get() == &s; });
     wake_all();
   };
@@ -37,7 +37,7 @@ inline place group::shrink(int rank, std::vector<int> const& lost) {
     close(s, culprit, std::move(reason));
     throw error({"sim", "shrink", 0, s.failed->rank, {}, s.failed->reason});
   };
-  // A list that is out of date is not a disagreement, neither the caller's nor a waiter's.
+  // An outdated list, of the caller or of a waiting rank, is not a disagreement: check this first.
   for (int const r : survivors)
     if (out_of_date(r)) throw error({"sim", "shrink", 0, r, {}, as_well(r)});
   for (auto const& s : std::vector(shrinkings_.begin(), shrinkings_.end()))
@@ -49,7 +49,8 @@ inline place group::shrink(int rank, std::vector<int> const& lost) {
     for (int const r : survivors)
       if (s != mine && s->here[static_cast<std::size_t>(r)] != 0)
         end(*s, r,
-            text(who(r), " goes on without ", who(s->lost), " but ", who(rank), " without ", who(lost)));
+            text(rank_name(r), " continues without ", rank_name(s->lost), " but ", rank_name(rank),
+                 " without ", rank_name(lost)));
   }
   if (!mine) {
     mine = std::make_shared<shrinking>();
@@ -59,14 +60,14 @@ inline place group::shrink(int rank, std::vector<int> const& lost) {
   }
   mine->here[static_cast<std::size_t>(rank)] = 1;
   bool const all = std::ranges::all_of(
-      survivors, [&](int r) { return mine->here[static_cast<std::size_t>(r)] != 0 && !seat_of(r).dead; });
+      survivors, [&](int r) { return mine->here[static_cast<std::size_t>(r)] != 0 && !state_of(r).dead; });
   if (all) {
-    mine->next = make(engine_, seats);
+    mine->next = make(engine_, workers);
     mine->end = engine_->now() + mine->next->barrier_seconds();
     fail(lost.empty() ? -1 : lost[0],
-         text("the ranks went on in a new group", lost.empty() ? "" : " without ", who(lost)));
+         text("the ranks continue in a new group", lost.empty() ? "" : " without ", rank_name(lost)));
     shrinkings_.remove(mine);
-    engine_->plan(mine->end, at(rank).seat, [self = shared_from_this()] { self->wake_all(); });
+    engine_->plan(mine->end, at(rank).worker, [self = shared_from_this()] { self->wake_all(); });
   }
   while (!mine->next || engine_->now() < mine->end) {
     if (mine->failed) end(*mine, rank, {});
@@ -79,21 +80,21 @@ inline place group::shrink(int rank, std::vector<int> const& lost) {
   return {mine->next, static_cast<int>(position)};
 }
 
-/// A regroup() that is under way.
-struct muster {
+/// A regroup() in progress.
+struct regroup_round {
   std::vector<int> here{};  ///< workers that have called it, in order of rank
   std::shared_ptr<group> next{};
   double end = 0;
 };
 
-/// Closes the muster under way if all who live are there. A worker that died is waited for until the
-/// others know of it.
-inline void muster_if_all(std::shared_ptr<engine> const& e) {
-  if (!e->gathering || e->gathering->here.empty()) return;
-  muster& m = *e->gathering;
-  for (std::size_t w = 0; w < e->seats().size(); ++w) {
-    seat const& s = e->seats()[w];
-    bool const lives = s.starts <= e->now() && (s.dead ? !s.noticed : !s.ended);
+/// Completes the current regroup() if all live workers have called it. A dead worker is waited for until its
+/// death is known.
+inline void complete_regroup(std::shared_ptr<engine> const& e) {
+  if (!e->pending_regroup || e->pending_regroup->here.empty()) return;
+  regroup_round& m = *e->pending_regroup;
+  for (std::size_t w = 0; w < e->workers().size(); ++w) {
+    worker_state const& s = e->workers()[w];
+    bool const lives = s.starts <= e->now() && (s.dead ? !s.death_known : !s.ended);
     if (lives && (s.dead || !std::ranges::binary_search(m.here, static_cast<int>(w)))) return;
   }
   m.next = group::make(e, m.here);
@@ -101,18 +102,18 @@ inline void muster_if_all(std::shared_ptr<engine> const& e) {
   e->plan(m.end, m.here.front(), [e = e.get(), here = m.here] {
     for (int const w : here) e->wake(w);
   });
-  e->gathering = nullptr;
+  e->pending_regroup = nullptr;
 }
 
 /// @pre called by the worker that has the turn
 inline place regroup(std::shared_ptr<engine> const& e) {
   int const worker = e->turn();
-  settle(e->at(worker));
-  if (!e->gathering) e->gathering = std::make_shared<muster>();
-  auto const mine = e->gathering;
+  fail_unwound(e->at(worker));
+  if (!e->pending_regroup) e->pending_regroup = std::make_shared<regroup_round>();
+  auto const mine = e->pending_regroup;
   auto const spot = std::ranges::lower_bound(mine->here, worker);
   mine->here.insert(spot, worker);
-  muster_if_all(e);
+  complete_regroup(e);
   while (!mine->next || e->now() < mine->end)
     e->park(&worker_report::waiting, {"regroup", {}, nullptr, 0, -1});
   auto const position = std::ranges::lower_bound(mine->here, worker) - mine->here.begin();

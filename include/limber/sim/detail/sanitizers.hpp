@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What sanitizers must be told about stacks, and which ones this build is for.
+/// Annotations of stack switches for sanitizers, and which sanitizers this build uses.
 
 #include <cstddef>
 
@@ -38,20 +38,19 @@ inline constexpr bool thread_sanitizer = true;
 inline constexpr bool thread_sanitizer = false;
 #endif
 
-/// A stack as AddressSanitizer sees it; elsewhere nothing happens here.
+/// The bounds of a stack, for AddressSanitizer; unused in other builds.
 struct stack_bounds {
   void const* bottom = nullptr;
   std::size_t size = 0;
 };
 
-/// Before a switch to `next`; `kept` holds what this stack needs when it comes back, nullptr if it never
-/// will.
+/// Call before a switch to `next`; `kept` stores the state of this stack, nullptr if it is not resumed.
 inline void leave_stack([[maybe_unused]] void** kept, [[maybe_unused]] stack_bounds next) noexcept {
 #if defined(LIMBER_SIM_ASAN)
   __sanitizer_start_switch_fiber(kept, next.bottom, next.size);
 #endif
 }
-/// After a switch; `from` tells where the turn came from.
+/// Call after a switch; `from` receives the bounds of the previous stack.
 inline void enter_stack([[maybe_unused]] void* kept, [[maybe_unused]] stack_bounds* from) noexcept {
 #if defined(LIMBER_SIM_ASAN)
   __sanitizer_finish_switch_fiber(kept, from ? &from->bottom : nullptr, from ? &from->size : nullptr);

@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// The mailbox of the MPI backend, apart from the calls of MPI: MPI's own tags are too short, so each message
-/// ends with its tag.
+/// The receive queue of the MPI backend, and the format of its messages: MPI's tags are too short, so each
+/// message ends with its tag.
 
 #include <limber/comm/collective.hpp>
 #include <limber/core/error.hpp>
@@ -21,9 +21,9 @@
 
 namespace limber::mpi::detail {
 
-/// The bytes on the wire: the message, then its tag in the machine's byte order.
-/// @throws std::invalid_argument if MPI could not count them
-[[nodiscard]] inline std::vector<std::byte> sealed(i64 tag, std::span<std::byte const> bytes) {
+/// The transferred bytes: the message, then its tag in the machine's byte order.
+/// @throws std::invalid_argument if they are more than MPI can count
+[[nodiscard]] inline std::vector<std::byte> with_tag(i64 tag, std::span<std::byte const> bytes) {
   static constexpr std::size_t most = std::numeric_limits<int>::max() - sizeof tag;
   expects(bytes.size() <= most, "post: a message of tag ", tag, " has ", bytes.size(),
           " bytes, the most are ", most);
@@ -35,11 +35,11 @@ namespace limber::mpi::detail {
   return out;
 }
 
-/// What has arrived and was not polled, in order of arrival per tag.
-class pigeonholes {
+/// Messages that have arrived and were not polled, in order of arrival per tag.
+class receive_queue {
  public:
-  /// Takes a message as it came. @throws limber::error if it is too short to have a tag
-  void sort(int source, std::vector<std::byte> wire) {
+  /// Adds a message in the transferred format. @throws limber::error if it is too short to have a tag
+  void put(int source, std::vector<std::byte> wire) {
     i64 tag = 0;
     if (wire.size() < sizeof tag)
       throw error({"mpi",
@@ -52,23 +52,23 @@ class pigeonholes {
     std::size_t const length = wire.size() - sizeof tag;
     std::memcpy(&tag, wire.data() + length, sizeof tag);
     wire.resize(length);
-    mail_[tag].push_back({source, std::move(wire)});
+    messages_[tag].push_back({source, std::move(wire)});
     ++arrived_;
   }
   [[nodiscard]] std::optional<message> take(i64 tag) {
-    auto const hole = mail_.find(tag);
-    if (hole == mail_.end()) return std::nullopt;
-    std::optional<message> first{std::move(hole->second.front())};
-    hole->second.pop_front();
-    if (hole->second.empty()) mail_.erase(hole);
+    auto const queue = messages_.find(tag);
+    if (queue == messages_.end()) return std::nullopt;
+    std::optional<message> first{std::move(queue->second.front())};
+    queue->second.pop_front();
+    if (queue->second.empty()) messages_.erase(queue);
     return first;
   }
-  /// True once for everything that has arrived so far.
-  [[nodiscard]] bool anything_new() noexcept { return std::exchange(heard_, arrived_) != arrived_; }
+  /// True if messages have arrived since the last call.
+  [[nodiscard]] bool has_new() noexcept { return std::exchange(seen_, arrived_) != arrived_; }
 
  private:
-  std::map<i64, std::deque<message>> mail_;
-  i64 arrived_ = 0, heard_ = 0;
+  std::map<i64, std::deque<message>> messages_;
+  i64 arrived_ = 0, seen_ = 0;
 };
 
 }  // namespace limber::mpi::detail

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Samples by where they stand in an epoch's permutation.
+/// Ranges of samples, by their positions in an epoch's permutation.
 
 #include <limber/core/config.hpp>
 
@@ -13,20 +13,20 @@
 namespace limber::elastic {
 
 /// Positions [first, first + count) of the permutation of `epoch`.
-struct stretch {
+struct sample_range {
   i64 epoch = 0, first = 0, count = 0;
 
-  friend bool operator==(stretch const&, stretch const&) = default;
+  friend bool operator==(sample_range const&, sample_range const&) = default;
 };
 
-/// Puts `s` where it belongs into an ordered list of disjoint stretches, and joins neighbours.
-/// @pre s overlaps none of them
-inline void put_in(std::vector<stretch>& list, stretch s) {
+/// Inserts `s` into an ordered list of disjoint ranges, and merges adjacent ranges.
+/// @pre s overlaps no range of the list
+inline void insert_range(std::vector<sample_range>& list, sample_range s) {
   if (s.count == 0) return;
-  auto const before = [](stretch const& a, stretch const& b) {
+  auto const before = [](sample_range const& a, sample_range const& b) {
     return a.epoch != b.epoch ? a.epoch < b.epoch : a.first < b.first;
   };
-  auto const touch = [](stretch const& a, stretch const& b) {
+  auto const touch = [](sample_range const& a, sample_range const& b) {
     return a.epoch == b.epoch && a.first + a.count == b.first;
   };
   auto at = list.insert(std::upper_bound(list.begin(), list.end(), s, before), s);
@@ -40,8 +40,8 @@ inline void put_in(std::vector<stretch>& list, stretch s) {
   }
 }
 
-/// Removes the first `count` positions of the first stretch. @pre it has as many
-inline void take_off(std::vector<stretch>& list, i64 count) {
+/// Removes the first `count` positions of the first range. @pre it has at least `count`
+inline void remove_front(std::vector<sample_range>& list, i64 count) {
   list.front().first += count;
   list.front().count -= count;
   if (list.front().count == 0) list.erase(list.begin());

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What stands in the store about generations: the keys, and the texts behind them.
+/// The records that a store holds about generations: their keys and their text format.
 
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
@@ -25,23 +25,23 @@ namespace limber::elastic {
 
 /// Why a generation ended for a worker.
 enum class ending : std::uint8_t {
-  planned,          ///< agreed among all: a joiner is to come in, somebody leaves
-  lost_connection,  ///< a peer's connection broke
-  deadline          ///< a peer did not come in time
+  planned,          ///< agreed by all workers: a joiner is admitted, or a worker leaves
+  lost_connection,  ///< the connection to a peer broke
+  deadline          ///< a peer did not arrive within the deadline
 };
 
 [[nodiscard]] constexpr std::string_view name_of(ending why) noexcept {
   return why == ending::planned ? "planned" : why == ending::deadline ? "deadline" : "lost_connection";
 }
 
-/// Who is in a generation; the same for all its workers but for `rank`.
-struct roster {
+/// The members of one generation; equal on all of them but for `rank`.
+struct membership_view {
   i64 generation = 0;            ///< 1, 2, …
   int rank = -1;                 ///< this worker's
-  std::vector<std::string> ids;  ///< of all workers, in the order of their ranks
-  std::vector<int> old_ranks;    ///< their ranks in the last generation that began; −1 for those who join
-  std::string prefix;            ///< of this generation's rendezvous; never used by another
-  bool planned = false;          ///< nobody was lost when that generation ended
+  std::vector<std::string> ids;  ///< of all members, by rank
+  std::vector<int> old_ranks;    ///< their ranks in the last generation that began; −1 for joiners
+  std::string prefix;            ///< of this generation's rendezvous; unique to it
+  bool planned = false;          ///< no member was lost when the last generation ended
 
   [[nodiscard]] int size() const noexcept { return static_cast<int>(ids.size()); }
 };
@@ -54,7 +54,7 @@ inline constexpr std::size_t id_limit = 96;
   return s.size() <= id_limit && is_safe_name(s);
 }
 
-/// Decimal digits alone, without leading zeros, at most 18.
+/// Parses at most 18 decimal digits without leading zeros; empty for any other text.
 template <class Integer>
 [[nodiscard]] std::optional<Integer> number_in(std::string_view s) {
   if (s.empty() || s.size() > 18 || s.front() == '-' || (s.size() > 1 && s.front() == '0'))
@@ -75,25 +75,25 @@ template <class Integer>
 [[nodiscard]] inline std::string ready_key(i64 generation, std::string const& id) {
   return text("gen/", generation, "/ready/", id);
 }
-[[nodiscard]] inline std::string verdict_key(i64 generation) { return text("gen/", generation, "/verdict"); }
+[[nodiscard]] inline std::string state_key(i64 generation) { return text("gen/", generation, "/verdict"); }
 [[nodiscard]] inline std::string join_key(std::string const& id) { return "join/" + id; }
 [[nodiscard]] inline std::string alive_key(std::string const& id) { return "alive/" + id; }
 
-/// All keys of a store, sorted by what they mean. Keys that mean nothing are left out.
+/// All keys of a store by their meaning. Unknown keys are ignored.
 struct overview {
   struct generation {
-    std::set<std::string> here;   ///< who came to the meeting that decides it
-    std::set<std::string> left;   ///< who said before it that they leave
-    bool decided = false;         ///< who is in
-    std::set<std::string> ready;  ///< who read the decision
-    bool judged = false;          ///< whether it begins
+    std::set<std::string> here;   ///< registered for the decision
+    std::set<std::string> left;   ///< left before the decision
+    bool decided = false;         ///< the members are decided
+    std::set<std::string> ready;  ///< members that have read the decision
+    bool has_state = false;       ///< its generation_state is decided
   };
 
   std::map<i64, generation> generations;
   std::set<std::string> joining;
   std::set<std::string> alive;
 
-  /// The newest generation that was decided, 0 if none.
+  /// The latest generation that was decided, 0 if none.
   [[nodiscard]] i64 latest() const noexcept {
     for (auto at = generations.rbegin(); at != generations.rend(); ++at)
       if (at->second.decided) return at->first;
@@ -116,16 +116,16 @@ struct overview {
       rest.remove_prefix(slash == std::string_view::npos ? rest.size() : slash + 1);
       return head;
     };
-    std::string_view const room = part();
-    if (room == "join" || room == "alive") {
-      if (is_id(rest)) (room == "join" ? out.joining : out.alive).emplace(rest);
+    std::string_view const section = part();
+    if (section == "join" || section == "alive") {
+      if (is_id(rest)) (section == "join" ? out.joining : out.alive).emplace(rest);
       continue;
     }
-    auto const g = room == "gen" ? number_in<i64>(part()) : std::nullopt;
+    auto const g = section == "gen" ? number_in<i64>(part()) : std::nullopt;
     if (!g || *g < 1) continue;
     std::string_view const what = part();
     if (what == "members" && rest.empty()) out.generations[*g].decided = true;
-    if (what == "verdict" && rest.empty()) out.generations[*g].judged = true;
+    if (what == "verdict" && rest.empty()) out.generations[*g].has_state = true;
     if (what == "ready" && is_id(rest)) out.generations[*g].ready.emplace(rest);
     if (what == "here" && is_id(rest)) out.generations[*g].here.emplace(rest);
     if (what == "left" && is_id(rest)) out.generations[*g].left.emplace(rest);
@@ -133,14 +133,14 @@ struct overview {
   return out;
 }
 
-/// Takes a text apart, line by line.
+/// Parses a text line by line.
 class lines {
  public:
   explicit lines(std::string_view text) : rest_(text) {}
 
   [[nodiscard]] bool done() const noexcept { return rest_.empty(); }
 
-  /// What follows `word` and a space in the next line; nothing if it is another line.
+  /// The rest of the next line after `word` and a space; empty if the line does not begin so.
   [[nodiscard]] std::optional<std::string_view> after(std::string_view word) {
     std::size_t const end = rest_.find('\n');
     if (end == std::string_view::npos || end <= word.size() || rest_.compare(0, word.size(), word) != 0 ||
@@ -155,7 +155,7 @@ class lines {
   std::string_view rest_;
 };
 
-/// What a worker says when it comes to the meeting after a generation.
+/// The record by which a worker registers for the decision after a generation.
 struct presence {
   ending why = ending::planned;
   std::vector<int> suspects;  ///< ranks of the generation that ended
@@ -167,8 +167,8 @@ struct presence {
   return out;
 }
 
-/// Nothing if the text is none of ours, or suspects a rank that is not below `size`.
-[[nodiscard]] inline std::optional<presence> presence_in(std::string_view from, int size) {
+/// Empty if the text is malformed, or suspects a rank that is not below `size`.
+[[nodiscard]] inline std::optional<presence> parse_presence(std::string_view from, int size) {
   lines in(from);
   presence out;
   auto const why = in.after("why");
@@ -188,19 +188,21 @@ struct presence {
   return out;
 }
 
-/// Whether a generation began, or was void because not all of its workers read the decision in time.
-enum class verdict : std::uint8_t { begun, is_void };
+/// Whether a generation began, or is void because not all of its members read the decision in time.
+enum class generation_state : std::uint8_t { begun, is_void };
 
-[[nodiscard]] inline std::string text_of(verdict v) { return v == verdict::begun ? "begun" : "void"; }
+[[nodiscard]] inline std::string text_of(generation_state v) {
+  return v == generation_state::begun ? "begun" : "void";
+}
 
-[[nodiscard]] inline std::optional<verdict> verdict_in(std::string_view from) {
-  for (verdict const v : {verdict::begun, verdict::is_void})
+[[nodiscard]] inline std::optional<generation_state> parse_state(std::string_view from) {
+  for (generation_state const v : {generation_state::begun, generation_state::is_void})
     if (from == text_of(v)) return v;
   return std::nullopt;
 }
 
-/// The decision about a generation, as it is put into the store.
-[[nodiscard]] inline std::string text_of(roster const& r, std::uint64_t nonce) {
+/// The text of the decision on a generation.
+[[nodiscard]] inline std::string text_of(membership_view const& r, std::uint64_t nonce) {
   std::string out = text("generation ", r.generation, "\nnonce ", nonce % 1'000'000'000'000'000'000u,
                          "\nplanned ", r.planned ? 1 : 0, "\n");
   for (std::size_t k = 0; k < r.ids.size(); ++k) {
@@ -212,13 +214,13 @@ enum class verdict : std::uint8_t { begun, is_void };
   return out;
 }
 
-/// Nothing unless the text is the decision about `generation`, in every detail. The rank stays −1.
-[[nodiscard]] inline std::optional<roster> roster_in(std::string_view from, i64 generation) {
+/// Empty unless the text is a well-formed decision on `generation`. The rank is −1.
+[[nodiscard]] inline std::optional<membership_view> parse_view(std::string_view from, i64 generation) {
   auto const number = [](std::optional<std::string_view> word) {
     return word ? number_in<i64>(*word) : std::nullopt;
   };
   lines in(from);
-  roster out;
+  membership_view out;
   auto const g = number(in.after("generation")), nonce = number(in.after("nonce")),
              planned = number(in.after("planned"));
   if (!g || *g != generation || !nonce || !planned || *planned > 1) return std::nullopt;
@@ -226,7 +228,7 @@ enum class verdict : std::uint8_t { begun, is_void };
   out.planned = *planned == 1;
   out.prefix = text("gen-", generation, "-", *nonce);
   std::set<std::string_view> distinct;
-  int last = -1;  // old ranks rise, and joiners come last
+  int last = -1;  // old ranks increase, and joiners follow
   while (!in.done()) {
     std::string_view id;
     int old_rank = -1;

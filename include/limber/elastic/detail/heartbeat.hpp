@@ -2,13 +2,13 @@
 #pragma once
 
 /// @file
-/// A member's signs of life.
+/// The heartbeat of a member.
 
 #include <limber/core/clock.hpp>
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
-#include <limber/elastic/detail/ballot.hpp>
-#include <limber/elastic/detail/notes.hpp>
+#include <limber/elastic/detail/membership_records.hpp>
+#include <limber/elastic/detail/store_client.hpp>
 #include <limber/elastic/store.hpp>
 
 #include <mutex>
@@ -17,26 +17,26 @@
 
 namespace limber::elastic::detail {
 
-/// Beats for one worker from any thread.
+/// Writes one worker's heartbeat. Every member may be called from any thread.
 template <store Store>
-class pulse {
+class heartbeat {
  public:
-  pulse(Store& in, double every, clock_function clock)
+  heartbeat(Store& in, double every, clock_function clock)
       : store_(in), every_(every), clock_(std::move(clock)) {}
 
-  /// From now on this worker is in generation `g`.
+  /// From now on this worker is a member of generation `g`.
   void start(i64 g, std::string const& id) {
     std::scoped_lock const lock(guard_);
     generation_ = g;
     id_ = id;
-    meeting_ = fenced_ = false;
+    regrouping_ = fenced_ = false;
     write();
   }
 
-  /// From now on this worker meets others about the next generation: that one stands is no bad sign.
-  void meet() {
+  /// From now on this worker regroups: a decision on the next generation does not mean that it is fenced.
+  void begin_regroup() {
     std::scoped_lock const lock(guard_);
-    meeting_ = true;
+    regrouping_ = true;
   }
 
   void stop() {
@@ -45,13 +45,13 @@ class pulse {
     fenced_ = false;
   }
 
-  /// False if others went on without this worker.
+  /// False if a newer generation was decided without this worker.
   bool beat() {
     std::scoped_lock const lock(guard_);
     if (generation_ == 0 || fenced_) return !fenced_;
     if (clock_() - last_ < every_) return true;
     write();
-    fenced_ = !meeting_ && notes<Store>(store_).passed(generation_);
+    fenced_ = !regrouping_ && store_client<Store>(store_).superseded(generation_);
     return !fenced_;
   }
 
@@ -67,7 +67,7 @@ class pulse {
   std::mutex guard_;
   i64 generation_ = 0;
   std::string id_;
-  bool meeting_ = false, fenced_ = false;
+  bool regrouping_ = false, fenced_ = false;
   double last_ = 0;
   unsigned long long count_ = 0;
 };

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// One rank's part of an MPI communicator: what is in flight, how long it is waited for, how it ends.
+/// One rank's part of an MPI communicator: operations in flight, deadlines, and failures.
 
 #include <limber/comm/detail/mpi_engine.hpp>
 #include <limber/comm/detail/mpi_options.hpp>
@@ -20,59 +20,59 @@
 
 namespace limber::mpi::detail {
 
-/// One operation in flight, as one call of MPI or, cut into pieces, as several.
+/// One operation in flight: one call of MPI, or several if it is divided into pieces.
 template <engine E>
-struct flight {
+struct in_flight_op {
   using request_type = typename E::request_type;
 
   std::string_view call{}, bucket{};
   request_type first = E::no_request();
   std::vector<request_type> more{};
-  std::optional<double> since{};  ///< when somebody first waited in vain
+  std::optional<double> since{};  ///< when waiting began
 
-  /// Where the next call puts its request.
+  /// Where the next call stores its request.
   [[nodiscard]] request_type& next() {
     return first == E::no_request() ? first : more.emplace_back(E::no_request());
   }
 };
 
-/// Ends with its first failure. An operation that misses its deadline cannot be taken back: its memory is
-/// MPI's for good, and so are the communicator and this object, which then is never destroyed.
+/// Fails with its first error. An operation that misses its deadline cannot be cancelled: MPI may use its
+/// memory at any time, so the communicator and this object are then never destroyed.
 ///
-/// When a communicator is freed, MPI gives its place to a later one; a message of the first that nobody has
-/// received confuses the second (Open MPI 4.1 then loses messages of it). So a communicator that has carried
-/// messages is kept until MPI ends, and every group has a number, different from those of all others that
-/// share a rank with it, which its messages carry.
+/// MPI reuses the context id of a freed communicator; an unreceived message of the old one disturbs the new
+/// one (Open MPI 4.1 then loses messages). So a communicator that has carried messages is kept until MPI
+/// ends, and every group has a number, unique among the groups that share a rank with it, from which its
+/// message tags are derived.
 template <engine E>
-class group : public std::enable_shared_from_this<group<E>> {
+class process_group : public std::enable_shared_from_this<process_group<E>> {
  public:
-  using flight = detail::flight<E>;
+  using in_flight_op = detail::in_flight_op<E>;
 
-  explicit group(options o, E e = {}) : engine(std::move(e)), how(std::move(o)) {}
-  group(group const&) = delete;
-  group& operator=(group const&) = delete;
-  ~group() {
-    if (native != E::no_comm() && !carried && engine.is_running()) (void)engine.free(native);
+  explicit process_group(options o, E e = {}) : engine(std::move(e)), how(std::move(o)) {}
+  process_group(process_group const&) = delete;
+  process_group& operator=(process_group const&) = delete;
+  ~process_group() {
+    if (native != E::no_comm() && !carried_messages && engine.is_running()) (void)engine.free(native);
   }
 
-  /// `native` is there: asks who we are, and agrees on a number.
+  /// Reads rank and size of `native`, and agrees on the number of the group.
   void open(std::string_view call) {
     bool between_two = false;
     must(engine.adopt(native), call);
     must(engine.examine(native, between_two, rank, size), call);
     static std::atomic<i64> latest = 0;
     own_number_ = latest + 1;
-    flight f{call};
+    in_flight_op f{call};
     must(engine.all_reduce(native, &own_number_, &number_, 1, dtype::int64, reduction::max, f.next()), f);
     wait(f);
     for (i64 seen = latest; seen < number_ && !latest.compare_exchange_weak(seen, number_);) {}
   }
 
-  /// MPI promises no more than 32768 tags: numbers come again after many communicators.
-  [[nodiscard]] int mail_tag() const noexcept { return static_cast<int>(number_ % 16384) * 2; }
-  [[nodiscard]] int letter_tag() const noexcept { return mail_tag() + 1; }
+  /// MPI guarantees only 32768 tags, so numbers repeat after many communicators.
+  [[nodiscard]] int mailbox_tag() const noexcept { return static_cast<int>(number_ % 16384) * 2; }
+  [[nodiscard]] int tensor_tag() const noexcept { return mailbox_tag() + 1; }
 
-  /// Every call of MPI is checked here; one that fails ends the group.
+  /// Checks the result of a call of MPI; a failure ends the group.
   void must(answer a, std::string_view call, std::string_view bucket = {}) {
     if (!a.failed()) return;
     try {
@@ -82,7 +82,7 @@ class group : public std::enable_shared_from_this<group<E>> {
       throw;
     }
   }
-  void must(answer a, flight const& f) { must(a, f.call, f.bucket); }
+  void must(answer a, in_flight_op const& f) { must(a, f.call, f.bucket); }
   void must_be_alive(std::string_view call, std::string_view bucket = {}) const {
     if (!ended_) return;
     failure f = *ended_;
@@ -98,16 +98,16 @@ class group : public std::enable_shared_from_this<group<E>> {
     throw e;
   }
 
-  [[nodiscard]] bool done(flight& f) {
+  [[nodiscard]] bool done(in_flight_op& f) {
     if (test(f)) return true;
     if (late(f.since)) expire(f);
     return false;
   }
-  void wait(flight& f) {
+  void wait(in_flight_op& f) {
     if (!until([&] { return test(f); }, f.since)) expire(f);
   }
-  /// Somebody's memory is about to go: there is no way but to let the operation end. The group ends too.
-  void drop(flight& f) noexcept {
+  /// The request is destroyed, and MPI cannot cancel the operation: waits for it, and ends the group.
+  void drop(in_flight_op& f) noexcept {
     if (stuck_) return;  // `fatal` was called, and did not end the program: nothing better is left
     try {
       if (!ended_)
@@ -122,11 +122,12 @@ class group : public std::enable_shared_from_this<group<E>> {
     } catch (...) {}
   }
 
-  /// False at the deadline. Looks are cheap; the clock, and what others need of the core, come at times.
+  /// Polls until ready(), and returns false at the deadline. Checks the clock and yields only every few
+  /// polls.
   template <class Ready>
   [[nodiscard]] bool until(Ready ready, std::optional<double>& since) const {
-    for (unsigned look = 1; !ready(); ++look)
-      if (look % looks == 0) {
+    for (unsigned polls = 1; !ready(); ++polls)
+      if (polls % polls_per_check == 0) {
         if (late(since)) return false;
         how.pause();
       }
@@ -137,14 +138,14 @@ class group : public std::enable_shared_from_this<group<E>> {
   options how;
   typename E::comm_type native = E::no_comm();
   int rank = 0, size = 1;
-  bool carried = false;             ///< a message, between two ranks, sent or seen
-  std::vector<i64> gathered{};      ///< what split gathers: lives as long as an operation may
-  std::vector<std::byte> misfit{};  ///< a letter of another size than expected, likewise
+  bool carried_messages = false;       ///< a message between two ranks was sent or seen
+  std::vector<i64> gathered{};         ///< buffer of split; must outlive its operation
+  std::vector<std::byte> discarded{};  ///< buffer of messages of unexpected size; must outlive its operation
 
  private:
-  static constexpr unsigned looks = 32;
+  static constexpr unsigned polls_per_check = 32;
 
-  [[nodiscard]] bool test(flight& f) {
+  [[nodiscard]] bool test(in_flight_op& f) {
     for (;;) {
       bool done = false;
       must(engine.test(f.more.empty() ? f.first : f.more.back(), done), f);
@@ -158,7 +159,7 @@ class group : public std::enable_shared_from_this<group<E>> {
     if (!since) since = now;
     return now - *since > how.deadline;
   }
-  [[noreturn]] void expire(flight const& f) {
+  [[noreturn]] void expire(in_flight_op const& f) {
     stuck_ = this->shared_from_this();
     ended_ = failure{
         "mpi",
@@ -181,7 +182,7 @@ class group : public std::enable_shared_from_this<group<E>> {
   }
 
   std::optional<failure> ended_;
-  std::shared_ptr<group> stuck_;  ///< itself, once MPI may write to it at any time
+  std::shared_ptr<process_group> stuck_;  ///< this object, once MPI may write to it at any time
   i64 own_number_ = 0, number_ = 0;
 };
 

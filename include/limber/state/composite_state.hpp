@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Several things that have state as one, so that they are saved and loaded together.
+/// Several objects with state as one, to save and load them together.
 
 #include <limber/core/state_piece.hpp>
 
@@ -12,13 +12,13 @@
 
 namespace limber::state {
 
-/// A control block of the host's under a name: a sampler's state, a random generator's.
+/// A named trivially copyable value in host memory: the state of a sampler or random generator.
 template <class T>
   requires std::is_trivially_copyable_v<T>
 struct block {
   std::string name;
   T& value;
-  kept how = kept::alike;
+  kept how = kept::replicated;
 
   template <class F>
   void visit(F const& f) {
@@ -30,16 +30,16 @@ block(char const*, T&) -> block<T>;
 template <class T>
 block(char const*, T&, kept) -> block<T>;
 
-/// Shows what each of them shows, in their order.
+/// Visits the pieces of all parts, in their order.
 ///
-///     sampler_state dealt = data.state();
-///     state::together all{opt, state::block{"sampler", dealt}};
+///     sampler_state position = data.state();
+///     state::composite_state all{opt, state::block{"sampler", position}};
 ///     save(all, folder, {.step = opt.now().calls});
 template <class... V>
-struct together {
-  std::tuple<V...> of;  ///< references to what was given by name, copies of what was not
+struct composite_state {
+  std::tuple<V...> of;  ///< references to lvalues, copies of rvalues
 
-  explicit together(V&&... each) : of(std::forward<V>(each)...) {}
+  explicit composite_state(V&&... each) : of(std::forward<V>(each)...) {}
 
   template <class F>
   void visit(F const& f) {
@@ -47,6 +47,6 @@ struct together {
   }
 };
 template <class... V>
-together(V&&...) -> together<V...>;
+composite_state(V&&...) -> composite_state<V...>;
 
 }  // namespace limber::state

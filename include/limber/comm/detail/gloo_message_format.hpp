@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// What the ranks of a `gloo` group write to each other outside of collectives, and the state of one
-/// connection that carries it.
+/// The messages between ranks of a `gloo` group outside of collectives, and the connection that carries them.
 
 #include <limber/core/config.hpp>
 #include <limber/core/dtype.hpp>
@@ -25,26 +24,26 @@
 
 namespace limber::gloo::detail {
 
-enum class letter_kind : std::uint8_t {
-  mail,     ///< of the user's mailbox
-  tensor,   ///< what `send` was given
-  verdict,  ///< the group has failed, and why
-  goodbye,  ///< this rank leaves; an end of the connection is no loss from now on
-  inquiry,  ///< at which operation are you?
-  answer
+enum class message_kind : std::uint8_t {
+  mailbox,  ///< a message of `post`
+  tensor,   ///< a message of `send`
+  failure,  ///< the group has failed, and why
+  leave,    ///< this rank leaves; the end of its connection is not a failure
+  query,    ///< asks which calls the receiver has begun
+  reply     ///< the reply to a query
 };
 
-/// In front of the bytes of each letter, in the machine's byte order.
-struct letter_head {
+/// Precedes the bytes of each message; in the machine's byte order.
+struct message_header {
   std::uint64_t bytes = 0;
   i64 tag = 0;
-  letter_kind kind = letter_kind::mail;
+  message_kind kind = message_kind::mailbox;
   dtype type = dtype::uint8;
   std::array<std::byte, 6> unused{};
 };
-static_assert(sizeof(letter_head) == 24);
+static_assert(sizeof(message_header) == 24);
 
-/// A file descriptor of its own.
+/// Owns a file descriptor.
 class socket_handle {
  public:
   explicit socket_handle(int fd = -1) noexcept : fd_(fd) {}
@@ -66,35 +65,35 @@ class socket_handle {
   int fd_;
 };
 
-/// One connection: letters that wait to be written, and the one that is being read. Never blocks.
-class letter_line {
+/// A non-blocking connection: queues unsent messages, and reads incoming ones.
+class message_connection {
  public:
   socket_handle socket{};
 
   [[nodiscard]] bool open() const noexcept { return static_cast<bool>(socket); }
   [[nodiscard]] bool idle() const noexcept { return unsent_.empty(); }
 
-  /// Writes what the socket takes now, and keeps a copy of the rest. True if there is a rest.
-  bool write(letter_head head, std::span<std::byte const> bytes) {
+  /// Writes as much as the socket accepts, and queues a copy of the rest. True if there is a rest.
+  bool write(message_header head, std::span<std::byte const> bytes) {
     head.bytes = bytes.size();
     std::size_t sent = 0;
     if (unsent_.empty()) sent = write_some(head, bytes);
     if (sent == sizeof head + bytes.size()) return false;
-    std::vector<std::byte> rest(sizeof head + bytes.size());
-    std::memcpy(rest.data(), &head, sizeof head);
-    if (!bytes.empty()) std::memcpy(rest.data() + sizeof head, bytes.data(), bytes.size());
+    std::vector<std::byte> reset(sizeof head + bytes.size());
+    std::memcpy(reset.data(), &head, sizeof head);
+    if (!bytes.empty()) std::memcpy(reset.data() + sizeof head, bytes.data(), bytes.size());
     if (unsent_.empty()) sent_ = sent;
-    unsent_.push_back(std::move(rest));
+    unsent_.push_back(std::move(reset));
     return true;
   }
 
-  /// Writes what is waiting, as far as the socket takes it.
+  /// Writes queued messages, as much as the socket accepts.
   void flush() {
     while (!unsent_.empty()) {
       auto const& first = unsent_.front();
       ssize_t const n =
           ::send(socket.get(), first.data() + sent_, first.size() - sent_, MSG_DONTWAIT | MSG_NOSIGNAL);
-      if (n < 0) return;  // full, or broken: reading will tell
+      if (n < 0) return;  // full, or broken: read() detects that
       sent_ += static_cast<std::size_t>(n);
       if (sent_ < first.size()) return;
       unsent_.pop_front();
@@ -102,34 +101,35 @@ class letter_line {
     }
   }
 
-  /// Reads what is there: f(head, bytes) for each letter that is complete, but not for ever. False at
-  /// the end of the connection.
+  /// Reads available bytes, and calls f(head, bytes) for at most 64 complete messages. False at the end of
+  /// the connection.
   template <class F>
   bool read(F f) {
-    for (int letters = 0; letters < 64;) {
-      bool const in_head = got_ < sizeof head_;
-      std::byte* const to =
-          in_head ? reinterpret_cast<std::byte*>(&head_) + got_ : body_.data() + (got_ - sizeof head_);
-      std::size_t const wanted = in_head ? sizeof head_ - got_ : body_.size() - (got_ - sizeof head_);
+    for (int messages = 0; messages < 64;) {
+      bool const in_head = received_ < sizeof head_;
+      std::byte* const to = in_head ? reinterpret_cast<std::byte*>(&head_) + received_
+                                    : body_.data() + (received_ - sizeof head_);
+      std::size_t const wanted =
+          in_head ? sizeof head_ - received_ : body_.size() - (received_ - sizeof head_);
       if (wanted > 0) {
         ssize_t const n = ::recv(socket.get(), to, wanted, MSG_DONTWAIT);
         if (n == 0) return false;
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK;
-        got_ += static_cast<std::size_t>(n);
+        received_ += static_cast<std::size_t>(n);
       }
-      if (in_head && got_ == sizeof head_) body_.resize(head_.bytes);
-      if (got_ < sizeof head_ || got_ < sizeof head_ + head_.bytes) continue;
-      got_ = 0;
+      if (in_head && received_ == sizeof head_) body_.resize(head_.bytes);
+      if (received_ < sizeof head_ || received_ < sizeof head_ + head_.bytes) continue;
+      received_ = 0;
       f(head_, std::exchange(body_, {}));
-      ++letters;
+      ++messages;
     }
     return true;
   }
 
  private:
-  std::size_t write_some(letter_head const& head, std::span<std::byte const> bytes) {
-    letter_head copy = head;
+  std::size_t write_some(message_header const& head, std::span<std::byte const> bytes) {
+    message_header copy = head;
     std::array<iovec, 2> parts{{{&copy, sizeof copy}, {const_cast<std::byte*>(bytes.data()), bytes.size()}}};
     msghdr m{};
     m.msg_iov = parts.data();
@@ -139,10 +139,10 @@ class letter_line {
   }
 
   std::deque<std::vector<std::byte>> unsent_;
-  std::size_t sent_ = 0;  ///< of the first of them
-  letter_head head_{};
+  std::size_t sent_ = 0;  ///< bytes of the first unsent message
+  message_header head_{};
   std::vector<std::byte> body_;
-  std::size_t got_ = 0;  ///< of head and body
+  std::size_t received_ = 0;  ///< bytes of head and body
 };
 
 }  // namespace limber::gloo::detail

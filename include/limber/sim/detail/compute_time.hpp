@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// How long a worker computes.
+/// The duration of computations.
 
 #include <limber/core/random.hpp>
 #include <limber/sim/cluster.hpp>
@@ -26,15 +26,15 @@ namespace limber::sim::detail {
   return std::sqrt(-2 * std::log(unit(r.x, r.y))) * std::cos(2 * std::numbers::pi * unit(r.z, r.w));
 }
 
-/// One worker's computing.
+/// The compute times of one worker.
 ///
 ///     work = (seconds_per_call + n · seconds_per_sample) · exp(σ z − σ²/2),   z ~ N(0, 1)
 ///     end  = the t where ∫ from start to t of 1 / factor(τ) dτ = work
 ///
 /// State    the number of draws: z depends on seed, worker and draw alone.
-class pace {
+class compute_time {
  public:
-  pace(cluster const& c, int worker)
+  compute_time(cluster const& c, int worker)
       : speed_(c.workers[static_cast<std::size_t>(worker)]), seed_(c.seed), worker_(worker) {
     std::vector<double> edges;
     for (auto const& s : c.slowdowns)
@@ -45,20 +45,20 @@ class pace {
       double factor = 1;
       for (auto const& s : c.slowdowns)
         if (s.worker == worker && s.from <= at && at < s.until) factor *= s.factor;
-      pieces_.push_back({at, factor});
+      segments_.push_back({at, factor});
     }
   }
 
-  /// When computing n samples ends that starts at `start`.
+  /// The end time of a computation of `samples` samples that begins at `start`.
   [[nodiscard]] double end(double start, double samples) noexcept {
     double work = speed_.seconds_per_call + samples * speed_.seconds_per_sample;
     if (speed_.jitter > 0)
       work *= std::exp(speed_.jitter * normal(seed_, static_cast<std::uint64_t>(worker_), draws_++) -
                        speed_.jitter * speed_.jitter / 2);
     double t = start, factor = 1;
-    auto next = pieces_.begin();
-    for (; next != pieces_.end() && next->from <= t; ++next) factor = next->factor;
-    for (; next != pieces_.end(); ++next) {
+    auto next = segments_.begin();
+    for (; next != segments_.end() && next->from <= t; ++next) factor = next->factor;
+    for (; next != segments_.end(); ++next) {
       double const until_edge = (next->from - t) / factor;
       if (work <= until_edge) break;
       work -= until_edge;
@@ -69,7 +69,7 @@ class pace {
   }
 
  private:
-  struct piece {
+  struct segment {
     double from, factor;
   };
 
@@ -77,7 +77,7 @@ class pace {
   std::uint64_t seed_;
   int worker_;
   std::uint64_t draws_ = 0;
-  std::vector<piece> pieces_;
+  std::vector<segment> segments_;
 };
 
 }  // namespace limber::sim::detail

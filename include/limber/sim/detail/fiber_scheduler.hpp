@@ -2,10 +2,10 @@
 #pragma once
 
 /// @file
-/// Workers as fibers: one small stack each, all on one thread.
+/// Workers as fibers: one small stack each, on one thread.
 
-#include <limber/sim/detail/carrier.hpp>
 #include <limber/sim/detail/sanitizers.hpp>
+#include <limber/sim/detail/turn_scheduler.hpp>
 
 #include <boost/context/detail/fcontext.hpp>
 #include <boost/context/protected_fixedsize_stack.hpp>
@@ -21,8 +21,8 @@
 
 namespace limber::sim::detail {
 
-/// The exceptions that a stack is handling or unwinding for. The C++ runtime keeps them for each thread,
-/// so that a switch inside a catch block would hand them to the next fiber.
+/// The exceptions that a stack is handling or unwinding for. The C++ runtime keeps them per thread, so a
+/// switch inside a catch block would expose them to the next fiber.
 class exception_state {
  public:
   /// Exchanges the thread's state for this one.
@@ -43,12 +43,12 @@ class exception_state {
   globals here_{};
 };
 
-/// One fiber a worker.
+/// One fiber per worker.
 ///
-/// Memory   stacks are mapped with a page below them that faults; pages are taken when they are touched.
-class fibers final : public carrier {
+/// Memory   stacks are mapped with a guard page below them; pages are allocated on first access.
+class fiber_scheduler final : public turn_scheduler {
  public:
-  fibers(int workers, std::size_t stack_bytes)
+  fiber_scheduler(int workers, std::size_t stack_bytes)
       : slots_(static_cast<std::size_t>(workers)), stacks_(stack_bytes) {}
 
   void start(int worker, std::function<void()> body) override {
@@ -86,14 +86,14 @@ class fibers final : public carrier {
 
     boost::context::protected_fixedsize_stack stacks;
     boost::context::stack_context stack;
-    fibers::context context;  ///< where it goes on
+    fiber_scheduler::context context;  ///< where it continues
     std::function<void()> body;
     exception_state exceptions{};
     bool ended = false;
   };
 
-  /// Goes on at `there` and returns when something switches back; gives the context that did. `from`
-  /// gets the bounds of its stack.
+  /// Continues at `there`, and returns when a context switches back: that context. `from` receives the bounds
+  /// of its stack.
   context switch_to(context there, stack_bounds to, stack_bounds* from = nullptr) {
     void* kept = nullptr;
     leave_stack(&kept, to);
@@ -102,9 +102,9 @@ class fibers final : public carrier {
     return back.fctx;
   }
 
-  /// The bottom of every fiber's stack.
+  /// The entry function of every fiber.
   static void enter(boost::context::detail::transfer_t arrival) noexcept {
-    fibers& all = *static_cast<fibers*>(arrival.data);
+    fiber_scheduler& all = *static_cast<fiber_scheduler*>(arrival.data);
     enter_stack(nullptr, &all.loop_bounds_);
     all.loop_ = arrival.fctx;
     slot& me = *all.running_;
@@ -117,7 +117,7 @@ class fibers final : public carrier {
 
   std::vector<std::unique_ptr<slot>> slots_;
   boost::context::protected_fixedsize_stack stacks_;
-  context loop_ = nullptr;  ///< who resumed the running fiber
+  context loop_ = nullptr;  ///< the context that resumed the running fiber
   stack_bounds loop_bounds_{};
   slot* running_ = nullptr;
 };

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// When and by whom a checkpoint was written, and the same as the metadata of its files.
+/// The identity of a checkpoint file, and its representation as metadata.
 
 #include <limber/core/math.hpp>
 #include <limber/core/version.hpp>
@@ -16,21 +16,21 @@
 
 namespace limber::state {
 
-/// When a checkpoint is written, and by which of how many workers.
-struct stamp {
-  i64 generation = 0;  ///< of an elastic run; later ones are newer whatever their step
-  i64 step = 0;        ///< calls of step(), say; decides within a generation
+/// Identifies a checkpoint, and the worker that writes a part of it.
+struct checkpoint_id {
+  i64 generation = 0;  ///< of an elastic run; a later generation is newer, whatever its step
+  i64 step = 0;        ///< for example calls of step(); orders checkpoints of one generation
   int rank = 0;
   int world = 1;
-  double weight = 1;  ///< of this worker's `apart` pieces where the mean of all is taken
+  double weight = 1;  ///< of this worker's per_rank pieces in a mean over workers
 };
 
-/// The form that files of this version are written in; others are refused.
+/// The format version of the files; others are refused.
 inline constexpr std::string_view form = "1";
 
 namespace detail {
 
-/// A number of at least 0 exactly as `std::to_string` writes it.
+/// Parses a number of at least 0 exactly as `std::to_string` writes it; empty for any other text.
 [[nodiscard]] inline std::optional<i64> read_count(std::string_view s) noexcept {
   i64 x = 0;
   auto const [end, wrong] = std::from_chars(s.data(), s.data() + s.size(), x);
@@ -43,7 +43,7 @@ namespace detail {
          std::to_string(LIMBER_VERSION_PATCH);
 }
 
-inline void check(stamp const& s) {
+inline void check(checkpoint_id const& s) {
   expects(s.generation >= 0, "save: the generation must be at least 0, got ", s.generation);
   expects(s.step >= 0, "save: the step must be at least 0, got ", s.step);
   expects(s.world >= 1, "save: the world must have at least 1 worker, got ", s.world);
@@ -53,7 +53,7 @@ inline void check(stamp const& s) {
 }
 
 /// @param role  "model", or "worker"
-[[nodiscard]] inline string_map metadata_of(stamp const& s, std::string_view role) {
+[[nodiscard]] inline string_map metadata_of(checkpoint_id const& s, std::string_view role) {
   std::array<char, 32> digits{};
   auto const end = std::to_chars(digits.data(), digits.data() + digits.size(), s.weight).ptr;
   return {{"limber.form", std::string(form)}, {"limber.version", version_text()},
@@ -62,25 +62,25 @@ inline void check(stamp const& s) {
           {"world", std::to_string(s.world)}, {"weight", std::string(digits.data(), end)}};
 }
 
-/// The file must have been written for `s`: same role, generation, step, world and rank.
+/// Checks that the file was written for `s`: same role, generation, step, world and rank.
 /// @throws limber::error naming the path and what differs
-inline void expect_stamp(tensor_file const& f, stamp const& s, std::string_view role) {
+inline void expect_id(tensor_file const& f, checkpoint_id const& s, std::string_view role) {
   for (auto const& [key, value] : metadata_of(s, role)) {
     if (key == "weight" || key == "limber.version") continue;
     std::string const* const said = f.metadata(key);
     if (said == nullptr)
-      corrupt(f.path(), {}, text("does not say its ", key, ": not a file of a checkpoint"));
+      throw_corrupt(f.path(), {}, text("does not say its ", key, ": not a file of a checkpoint"));
     if (*said != value)
-      corrupt(f.path(), {},
-              text("is of another checkpoint or worker: its ", key, " is '", shown(*said), "', not '", value,
-                   "'"));
+      throw_corrupt(f.path(), {},
+                    text("is of another checkpoint or worker: its ", key, " is '", printable(*said),
+                         "', not '", value, "'"));
   }
 }
 
-/// Every tensor says how it was kept and what its hash is.
-inline void expect_sealed(tensor_file const& f) {
+/// Checks that every tensor has its kind and hash in the metadata.
+inline void expect_hashes(tensor_file const& f) {
   for (auto const& t : f.tensors())
-    if (!f.how(t)) corrupt(f.path(), t.name, "has no hash: not a file of a checkpoint");
+    if (!f.how(t)) throw_corrupt(f.path(), t.name, "has no hash: not a file of a checkpoint");
 }
 
 /// The weight of the worker that wrote the file.
@@ -91,7 +91,7 @@ inline void expect_sealed(tensor_file const& f) {
     auto const [end, wrong] = std::from_chars(s->data(), s->data() + s->size(), x);
     if (wrong != std::errc{} || end != s->data() + s->size()) x = -1;
   }
-  if (!(x >= 0 && math::finite(x))) corrupt(f.path(), {}, "has no weight of at least 0");
+  if (!(x >= 0 && math::finite(x))) throw_corrupt(f.path(), {}, "has no weight of at least 0");
   return x;
 }
 

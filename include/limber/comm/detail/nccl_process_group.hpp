@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// One rank's part of an NCCL communicator: operations in flight, failures, destruction.
+///
+/// A group fails at its first error: a deadline, an error that NCCL reports, a revocation by another rank, or
+/// a request that was destroyed. Its operations are then stopped by revoking the communicator, so that none
+/// accesses the caller's memory after an error was thrown, and every later call throws the same reason. If
+/// NCCL cannot revoke, or does not become idle, the communicator is aborted.
+
+#include <limber/comm/detail/nccl_bootstrap.hpp>
+#include <limber/comm/detail/nccl_call.hpp>
+#include <limber/comm/detail/nccl_engine.hpp>
+#include <limber/comm/detail/nccl_staging.hpp>
+#include <limber/core/error.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace limber::nccl {
+
+namespace detail {
+
+template <engine E>
+class process_group {
+ public:
+  using comm_type = typename E::comm_type;
+  using event_type = typename E::event_type;
+  using stream_type = typename E::stream_type;
+
+  process_group(E e, options const& o, int on, std::string called, int r, std::vector<int> ranks)
+      : engine(std::move(e)), how(o), rank(r), device(on), name(std::move(called)), world(std::move(ranks)) {}
+  /// Creates stream and events; init, split or shrink then sets `native`.
+  [[nodiscard]] static std::shared_ptr<process_group> make(E e, options const& how, int device,
+                                                           std::string name, int rank,
+                                                           std::vector<int> world) {
+    auto made =
+        std::make_shared<process_group>(std::move(e), how, device, std::move(name), rank, std::move(world));
+    on_device<E> const here(made->engine, device);
+    must("start", made->engine.make_stream(made->own));
+    must("start", made->engine.make_event(made->forked));
+    must("start", made->engine.make_event(made->joined));
+    return made;
+  }
+  process_group(process_group const&) = delete;
+  process_group& operator=(process_group const&) = delete;
+  ~process_group() {
+    leave();
+    on_device<E> const here(engine, device);
+    slots.release(engine, own);
+    for (auto& f : ops_)
+      if (f.event) (void)engine.drop_event(f.event);
+    if (forked) (void)engine.drop_event(forked);
+    if (joined) (void)engine.drop_event(joined);
+    if (own) (void)engine.drop_stream(own);
+  }
+
+  [[nodiscard]] int size() const noexcept { return static_cast<int>(world.size()); }
+  [[nodiscard]] bool failed() const noexcept { return failed_.has_value(); }
+  [[nodiscard]] end_state ended_as() const noexcept { return end_state_; }
+  [[nodiscard]] std::string rank_name(int r) const {
+    int const w = world[static_cast<std::size_t>(r)];
+    return w == r ? text("rank ", r) : text("rank ", r, " (rank ", w, " of the world)");
+  }
+  [[nodiscard]] double now() const { return how.clock(); }
+
+  /// Checks the result of a call outside of any operation.
+  static void must(std::string_view what, answer const& a) {
+    if (a.failed()) throw error({"nccl", std::string(what), a.code, -1, {}, a.reason});
+  }
+
+  void check(call const& c) const {
+    if (failed_) throw failure_error(c);
+  }
+  [[nodiscard]] error failure_error(call const& c) const {
+    return error(
+        {"nccl", std::string(c.name), failed_->code, failed_->rank, std::string(c.bucket), failed_->reason});
+  }
+
+  /// Checks the result of a call that an operation needs; a failure ends the group.
+  void need(call const& c, answer const& a) {
+    if (!a.failed()) return;
+    end({a.code, -1, text(rank_name(rank), ": ", c.describe(), ": ", a.reason)});
+    throw failure_error(c);
+  }
+
+  /// Polls until `poll` returns done, and checks errors, revocations and the deadline meanwhile.
+  template <class Poll>
+  void poll_until(call const& c, double since, Poll poll) {
+    for (int polls = 0;; ++polls) {
+      answer const a = poll();
+      need(c, a);
+      if (a.is == state::done) return;
+      poll_errors(c);
+      if (now() - since > how.deadline) {
+        time_out(c);
+        throw failure_error(c);
+      }
+      if (polls >= polls_without_pause) how.pause();
+    }
+  }
+
+  /// Waits until a non-blocking call has taken effect: only then is the operation on the stream, and an event
+  /// can be recorded after it.
+  void await_enqueued(call const& c) {
+    poll_until(c, now(), [&] { return engine.async_state(native); });
+  }
+
+  /// Throws if NCCL reports an error or another rank ended the group. Does not synchronize.
+  void poll_errors(call const& c) {
+    need(c, engine.async_state(native));
+    if (auto v = remote_failure()) {
+      bool const find_missing = v->code == timeout_code;
+      if (find_missing) v->code = 0;
+      end(std::move(*v), {.announced = true, .find_missing = find_missing});
+      throw failure_error(c);
+    }
+  }
+
+  // Operations in flight --------------------------------------------------------------------------
+
+  [[nodiscard]] in_flight_op<E>& take_op(call const& c) {
+    for (auto& f : ops_)
+      if (!f.open && !f.staged) {
+        f = in_flight_op<E>{.event = f.event};
+        return f;
+      }
+    ops_.emplace_back();
+    need(c, engine.make_event(ops_.back().event));
+    return ops_.back();
+  }
+
+  void finish(in_flight_op<E>& f, call const& c) {
+    on_device<E> const here(engine, device);
+    if (!f.complete) {
+      check(c);
+      poll_until(c, since(f), [&] { return engine.query(f.event); });
+    }
+    if (f.staged && f.out.length > 0)
+      std::memcpy(f.out.data, f.staged->pinned + f.from, static_cast<std::size_t>(f.out.bytes()));
+    release_op(f);
+  }
+
+  /// True if finish() would return or throw without waiting.
+  [[nodiscard]] bool done(in_flight_op<E>& f) {
+    if (f.complete || failed_) return true;
+    on_device<E> const here(engine, device);
+    if (engine.query(f.event).is != state::pending) return true;
+    return engine.async_state(native).failed() || now() - since(f) > how.deadline || poll_remote_failure();
+  }
+
+  /// A request was destroyed before it was waited for. When this returns, its memory is no longer used.
+  void drop(in_flight_op<E>& f, call const& c, bool unwinding) noexcept {
+    try {
+      std::string const what = c.describe();
+      end({0, rank,
+           unwinding ? text(rank_name(rank), " was left by an exception with its ", what, " in flight")
+                     : text(rank_name(rank), " destroyed its ", what, " before it was waited for")});
+    } catch (...) {  // out of memory for the message: stops all the same
+      stop();
+    }
+    release_op(f);
+  }
+
+  // Failures and destruction ----------------------------------------------------------------------
+
+  struct end_options {
+    bool announced = false;     ///< another rank has published the failure
+    bool find_missing = false;  ///< determine the missing ranks
+  };
+
+  /// Ends the group; only the first reason counts. Publishes it if there is a store, and stops operations in
+  /// flight.
+  void end(group_failure v, end_options m = {false, false}) {
+    if (failed_) return;
+    failed_ = std::move(v);
+    // Operations that are complete by now stay valid.
+    for (auto& f : ops_)
+      if (f.open && engine.query(f.event).is == state::done) f.complete = true;
+    try {
+      if (how.notices && !m.announced)
+        (void)how.notices.put(
+            failure_key(),
+            text(failed_->rank, " ", m.find_missing ? timeout_code : failed_->code, " ", failed_->reason));
+      if (m.find_missing) find_missing_ranks();
+    } catch (std::exception const&) {  // the store is unreachable as well; the reason stays
+    }
+    stop();
+  }
+
+  void time_out(call const& c) {
+    std::string reason = text(c.describe(), " (call ", calls, ") did not complete within ", how.deadline,
+                              " s on ", rank_name(rank), " of ", size());
+    if (!how.notices && size() > 1) reason += "; who is missing is known only with options::notices";
+    end({0, -1, std::move(reason)}, {.find_missing = true});
+  }
+
+  /// Leaves the communicator: finalizes it, or aborts it after a failure. Synchronizes the communicator's
+  /// stream, for at most min(deadline, 10) seconds.
+  void leave() noexcept {
+    if (!native) return;
+    on_device<E> const here(engine, device);
+    bool const busy = std::ranges::any_of(ops_, [](auto const& f) { return f.open; });
+    try {
+      if (busy) end({0, rank, text(rank_name(rank), " left with operations in flight")});
+    } catch (...) { stop(); }
+    if (!native) return;
+    if (!failed_ && flush())
+      (void)engine.destroy(native);
+    else
+      (void)engine.abort(native);
+    native = comm_type{};
+  }
+
+  /// Waits until `child`, made from communicator `parent`, is usable.
+  /// @param missing  makes the error message at the deadline
+  void await_init(std::string_view what, comm_type parent, comm_type const& make_child, double deadline,
+                  std::function<std::string()> const& missing) {
+    double const start = now();
+    for (int polls = 0;; ++polls) {
+      answer a = engine.async_state(parent);
+      if (a.is == state::done && make_child && make_child != parent) a = engine.async_state(make_child);
+      if (a.failed()) throw error({"nccl", std::string(what), a.code, -1, {}, with_hint(a.reason)});
+      if (a.is == state::done) {
+        if (make_child) return;
+        throw error({"nccl", std::string(what), 0, -1, {}, "NCCL made no communicator"});
+      }
+      if (now() - start > deadline) throw error({"nccl", std::string(what), 0, -1, {}, missing()});
+      if (polls >= polls_without_pause) how.pause();
+    }
+  }
+
+  /// The ranks in `expected` whose key does not exist.
+  [[nodiscard]] std::vector<int> missing_ranks(std::string const& key,
+                                               std::vector<int> const& expected) const {
+    std::vector<int> out;
+    for (int const r : expected)
+      if (!how.notices.get(text(key, ".", r))) out.push_back(r);
+    return out;
+  }
+
+  [[nodiscard]] static std::string with_hint(std::string reason) {
+    if (reason.find("Duplicate GPU") != std::string::npos)
+      reason +=
+          "; NCCL wants a GPU for every rank: start as many ranks on a machine as it has GPUs, and give each "
+          "its "
+          "own (options::device, or the local rank)";
+    return reason;
+  }
+
+  E engine;
+  options how;
+  comm_type native{};
+  stream_type own{};
+  event_type forked{}, joined{};
+  int rank;
+  int device;
+  std::string name;
+  std::vector<int> world;  ///< by rank: its rank in the first communicator
+  slot_pool<E> slots{};
+  i64 calls = 0;
+  int children = 0;
+  /// Locations of new handles: NCCL writes them asynchronously.
+  std::deque<comm_type> pending_comms{};
+
+ private:
+  static constexpr int polls_without_pause = 200;
+  static constexpr int timeout_code = -1;
+  static constexpr double store_poll_interval = 0.05;  // seconds between two polls of the store
+
+  [[nodiscard]] std::string failure_key() const { return text("ended.", name); }
+  [[nodiscard]] std::string progress_key() const { return text("at.", name); }
+
+  [[nodiscard]] double since(in_flight_op<E>& f) const {
+    if (f.since < 0) f.since = now();
+    return f.since;
+  }
+
+  /// Polls the store for a failure of another rank. An unreachable store is not an error.
+  [[nodiscard]] bool poll_remote_failure() {
+    if (remote_entry_) return true;
+    if (!how.notices || size() == 1) return false;
+    double const t = now();
+    if (t - last_poll_ < store_poll_interval) return false;
+    last_poll_ = t;
+    try {
+      remote_entry_ = how.notices.get(failure_key());
+    } catch (std::exception const&) { return false; }
+    return remote_entry_.has_value();
+  }
+  [[nodiscard]] std::optional<group_failure> remote_failure() {
+    if (!poll_remote_failure()) return std::nullopt;
+    group_failure v;
+    char const* const last = remote_entry_->data() + remote_entry_->size();
+    auto at = std::from_chars(remote_entry_->data(), last, v.rank).ptr;
+    if (at != last) at = std::from_chars(at + 1, last, v.code).ptr;
+    v.reason = std::string(at == last ? at : at + 1, last);
+    return v;
+  }
+
+  /// Each waiting rank publishes the number of its call; ranks without a number, or with a lower one, are
+  /// missing.
+  void find_missing_ranks() {
+    if (!how.notices || size() == 1) return;
+    (void)how.notices.put(text(progress_key(), ".", rank), text(calls));
+    double const start = now(), patience = std::min(how.deadline / 4, 2.0);
+    std::vector<int> missing(world.size());
+    std::iota(missing.begin(), missing.end(), 0);
+    std::vector<int> behind;
+    for (;;) {
+      std::erase_if(missing, [&](int r) {
+        auto const said = how.notices.get(text(progress_key(), ".", r));
+        if (!said) return false;
+        if (std::strtoll(said->c_str(), nullptr, 10) < calls) behind.push_back(r);
+        return true;
+      });
+      if (missing.empty() || now() - start > patience) break;
+      how.pause();
+    }
+    if (!missing.empty())
+      failed_->reason +=
+          text("; ", ranks_text(missing), missing.size() == 1 ? " is" : " are", " not waiting in it");
+    if (!behind.empty()) {
+      std::ranges::sort(behind);
+      failed_->reason +=
+          text("; ", ranks_text(behind), missing.size() == 1 ? " is" : " are", " at an earlier call");
+    }
+    if (!missing.empty() || !behind.empty()) failed_->rank = missing.empty() ? behind[0] : missing[0];
+  }
+
+  /// Stops all operations; returns when none uses memory any more.
+  void stop() noexcept {
+    if (!native || end_state_ != end_state::none) return;
+    on_device<E> const here(engine, device);
+    if constexpr (E::can_revoke) {
+      bool clean = !engine.revoke(native).failed();
+      if (await_idle([&] {
+            answer const a = engine.async_state(native);
+            if (a.failed()) clean = false;
+            return !a.pending() && !engine.idle(own).pending();
+          })) {
+        end_state_ = clean ? end_state::revoked : end_state::unclean;
+        return;
+      }
+    }
+    (void)engine.abort(native);
+    native = comm_type{};
+    end_state_ = end_state::aborted;
+    (void)await_idle([&] { return !engine.idle(own).pending(); });
+  }
+
+  template <class Ready>
+  [[nodiscard]] bool await_idle(Ready ready) noexcept {
+    try {
+      double const start = now();
+      for (int polls = 0; !ready(); ++polls) {
+        if (now() - start > std::min(how.deadline, 10.0)) return false;
+        if (polls >= polls_without_pause) how.pause();
+      }
+      return true;
+    } catch (...) { return false; }
+  }
+
+  [[nodiscard]] bool flush() noexcept {
+    bool failed = engine.finalize(native).failed();
+    return !failed && await_idle([&] {
+      answer const a = engine.async_state(native);
+      failed |= a.failed();
+      return !a.pending();
+    }) && !failed;
+  }
+
+  void release_op(in_flight_op<E>& f) noexcept {
+    // After a failure an operation may still be running, so its slot is not reused.
+    if (f.staged && !failed_) f.staged->taken = false;
+    f.staged = nullptr;
+    f.open = false;
+  }
+
+  std::deque<in_flight_op<E>> ops_;
+  std::optional<group_failure> failed_;
+  end_state end_state_ = end_state::none;
+  std::optional<std::string> remote_entry_;
+  double last_poll_ = -1e300;
+};
+
+}  // namespace detail
+}  // namespace limber::nccl

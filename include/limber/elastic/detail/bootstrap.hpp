@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// When joiners may start a generation without an existing member.
+
+#include <limber/elastic/detail/failure_detector.hpp>
+#include <limber/elastic/detail/membership_records.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace limber::elastic::detail {
+
+/// What one joiner knows about the run while `latest_generation` is the latest decided generation.
+///
+/// Joiners decide on the next generation by themselves if no generation ever began, or if each member of the
+/// latest one has left or has sent no heartbeat for `dead_after` seconds of this joiner's clock; and only
+/// after the same set of at least `min_workers` live joiners was observed for `settle` seconds.
+class bootstrap {
+ public:
+  /// @param latest_view  the membership of `latest_generation`, unless that is 0
+  /// @param state        whether that generation began, if known
+  bootstrap(i64 latest_generation, std::optional<membership_view> latest_view,
+            std::optional<generation_state> state)
+      : latest_generation_(latest_generation),
+        latest_view_(std::move(latest_view)),
+        state_(state),
+        run_is_dead_(latest_generation == 0) {
+    if (!latest_view_) return;
+    for (std::size_t r = 0; r < latest_view_->ids.size(); ++r)
+      if (state_ != generation_state::is_void || latest_view_->old_ranks[r] >= 0)
+        members_.push_back(latest_view_->ids[r]);
+    if (!members_.empty()) return;
+    run_is_dead_ = true;
+    planned_ = latest_view_->planned;
+  }
+
+  [[nodiscard]] i64 latest_generation() const noexcept { return latest_generation_; }
+  [[nodiscard]] std::optional<membership_view> const& latest_view() const noexcept { return latest_view_; }
+  [[nodiscard]] bool knows_state() const noexcept { return state_.has_value(); }
+  [[nodiscard]] bool may_bootstrap() const noexcept { return run_is_dead_; }
+  [[nodiscard]] std::size_t eligible() const noexcept { return eligible_.size(); }
+
+  /// True if a member has started to regroup, or the run is dead: then this joiner registers for the next
+  /// generation.
+  [[nodiscard]] bool may_join(overview const& o) const {
+    auto const& here = o.of(latest_generation_ + 1).here;
+    return run_is_dead_ || std::any_of(members_.begin(), members_.end(),
+                                       [&](std::string const& id) { return here.contains(id); });
+  }
+
+  /// Updates whether the run is dead. @param read  returns the last heartbeat of a worker, if there is one
+  template <class Read>
+  void observe_members(overview const& o, double now, double dead_after, Read&& read) {
+    if (members_.empty()) return;
+    auto const& left = o.of(latest_generation_ + 1).left;
+    run_is_dead_ = true;
+    planned_ = true;
+    for (std::string const& id : members_) {
+      if (left.contains(id)) continue;
+      planned_ = false;
+      heartbeats_.observe(id, read(id), now);
+      if (heartbeats_.silence(id, now) < dead_after) run_is_dead_ = false;
+    }
+  }
+
+  /// The next generation, if it can be decided now.
+  /// @param is_alive    whether a joiner's heartbeat was seen to change
+  /// @param is_unknown  whether it is too early to say
+  template <class IsAlive, class IsUnknown>
+  [[nodiscard]] std::optional<membership_view> decision(overview const& o, double now, int min_workers,
+                                                        double settle, IsAlive&& is_alive,
+                                                        IsUnknown&& is_unknown) {
+    std::set<std::string> eligible;
+    bool all_known = true;
+    for (std::string const& id : o.of(latest_generation_ + 1).here) {
+      if (is_alive(id))
+        eligible.insert(id);
+      else if (is_unknown(id))
+        all_known = false;
+    }
+    if (eligible != eligible_ || !settling_) {
+      eligible_ = std::move(eligible);
+      since_ = now;
+      settling_ = true;
+    }
+    if (!all_known || eligible_.size() < static_cast<std::size_t>(min_workers) || now - since_ < settle)
+      return std::nullopt;
+    membership_view next;
+    next.generation = latest_generation_ + 1;
+    next.planned = planned_;
+    next.ids.assign(eligible_.begin(), eligible_.end());
+    next.old_ranks.assign(eligible_.size(), -1);
+    return next;
+  }
+
+ private:
+  i64 latest_generation_;
+  std::optional<membership_view> latest_view_;
+  std::optional<generation_state> state_;
+  std::vector<std::string> members_;
+  failure_detector heartbeats_;
+  bool run_is_dead_, planned_ = true, settling_ = false;
+  std::set<std::string> eligible_;
+  double since_ = 0;
+};
+
+}  // namespace limber::elastic::detail

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Reads and writes the membership records in a store.
+
+#include <limber/core/config.hpp>
+#include <limber/core/error.hpp>
+#include <limber/elastic/detail/membership_records.hpp>
+#include <limber/elastic/detail/store_key.hpp>
+#include <limber/elastic/store.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace limber::elastic::detail {
+
+[[nodiscard]] inline error membership_error(std::string_view call, int code, std::string reason) {
+  return error({"membership", std::string(call), code, -1, {}, std::move(reason)});
+}
+
+template <store Store>
+class store_client {
+ public:
+  explicit store_client(Store& in) : store_(in) {}
+
+  /// Lists the store once.
+  [[nodiscard]] overview read_overview() { return overview_of(store_.list({})); }
+
+  /// An entry that a single worker writes; empty if it is absent or unreadable: a worker that writes a bad
+  /// entry harms only itself.
+  [[nodiscard]] std::optional<std::string> worker_entry(std::string const& key) {
+    try {
+      return store_.get(key);
+    } catch (error const& e) {
+      if (e.where().code != foreign_entry) throw;
+      return std::nullopt;
+    }
+  }
+
+  /// The decision on generation g, with the rank of worker `id`; empty if there is none, or not any more.
+  [[nodiscard]] std::optional<membership_view> view_of(i64 g, std::string const& id) {
+    auto const value = store_.get(members_key(g));
+    if (!value) return std::nullopt;
+    auto decided = parse_view(*value, g);
+    if (!decided) throw malformed(members_key(g), "membership view");
+    auto const at = std::find(decided->ids.begin(), decided->ids.end(), id);
+    if (at != decided->ids.end()) decided->rank = static_cast<int>(at - decided->ids.begin());
+    return decided;
+  }
+  [[nodiscard]] std::optional<generation_state> state_of(i64 g) {
+    auto const value = store_.get(state_key(g));
+    if (!value) return std::nullopt;
+    auto const state = parse_state(*value);
+    if (!state) throw malformed(state_key(g), "generation state");
+    return state;
+  }
+  [[nodiscard]] std::optional<presence> presence_of(std::string const& id, membership_view const& ended) {
+    auto const entry = worker_entry(here_key(ended.generation + 1, id));
+    return entry ? parse_presence(*entry, ended.size()) : std::nullopt;
+  }
+
+  /// Decides unless there is a decision already.
+  void decide(membership_view const& r, std::uint64_t nonce) {
+    store_.put_if_absent(members_key(r.generation), text_of(r, nonce));
+  }
+  void decide(i64 g, generation_state s) { store_.put_if_absent(state_key(g), text_of(s)); }
+
+  /// Registers worker `id` for the decision on generation g.
+  void put_presence(i64 g, std::string const& id, presence const& p) {
+    store_.replace(here_key(g, id), text_of(p));
+  }
+
+  /// True if generation g is not the latest. The record of a newer one may be removed already, but then so is
+  /// that of g.
+  [[nodiscard]] bool superseded(i64 g) {
+    return store_.get(members_key(g + 1)) || !store_.get(members_key(g));
+  }
+
+  /// Removes the records of all generations before the last two, and the heartbeats of workers not in `r`.
+  void clean_up(membership_view const& r, overview const& o) {
+    try {
+      for (auto const& [g, what] : o.generations) {
+        if (g > r.generation - 2) break;
+        for (std::string const& id : what.here) store_.remove(here_key(g, id));
+        for (std::string const& id : what.left) store_.remove(left_key(g, id));
+        for (std::string const& id : what.ready) store_.remove(ready_key(g, id));
+        if (what.has_state) store_.remove(state_key(g));
+        if (what.decided) store_.remove(members_key(g));
+      }
+      for (std::string const& id : o.alive)
+        if (std::find(r.ids.begin(), r.ids.end(), id) == r.ids.end()) store_.remove(alive_key(id));
+    } catch (error const&) {  // old entries are harmless
+    }
+  }
+
+ private:
+  [[nodiscard]] static error malformed(std::string const& key, std::string_view what) {
+    return membership_error("next", foreign_entry, text("\"", key, "\" is no ", what));
+  }
+
+  Store& store_;
+};
+
+}  // namespace limber::elastic::detail
