@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Header-only components and their package. A component is one INTERFACE target, one list of headers
+# Header-only components, and the package of all. A component is one INTERFACE target, one list of headers
 # and one export set, so that an installed copy can lack any of them but the base.
 
 include(CMakePackageConfigHelpers)
@@ -46,8 +46,9 @@ function(limber_install_package)
   configure_package_config_file(
     ${PROJECT_SOURCE_DIR}/cmake/limber-config.cmake.in ${PROJECT_BINARY_DIR}/limber-config.cmake
     INSTALL_DESTINATION ${folder} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
-  write_basic_package_version_file(${PROJECT_BINARY_DIR}/limber-config-version.cmake
-                                   COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+  # CMake's own file of this kind, SameMinorVersion, refuses ranges that hold several minor versions.
+  configure_file(${PROJECT_SOURCE_DIR}/cmake/limber-config-version.cmake.in
+                 ${PROJECT_BINARY_DIR}/limber-config-version.cmake @ONLY)
   foreach(module limber-cuda-standard.cmake FindNCCL.cmake)
     configure_file(${PROJECT_SOURCE_DIR}/cmake/${module} ${PROJECT_BINARY_DIR}/${module} COPYONLY)
     install(FILES ${PROJECT_SOURCE_DIR}/cmake/${module} DESTINATION ${folder})

@@ -11,6 +11,13 @@ target_compile_options(limber_development INTERFACE -Wall -Wextra -Wshadow -Wcon
 target_compile_definitions(limber_development INTERFACE LIMBER_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
                                                         LIMBER_BINARY_DIR="${PROJECT_BINARY_DIR}")
 
+# Tests, examples and benches share one build of the library.
+target_compile_options(limber_compiled PRIVATE $<TARGET_PROPERTY:limber_development,INTERFACE_COMPILE_OPTIONS>)
+if(CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT CMAKE_CXX_FLAGS MATCHES "-fsanitize")
+  target_compile_options(limber_compiled PRIVATE -O2)
+endif()
+set_target_properties(limber_compiled PROPERTIES COMPILE_WARNING_AS_ERROR ON)
+
 # GCC sees things that are not so once it inlines a lot or adds a sanitizer's checks.
 if(CMAKE_BUILD_TYPE STREQUAL "Release" OR CMAKE_CXX_FLAGS MATCHES "-fsanitize")
   target_compile_options(limber_development INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized>)
@@ -83,11 +90,16 @@ if(LIMBER_WITH_CUDA)
   endif()
 endif()
 
-# limber_executable(<target> <source>...): warnings are errors; --compile-no-warning-as-error lifts that.
-# The CUDA runtime is linked statically: nothing of it is looked for when the program starts.
+# limber_executable(<target> [HEADER_ONLY] <source>...): of the compiled form, unless it is said otherwise. Warnings
+# are errors; --compile-no-warning-as-error lifts that. The CUDA runtime is linked statically: nothing of it is looked
+# for when the program starts.
 function(limber_executable target)
-  add_executable(${target} ${ARGN})
+  cmake_parse_arguments(PARSE_ARGV 1 arg "HEADER_ONLY" "" "")
+  add_executable(${target} ${arg_UNPARSED_ARGUMENTS})
   target_link_libraries(${target} PRIVATE limber_development)
+  if(NOT arg_HEADER_ONLY)
+    target_link_libraries(${target} PRIVATE limber_compiled)
+  endif()
   set_target_properties(${target} PROPERTIES COMPILE_WARNING_AS_ERROR ON CXX_EXTENSIONS OFF CUDA_STANDARD 20
                                              CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_RUNTIME_LIBRARY Static)
 endfunction()

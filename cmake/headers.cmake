@@ -8,6 +8,18 @@ set(LIMBER_HEADERS
     limber/batch/dbs.hpp
     limber/batch/fixed.hpp
     limber/batch/goodput.hpp
+    limber/batch/impl/apportion.ipp
+    limber/batch/impl/bounded.ipp
+    limber/batch/impl/dbs.ipp
+    limber/batch/impl/fixed.ipp
+    limber/batch/impl/goodput.ipp
+    limber/batch/impl/logical_shards.ipp
+    limber/batch/impl/noise_scale.ipp
+    limber/batch/impl/per_worker.ipp
+    limber/batch/impl/plan.ipp
+    limber/batch/impl/replan.ipp
+    limber/batch/impl/sampler.ipp
+    limber/batch/impl/speed.ipp
     limber/batch/increase_instead_of_decay.hpp
     limber/batch/logical_shards.hpp
     limber/batch/noise_scale.hpp
@@ -18,54 +30,65 @@ set(LIMBER_HEADERS
     limber/batch/replan.hpp
     limber/batch/sampler.hpp
     limber/batch/speed.hpp
+    limber/comm/any_communicator.hpp
     limber/comm/checked.hpp
     limber/comm/collective.hpp
+    limber/comm/detail/call_comparison.hpp
     limber/comm/detail/gloo_calls.hpp
-    limber/comm/detail/gloo_group.hpp
-    limber/comm/detail/gloo_letters.hpp
-    limber/comm/detail/gloo_mailbox.hpp
-    limber/comm/detail/gloo_meeting.hpp
+    limber/comm/detail/gloo_failure_detector.hpp
+    limber/comm/detail/gloo_io_thread.hpp
     limber/comm/detail/gloo_mesh.hpp
+    limber/comm/detail/gloo_message_format.hpp
     limber/comm/detail/gloo_messages.hpp
     limber/comm/detail/gloo_operation.hpp
     limber/comm/detail/gloo_options.hpp
-    limber/comm/detail/gloo_post.hpp
+    limber/comm/detail/gloo_process_group.hpp
+    limber/comm/detail/gloo_receive_queue.hpp
+    limber/comm/detail/gloo_rendezvous.hpp
     limber/comm/detail/gloo_store.hpp
-    limber/comm/detail/gloo_watch.hpp
     limber/comm/detail/host_collective.hpp
+    limber/comm/detail/impl/call_comparison.ipp
+    limber/comm/detail/impl/host_collective.ipp
+    limber/comm/detail/impl/signature.ipp
     limber/comm/detail/mpi_communicator.hpp
     limber/comm/detail/mpi_engine.hpp
-    limber/comm/detail/mpi_group.hpp
-    limber/comm/detail/mpi_letters.hpp
-    limber/comm/detail/mpi_mailbox.hpp
+    limber/comm/detail/mpi_messages.hpp
     limber/comm/detail/mpi_options.hpp
+    limber/comm/detail/mpi_process_group.hpp
+    limber/comm/detail/mpi_receive_queue.hpp
     limber/comm/detail/mpi_reduction.hpp
-    limber/comm/detail/nccl_birth.hpp
-    limber/comm/detail/nccl_board.hpp
     limber/comm/detail/nccl_bootstrap.hpp
     limber/comm/detail/nccl_call.hpp
+    limber/comm/detail/nccl_comm_init.hpp
     limber/comm/detail/nccl_communicator.hpp
     limber/comm/detail/nccl_engine.hpp
-    limber/comm/detail/nccl_group.hpp
+    limber/comm/detail/nccl_kv_store.hpp
     limber/comm/detail/nccl_operation.hpp
+    limber/comm/detail/nccl_process_group.hpp
     limber/comm/detail/nccl_registration.hpp
     limber/comm/detail/nccl_staging.hpp
+    limber/comm/detail/pause_function.hpp
     limber/comm/detail/reproducible_codec.hpp
     limber/comm/detail/reproducible_sums.hpp
     limber/comm/detail/signature.hpp
     limber/comm/detail/threads_group.hpp
-    limber/comm/detail/threads_hub.hpp
+    limber/comm/detail/threads_handle.hpp
     limber/comm/detail/threads_messages.hpp
     limber/comm/detail/threads_record.hpp
     limber/comm/detail/threads_shrink.hpp
+    limber/comm/detail/threads_world_state.hpp
     limber/comm/detail/ticket.hpp
     limber/comm/gloo.hpp
+    limber/comm/impl/any_communicator.ipp
+    limber/comm/impl/self.ipp
+    limber/comm/impl/threads.ipp
     limber/comm/launch.hpp
     limber/comm/mpi.hpp
     limber/comm/nccl.hpp
     limber/comm/reproducible.hpp
     limber/comm/self.hpp
     limber/comm/threads.hpp
+    limber/core/box.hpp
     limber/core/clock.hpp
     limber/core/config.hpp
     limber/core/dtype.hpp
@@ -73,6 +96,10 @@ set(LIMBER_HEADERS
     limber/core/exponent_block.hpp
     limber/core/fingerprint.hpp
     limber/core/fixed_point.hpp
+    limber/core/function_ref.hpp
+    limber/core/impl/clock.ipp
+    limber/core/impl/error.ipp
+    limber/core/impl/tensor.ipp
     limber/core/kinds.hpp
     limber/core/math.hpp
     limber/core/noise.hpp
@@ -85,44 +112,59 @@ set(LIMBER_HEADERS
     limber/core/units.hpp
     limber/core/version.hpp
     limber/elastic/dealer.hpp
-    limber/elastic/detail/ballot.hpp
-    limber/elastic/detail/candidacy.hpp
+    limber/elastic/detail/bootstrap.hpp
+    limber/elastic/detail/failure_detector.hpp
     limber/elastic/detail/folder.hpp
-    limber/elastic/detail/meeting.hpp
+    limber/elastic/detail/heartbeat.hpp
     limber/elastic/detail/membership_options.hpp
-    limber/elastic/detail/notes.hpp
-    limber/elastic/detail/pulse.hpp
+    limber/elastic/detail/membership_records.hpp
+    limber/elastic/detail/regroup.hpp
+    limber/elastic/detail/store_client.hpp
     limber/elastic/detail/store_key.hpp
-    limber/elastic/detail/watch.hpp
     limber/elastic/membership.hpp
+    limber/elastic/sample_range.hpp
     limber/elastic/session.hpp
     limber/elastic/store.hpp
-    limber/elastic/stretch.hpp
+    limber/fuse/any_executor.hpp
+    limber/fuse/any_rule.hpp
     limber/fuse/bucket_plan.hpp
+    limber/fuse/compiled_rules.hpp
     limber/fuse/executor.hpp
     limber/fuse/functors.hpp
     limber/fuse/host.hpp
     limber/fuse/host_loop.hpp
     limber/fuse/hyper.hpp
+    limber/fuse/impl/bucket_plan.ipp
+    limber/fuse/impl/host.ipp
+    limber/fuse/impl/norm_report.ipp
+    limber/fuse/impl/parameter_lists.ipp
+    limber/fuse/impl/updater.ipp
     limber/fuse/layout.hpp
+    limber/fuse/list_operations.hpp
     limber/fuse/norm_report.hpp
+    limber/fuse/parameter_lists.hpp
     limber/fuse/rule_counters.hpp
     limber/fuse/rule_fingerprint.hpp
     limber/fuse/rule_functors.hpp
+    limber/fuse/rule_table.hpp
     limber/fuse/shared_array.hpp
+    limber/fuse/strategy_functors.hpp
     limber/fuse/updater.hpp
-    limber/fuse/updater_part.hpp
+    limber/impl/src.hpp
     limber/limber.hpp
     limber/optimizer.hpp
-    limber/optimizer/explain.hpp
+    limber/optimizer/arguments.hpp
     limber/optimizer/groups.hpp
-    limber/optimizer/handover.hpp
-    limber/optimizer/open_call.hpp
+    limber/optimizer/handshake.hpp
+    limber/optimizer/impl/core.hpp
+    limber/optimizer/impl/explain.hpp
+    limber/optimizer/impl/handshake.ipp
+    limber/optimizer/impl/interrupted_step.hpp
+    limber/optimizer/impl/open_call.hpp
+    limber/optimizer/impl/optimizer.ipp
+    limber/optimizer/impl/planning.hpp
     limber/optimizer/options.hpp
-    limber/optimizer/pieces.hpp
-    limber/optimizer/planning.hpp
     limber/optimizer/recovery.hpp
-    limber/optimizer/registry.hpp
     limber/optimizer/report.hpp
     limber/rule/adagrad.hpp
     limber/rule/adam.hpp
@@ -141,6 +183,7 @@ set(LIMBER_HEADERS
     limber/rule/statistics.hpp
     limber/rule/wrapper.hpp
     limber/schedule/adascale.hpp
+    limber/schedule/any_schedule.hpp
     limber/schedule/clamp.hpp
     limber/schedule/constant.hpp
     limber/schedule/cosine.hpp
@@ -148,6 +191,10 @@ set(LIMBER_HEADERS
     limber/schedule/elapsed.hpp
     limber/schedule/exponential.hpp
     limber/schedule/gain.hpp
+    limber/schedule/impl/any_schedule.ipp
+    limber/schedule/impl/elapsed.ipp
+    limber/schedule/impl/linear_scaling.ipp
+    limber/schedule/impl/step_decay.ipp
     limber/schedule/inverse_sqrt.hpp
     limber/schedule/legw.hpp
     limber/schedule/linear_scaling.hpp
@@ -165,24 +212,27 @@ set(LIMBER_HEADERS
     limber/sim/cluster.hpp
     limber/sim/communicator.hpp
     limber/sim/cost.hpp
-    limber/sim/detail/baton.hpp
-    limber/sim/detail/carrier.hpp
+    limber/sim/detail/compute_time.hpp
     limber/sim/detail/driver.hpp
     limber/sim/detail/engine.hpp
     limber/sim/detail/events.hpp
-    limber/sim/detail/fibers.hpp
+    limber/sim/detail/fiber_scheduler.hpp
     limber/sim/detail/group.hpp
     limber/sim/detail/messages.hpp
-    limber/sim/detail/pace.hpp
     limber/sim/detail/record.hpp
     limber/sim/detail/regroup.hpp
     limber/sim/detail/sanitizers.hpp
+    limber/sim/detail/thread_scheduler.hpp
+    limber/sim/detail/turn_scheduler.hpp
     limber/sim/report.hpp
     limber/sim/run.hpp
     limber/sim/sim.hpp
     limber/sim/worker.hpp
+    limber/state/checkpoint_id.hpp
     limber/state/combine.hpp
+    limber/state/composite_state.hpp
     limber/state/content_hash.hpp
+    limber/state/errors.hpp
     limber/state/file.hpp
     limber/state/folder.hpp
     limber/state/header.hpp
@@ -192,34 +242,66 @@ set(LIMBER_HEADERS
     limber/state/manifest.hpp
     limber/state/pattern.hpp
     limber/state/save.hpp
-    limber/state/stamp.hpp
     limber/state/state.hpp
     limber/state/tensor_file.hpp
-    limber/state/together.hpp
-    limber/state/trouble.hpp
+    limber/sync/abs_sgd.hpp
+    limber/sync/agreement.hpp
+    limber/sync/any_strategy.hpp
     limber/sync/asynchronous_elastic.hpp
     limber/sync/asynchronous_gossip.hpp
-    limber/sync/bucket_sum.hpp
+    limber/sync/bucket_operations.hpp
     limber/sync/delayed.hpp
-    limber/sync/elastic.hpp
+    limber/sync/elastic_averaging.hpp
+    limber/sync/elastic_force.hpp
     limber/sync/error_feedback.hpp
     limber/sync/exchange.hpp
     limber/sync/fragments.hpp
     limber/sync/gossip.hpp
     limber/sync/gossip_partners.hpp
     limber/sync/gradients.hpp
+    limber/sync/impl/abs_sgd.ipp
+    limber/sync/impl/agreement.ipp
+    limber/sync/impl/asynchronous_elastic.ipp
+    limber/sync/impl/asynchronous_gossip.ipp
+    limber/sync/impl/bucket_operations.ipp
+    limber/sync/impl/delayed.ipp
+    limber/sync/impl/elastic_averaging.ipp
+    limber/sync/impl/elastic_force.ipp
+    limber/sync/impl/error_feedback.ipp
+    limber/sync/impl/exchange.ipp
+    limber/sync/impl/exchange_state.hpp
+    limber/sync/impl/fragments.ipp
+    limber/sync/impl/gossip.ipp
+    limber/sync/impl/gossip_partners.ipp
+    limber/sync/impl/gradients.ipp
+    limber/sync/impl/merge.ipp
+    limber/sync/impl/parameter_server.ipp
+    limber/sync/impl/presets.ipp
+    limber/sync/impl/push_sum.ipp
+    limber/sync/impl/ready_buckets.ipp
+    limber/sync/impl/server.ipp
+    limber/sync/impl/staleness.ipp
+    limber/sync/impl/standing_reduction.ipp
+    limber/sync/impl/streaming.ipp
+    limber/sync/impl/streaming_diloco.ipp
+    limber/sync/impl/tensor_message.ipp
+    limber/sync/impl/weighted_mean.ipp
     limber/sync/merge.hpp
     limber/sync/parameter_server.hpp
-    limber/sync/parcel.hpp
+    limber/sync/plain_stage.hpp
     limber/sync/presets.hpp
     limber/sync/push_sum.hpp
     limber/sync/ready_buckets.hpp
     limber/sync/round_log.hpp
     limber/sync/server.hpp
-    limber/sync/site.hpp
+    limber/sync/stage.hpp
     limber/sync/staleness.hpp
     limber/sync/standing_reduction.hpp
+    limber/sync/strategies.hpp
     limber/sync/streaming.hpp
+    limber/sync/streaming_diloco.hpp
+    limber/sync/tensor_message.hpp
+    limber/sync/training_context.hpp
     limber/sync/weighted_mean.hpp
     limber/sync/when.hpp
     limber/sync/who.hpp)
@@ -246,7 +328,7 @@ set(LIMBER_CUDA_HEADERS
     limber/cuda/mirror.hpp
     limber/cuda/norm_body.hpp
     limber/cuda/operand_table.hpp
-    limber/cuda/step_lists.hpp
+    limber/cuda/step_counters.hpp
     limber/cuda/storage.hpp
     limber/cuda/stream.hpp
     limber/cuda/tensor_operands.hpp

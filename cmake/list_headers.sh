@@ -18,6 +18,6 @@ cat <<'HEAD'
 # Every header that is installed. cmake/list_headers.sh writes this file; a test compares it with the tree.
 
 HEAD
-list LIMBER_HEADERS include -name '*.hpp'
+list LIMBER_HEADERS include -name '*.hpp' -o -name '*.ipp'
 echo
 list LIMBER_CUDA_HEADERS cuda -name '*.hpp' -o -name '*.cuh'

@@ -5,8 +5,11 @@ option(LIMBER_BUILD_TESTS "Build and register the tests (needs Boost.Test)" ${PR
 option(LIMBER_BUILD_EXAMPLES "Build the examples whose libraries are found" ${PROJECT_IS_TOP_LEVEL})
 option(LIMBER_BUILD_BENCH "Build the benches (needs Google Benchmark)" ${PROJECT_IS_TOP_LEVEL})
 
-# OpenMP changes only how tests, examples and benches are compiled: the headers look at _OPENMP.
-set(LIMBER_WITH_OPENMP AUTO CACHE STRING "OpenMP in tests, examples and benches: AUTO, ON or OFF")
+# limber::compiled is built by whoever links it; at the top level with everything else.
+option(LIMBER_WITH_COMPILED "Provide limber::compiled, a library with what is no template" ON)
+
+# The headers look at _OPENMP; this is for limber::compiled, tests, examples and benches.
+set(LIMBER_WITH_OPENMP AUTO CACHE STRING "OpenMP in limber::compiled, tests, examples and benches: AUTO, ON or OFF")
 set_property(CACHE LIMBER_WITH_OPENMP PROPERTY STRINGS AUTO ON OFF)
 
 # AUTO: limber::cuda when the CUDA toolkit is found, and tests and benches in .cu files when nvcc is.

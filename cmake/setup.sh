@@ -67,6 +67,7 @@ has() {
     mpich-launcher) command -v mpiexec.mpich >/dev/null ;;
     benchmark) has_header benchmark/benchmark.h ;;
     clang) command -v clang++ >/dev/null ;;
+    time) [[ -x /usr/bin/time ]] ;;
     clang-runtime) echo 'int main() {}' | clang++ -fsanitize=thread -x c++ - -o /dev/null 2>/dev/null ;;
     *) die "set-up: nothing is known of '$1'" ;;
   esac
@@ -89,6 +90,7 @@ describe() {
     mpich-launcher) echo "MPICH's mpiexec" mpich ;;
     benchmark) echo 'Google Benchmark' libbenchmark-dev ;;
     clang) echo 'clang++' clang ;;
+    time) echo 'GNU time' time ;;
     clang-runtime) echo "clang++'s sanitizers" libclang-rt-dev ;;
   esac
 }

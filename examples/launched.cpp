@@ -37,7 +37,7 @@ int train(std::filesystem::path const& meet, double deadline) {
   limber::expects(facts.size == 1 || !meet.empty(), "launched: ", facts.size,
                   " processes need --meet: a folder that all of them see");
   communicator comm(facts, facts.size == 1 ? nullptr : limber::gloo::file_rendezvous(meet),
-                    {.deadline = deadline, .meeting = deadline});
+                    {.deadline = deadline, .rendezvous_deadline = deadline});
   example::line model;
   limber::optimizer opt{model.parameters(),
                         limber::sgd{.momentum = 0.9},

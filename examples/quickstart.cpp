@@ -5,6 +5,7 @@
 
 #include "line.hpp"
 
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <cstdio>

@@ -82,14 +82,14 @@ template <class S, class R>
 auto limber_step(std::shared_ptr<shapes const> s, int threads, R rule) {
   return [=](benchmark::State& state) {
     arrays<S> a(*s, 0);
-    arena_host on(threads);
-    updater<R> u(s->views(a.p));
-    for (std::size_t t = 0; t < s->lengths.size(); ++t) u.assign(static_cast<i64>(t), rule);
+    any_executor on(arena_host{threads});
+    updater u(s->views(a.p));
+    for (std::size_t t = 0; t < s->lengths.size(); ++t) u.assign<arena_host>(static_cast<i64>(t), rule);
     u.allocate(on);
     u.seed(on);
     auto const gradients = s->views(a.g);
     loop(state, a.g, [&](i64) {
-      if (!u.template step<true>(on, gradients, with.rate, 1).applied) state.SkipWithError("not finite");
+      if (!u.step(on, gradients, with.rate, 1, true).applied) state.SkipWithError("not finite");
     });
   };
 }

@@ -23,9 +23,9 @@ namespace limber::bench {
 // Bodies that compute in double.
 template <class Body>
 inline constexpr bool is_wide = false;
-template <class F, access... A>
+template <class F, access_mode... A>
 inline constexpr bool is_wide<gpu::each_body<double, F, A...>> = true;
-template <int Sums, class F, access... A>
+template <int Sums, class F, access_mode... A>
 inline constexpr bool is_wide<gpu::norm_body<double, Sums, F, A...>> = true;
 template <int Sums>
 inline constexpr bool is_wide<gpu::total_body<Sums>> = true;

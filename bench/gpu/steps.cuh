@@ -14,6 +14,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <tuple>
 #include <utility>
 
 namespace limber::bench {
@@ -23,7 +24,7 @@ inline constexpr double rate = 1e-3, max_norm = 0.5;
 inline constexpr float unscale = 0.5f;
 
 template <update_rule R>
-using step_of = gpu::fused_step<gpu_executor, gpu::schedule_of<double>, updater<R>>;
+using step_of = gpu::fused_step<gpu_executor, gpu::schedule_of<double>, std::tuple<R>>;
 
 // Parameters of type P, gradients of type G. @param replay  update by a captured graph
 template <class P, class G, update_rule R>

@@ -41,7 +41,7 @@ void replayed_by_hand(session& s) {
                   sync::abs_sgd{.log = &logs[rank]},
                   w.comm(),
                   {.batch = per_worker{micro_batch}, .epoch_size = s.data.train_size(), .clock = w.clock()}};
-    opt.meet();
+    opt.handshake();
     while (w.now() < .5) {
       // Of unequal sizes: the mean of the workers' means would be another one.
       std::array const share{micro_batch - w.rank()};

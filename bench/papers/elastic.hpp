@@ -6,6 +6,7 @@
 
 #include "training.hpp"
 
+#include <limber/batch/policies.hpp>
 #include <limber/limber.hpp>
 #include <limber/sim/sim.hpp>
 
@@ -88,7 +89,7 @@ struct elastic_outcome {
         opt.reset();
       }
       if (!works) continue;
-      opt->meet();
+      opt->handshake();
       i64 const done = opt->now().samples;
       order.restore({data.train_size(), run.seed, done / data.train_size(), done % data.train_size()});
       if (w.rank() == 0 && k > 0) changes.push_back(opt->now().steps);

@@ -84,7 +84,7 @@ void push_sum_invariants(session& s) {
       std::vector<tensor> const parameters{{"model", models[r], gradients[r]}};
       optimizer opt{parameters,          sgd{}, 0.1, sync::push_sum{.overlap = overlap}, w.comm(),
                     {.clock = w.clock()}};
-      opt.meet();
+      opt.handshake();
       models[r] = initial[r];  // the handshake has made all alike
       for (int k = 0; k < 64; ++k) {
         w.compute(1);

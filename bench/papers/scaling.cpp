@@ -32,7 +32,7 @@ struct contraction {
     values model(width, 0.f), gradient(width, 0.f);
     std::vector<tensor> const parameters{{"model", model, gradient}};
     optimizer opt{parameters, sgd{}, 0.1, sync::gossip{.how = how, .seed = 5}, w.comm()};
-    opt.meet();
+    opt.handshake();
     for (std::size_t t = 0; t < times; ++t) {
       std::size_t const at = (t * ranks + static_cast<std::size_t>(w.rank())) * width;
       for (std::size_t i = 0; i < width; ++i)
@@ -249,7 +249,7 @@ template <class Strategy>
     try {
       optimizer opt{parameters, sgd{},    0.1,
                     how,        w.comm(), {.batch = per_worker{per_node}, .clock = w.clock()}};
-      opt.meet();
+      opt.handshake();
       while (w.now() < end) {
         w.compute(per_node);
         opt.step(per_node);

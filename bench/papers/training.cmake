@@ -5,7 +5,7 @@
 if(NOT TARGET limber_papers_training)
   add_library(limber_papers_training OBJECT EXCLUDE_FROM_ALL ${CMAKE_CURRENT_LIST_DIR}/training.cpp)
   set_target_properties(limber_papers_training PROPERTIES COMPILE_WARNING_AS_ERROR ON CXX_EXTENSIONS OFF)
-  target_link_libraries(limber_papers_training PUBLIC limber_development limber::sim Eigen3::Eigen)
+  target_link_libraries(limber_papers_training PUBLIC limber_development limber_compiled limber::sim Eigen3::Eigen)
   target_precompile_headers(limber_papers_training PRIVATE ${CMAKE_CURRENT_LIST_DIR}/training.hpp)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(limber_papers_training PUBLIC -fpch-preprocess)  # for ccache

@@ -89,7 +89,7 @@ class shared_state {
   }
 
   /// Looks at the probe when it is time. @return true if the run is to end
-  [[nodiscard]] bool look(double now, shown what, outcome& out) {
+  [[nodiscard]] bool probe_if_due(double now, shown what, outcome& out) {
     bool const late = epochs() >= run_.epochs || now >= run_.seconds;
     if (epochs() < next_probe_ && !(late && run_.probe_every > 0)) return late;
     next_probe_ = epochs() + run_.probe_every;
@@ -154,7 +154,7 @@ outcome train_with(S how, training const& run, task const& data) {
         {.batch = run.batch, .epoch_size = data.train_size(), .ramp = run.ramp, .clock = w.clock()}};
     if constexpr (has_server<S>)
       if (w.rank() == servers) return opt.serve();
-    opt.meet();
+    opt.handshake();
     i64 epoch = 0;
     for (i64 step = 0; step < all.stop_at && !all.over;) {
       double const slower = run.slowness ? run.slowness(w.rank(), all.epoch()) : 1;
@@ -169,7 +169,7 @@ outcome train_with(S how, training const& run, task const& data) {
         epoch = now;
         out.ends.push_back({w.now(), plan.share});
       }
-      bool const ends = all.look(w.now(), what, out) || (run.done && run.done(opt.now()));
+      bool const ends = all.probe_if_due(w.now(), what, out) || (run.done && run.done(opt.now()));
       if (all.stop_at < shared_state::unbounded || !ends) continue;
       // Others may be ahead by what the strategy lets them be: all end after the same number of steps.
       if constexpr (in_step<S>)

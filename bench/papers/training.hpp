@@ -6,9 +6,11 @@
 
 #include "task.hpp"
 
+#include <limber/batch/policies.hpp>
 #include <limber/limber.hpp>
 #include <limber/schedule/gain.hpp>
 #include <limber/sim/sim.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <concepts>
 #include <cstdint>
@@ -60,14 +62,14 @@ struct training {
   double target = 0;       ///< or when the loss on the probe is no more than this
   /// Or when this is true of progress after a step of rank 0.
   std::function<bool(progress const&)> done{};
-  double probe_every = .2;  ///< epochs between looks at the probe; 0: never
+  double probe_every = .2;  ///< epochs between evaluations of the probe; 0: never
   i64 probe = 400;          ///< samples of the training part that the loss is looked at on
   /// How many times as long rank r computes in epoch e; empty: 1.
   std::function<double(int r, i64 e)> slowness{};
   bool unweighted = false;  ///< the mean over workers instead of samples, which is wrong
 };
 
-/// A look at the probe.
+/// An evaluation of the probe.
 struct point {
   double seconds = 0;
   double epochs = 0;

@@ -6,6 +6,7 @@
 
 #include "model.hpp"
 
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <algorithm>
@@ -84,7 +85,7 @@ template <trainable Model, class Watch>
       if (!works) continue;
 
       // Joiners learn where training stands; where it stands is where the sampler stands.
-      optimizer->meet();
+      optimizer->handshake();
       limber::i64 const done = optimizer->now().samples;
       sampler.restore({run.epoch_size, run.seed, done / run.epoch_size, done % run.epoch_size});
 

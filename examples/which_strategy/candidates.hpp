@@ -7,7 +7,9 @@
 #include "../../bench/papers/training.hpp"
 #include "cluster_file.hpp"
 
+#include <limber/batch/policies.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <algorithm>
 #include <cstddef>

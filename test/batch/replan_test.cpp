@@ -67,4 +67,8 @@ BOOST_AUTO_TEST_CASE(a_period_that_is_none_is_named_with_its_value) {
                         says("replan_every", "got 0 epochs"));
   BOOST_CHECK_EXCEPTION((void)is_due(dbs{.replan_every = steps(-2)}, at(0), at(1)), std::invalid_argument,
                         says("replan_every", "got -2 steps"));
+  progress const unknown{.steps = 3, .samples = 30, .epoch_size = 0};
+  BOOST_CHECK_EXCEPTION((void)is_due(1_epochs, unknown, unknown), std::invalid_argument,
+                        says("replan_every counts epochs, but epoch_size was not given"));
+  BOOST_TEST(is_due(2_steps, progress{.epoch_size = 0}, unknown));
 }

@@ -29,23 +29,23 @@ i64 sum(std::vector<i64> const& lengths) { return std::accumulate(lengths.begin(
 struct counting : host {
   traffic moved{};
 
-  template <class F, limber::access... A>
+  template <class F, limber::access_mode... A>
   void each(F const& f, operand<A>... lists) {
     (add(lists), ...);
     host::each(f, lists...);
   }
-  template <class F, limber::access... A>
+  template <class F, limber::access_mode... A>
   void measure(norm_memory& to, F const& f, operand<A>... lists) {
     (add(lists), ...);
     host::measure(to, f, lists...);
   }
 
  private:
-  template <limber::access A>
+  template <limber::access_mode A>
   void add(operand<A> const& o) {
     for (auto const& t : *o.list) {
-      if (A != limber::access::out) moved.read += t.bytes();
-      if (A != limber::access::in) moved.written += t.bytes();
+      if (A != limber::access_mode::out) moved.read += t.bytes();
+      if (A != limber::access_mode::in) moved.written += t.bytes();
     }
   }
 };
@@ -56,12 +56,13 @@ traffic of_step(R const& rule) {
   std::vector<P> p{P(1.f)};
   std::vector<G> g{G(0.5f)};
   counting e;
-  updater<R> u({view(p, "p")});
-  u.assign(0, rule);
-  u.allocate(e);
-  u.seed(e);
+  any_executor lists(e, limber::detail::update_operations{});
+  updater u({view(p, "p")});
+  u.assign<counting>(0, rule);
+  u.allocate(lists);
+  u.seed(lists);
   e.moved = {};
-  BOOST_TEST(u.template step<true>(e, {view(g, "p")}, 0.1, 1).applied);
+  BOOST_TEST(u.step(lists, {view(g, "p")}, 0.1, 1, true).applied);
   BOOST_TEST(float(g[0]) == 0.f);
   return e.moved;
 }

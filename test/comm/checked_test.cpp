@@ -45,7 +45,7 @@ namespace limber::test {
 using engine = threads::communicator;
 using checked_engine = checked<engine&>;
 
-/// Only what a collective must have: no mailbox.
+/// A minimal collective, without a mailbox.
 struct bare {
   self inner;
   int rank() const { return 0; }
@@ -58,7 +58,7 @@ struct bare {
   auto broadcast(tensor_view data, int root) { return inner.broadcast(data, root); }
   void barrier() {}
 };
-/// The same with a mailbox, and nothing else.
+/// A minimal collective with a mailbox.
 struct bare_with_mailbox : bare {
   void post(int peer, i64 tag, std::span<std::byte const> bytes) { inner.post(peer, tag, bytes); }
   std::optional<message> poll(i64 tag) { return inner.poll(tag); }
@@ -84,7 +84,7 @@ struct outcome {
   std::vector<double> seconds;
 };
 
-/// Runs f on n checked ranks; all of them are let run to their own end.
+/// Runs f on n checked ranks until all have ended.
 template <class F>
 [[nodiscard]] outcome observe(int n, F f, check_options how = {}) {
   outcome out{std::vector<failure>(static_cast<std::size_t>(n)),
@@ -223,7 +223,7 @@ BOOST_AUTO_TEST_CASE(an_absent_rank_is_named_within_the_deadline) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_rank_that_comes_too_late_learns_it_too) {
+BOOST_AUTO_TEST_CASE(a_rank_that_is_too_late_gets_the_error_too) {
   for (int const culprit : {0, 1}) {
     auto const o = observe(2,
                            [=](checked_engine& comm) {
@@ -240,7 +240,7 @@ BOOST_AUTO_TEST_CASE(a_rank_that_comes_too_late_learns_it_too) {
   }
 }
 
-/// A clock that one rank moves while others wait.
+/// A clock that one rank advances while others wait.
 struct manual_clock {
   std::atomic<double> now{0};
   std::atomic<int> pauses{0};
@@ -265,8 +265,8 @@ struct manual_clock {
   }
 };
 
-BOOST_AUTO_TEST_CASE(a_rank_in_front_does_not_blame_the_judge_for_somebody_else) {
-  // Rank 1 waits longest; rank 0 comes shortly before rank 1's deadline, rank 2 never.
+BOOST_AUTO_TEST_CASE(a_rank_ahead_does_not_blame_rank_0_for_another_rank) {
+  // Rank 1 waits longest; rank 0 arrives shortly before rank 1's deadline, rank 2 never.
   manual_clock clock;
   std::atomic<int> ended{0};
   auto const o = observe(
@@ -291,13 +291,13 @@ BOOST_AUTO_TEST_CASE(a_rank_in_front_does_not_blame_the_judge_for_somebody_else)
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_slow_rank_is_waited_for_and_old_impatience_is_forgotten) {
+BOOST_AUTO_TEST_CASE(a_slow_rank_is_waited_for_and_old_requests_are_ignored) {
   manual_clock clock;
   auto const o = observe(
       3,
       [&](checked_engine& comm) {
         for (int k = 0; k < 4; ++k) {
-          // Within the deadline, but so late that the others have asked rank 0 for an answer.
+          // Within the deadline, but so late that the others have requested a reply of rank 0.
           if (comm.rank() == 0) clock.advance(90);
           sum(comm, "w");
         }
@@ -337,7 +337,7 @@ BOOST_AUTO_TEST_CASE(sequence_numbers_are_compared) {
   threads::run(2, [&](engine& e) {
     checked comm(e);
     sum(comm, "w");
-    // A rank that made its checker anew is at another call, though the call itself looks the same.
+    // A rank that recreated its checker has another sequence number for the same call.
     checked fresh(e);
     try {
       sum(e.rank() == 0 ? comm : fresh, "w");
@@ -363,7 +363,7 @@ BOOST_AUTO_TEST_CASE(after_a_failure_every_call_throws_the_same_error) {
   BOOST_TEST(o.ranks[0].rank == 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_rank_that_dies_meanwhile_is_named_with_operation_and_bucket) {
+BOOST_AUTO_TEST_CASE(a_rank_that_dies_is_named_with_operation_and_bucket) {
   std::vector<failure> seen(3);
   BOOST_CHECK_EXCEPTION(threads::run(3,
                                      [&](engine& e) {
@@ -400,7 +400,7 @@ BOOST_AUTO_TEST_CASE(split_groups_are_checked_on_their_own) {
                            if (comm.rank() == 2) part.all_reduce(const_view(in, "x"), view(out)).wait();
                          },
                          {.deadline = 0.5});
-  // Rank 3 skipped the barrier of all; nobody in the others' part is blamed for it.
+  // Rank 3 skipped the barrier of all; no rank of the other part is blamed for it.
   for (std::size_t const r : {0u, 1u, 2u}) BOOST_TEST(o.ranks[r].rank == 3, o.ranks[r].reason);
 }
 

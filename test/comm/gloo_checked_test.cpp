@@ -40,7 +40,7 @@ constexpr double deadline = 1;
 template <class F>
 void expect_named(F f, std::string const& call, std::string const& bucket, int rank,
                   std::string const& reason) {
-  meeting_place const place;
+  rendezvous_folder const place;
   crew workers(3, [&](int r, voice const& say) {
     comm_type comm(place.join(r, 3, {.deadline = 30}), {.deadline = deadline});
     sum(comm, "a");
@@ -119,7 +119,7 @@ BOOST_AUTO_TEST_CASE(an_absent_rank_is_named) {
 }
 
 BOOST_AUTO_TEST_CASE(a_rank_that_died_is_named_at_once_with_operation_and_bucket) {
-  meeting_place const place;
+  rendezvous_folder const place;
   crew workers(3, [&](int r, voice const& say) {
     comm_type comm(place.join(r, 3, {.deadline = 30}), {.deadline = 30});
     sum(comm, "a");
@@ -142,7 +142,7 @@ BOOST_AUTO_TEST_CASE(a_rank_that_died_is_named_at_once_with_operation_and_bucket
 }
 
 BOOST_AUTO_TEST_CASE(correct_programs_pass) {
-  meeting_place const place;
+  rendezvous_folder const place;
   run_processes(4, [&](int r) {
     comm_type comm(place.join(r, 4));
     for (int k = 0; k < 20; ++k) {

@@ -32,7 +32,7 @@ void sum(comm_type& comm, std::size_t n = 8, std::string_view bucket = "w") {
 /// n processes that call f(communicator&, voice const&).
 template <class F>
 struct world {
-  meeting_place place;
+  rendezvous_folder place;
   crew workers;
   world(int n, gloo::options how, F f)
       : workers(n, [this, n, how, f](int rank, voice const& say) {
@@ -41,7 +41,7 @@ struct world {
         }) {}
 };
 
-/// What a process that threw a limber::error of engine "gloo" threw.
+/// Checks the limber::error of engine "gloo" that a process threw.
 failure failure_in(ending const& e) {
   BOOST_TEST((e.how == ending::kind::threw), e.what);
   BOOST_REQUIRE_MESSAGE(e.where.has_value(), e.what);
@@ -65,7 +65,7 @@ std::string silent(std::string const& who, std::string const& call, double deadl
               " s");
 }
 
-/// Much less than any deadline here that must not be waited for.
+/// Much less than all deadlines in this file that must not be waited for.
 constexpr double at_once = 10;
 
 BOOST_AUTO_TEST_CASE(a_rank_killed_before_an_operation_is_named_at_once) {
@@ -114,7 +114,7 @@ BOOST_AUTO_TEST_CASE(two_that_die_at_once_are_both_known_to_be_lost) {
     try {
       for (;;) sum(comm, 100'000, "shared");
     } catch (error const& e) {
-      // The second may be noticed a little later than the first.
+      // The second may be detected later than the first.
       for (double const start = steady_seconds(); steady_seconds() - start < 20 && comm.broken().size() < 2;)
         pause(0.01);
       for (int const r : comm.broken()) say(text(r));
@@ -134,7 +134,7 @@ BOOST_AUTO_TEST_CASE(two_that_die_at_once_are_both_known_to_be_lost) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_stopped_rank_is_named_within_the_deadline_and_finds_out_when_it_goes_on) {
+BOOST_AUTO_TEST_CASE(a_stopped_rank_is_named_within_the_deadline_and_gets_an_error_when_it_continues) {
   for (bool const inside : {false, true}) {
     double const deadline = 2;
     world w(4, {.deadline = deadline}, [&](comm_type& comm, voice const& say) {
@@ -174,7 +174,7 @@ BOOST_AUTO_TEST_CASE(ranks_that_are_late_are_named_at_the_deadline) {
                    "rank 1, rank 3 did not call all_reduce of 8 f32 (sum) within 1 s");
 }
 
-BOOST_AUTO_TEST_CASE(who_calls_something_else_is_named_at_the_deadline_and_no_process_crashes) {
+BOOST_AUTO_TEST_CASE(a_rank_with_a_different_call_is_named_at_the_deadline_and_no_process_crashes) {
   struct other {
     void (*call)(comm_type&);
     std::string name;
@@ -204,11 +204,11 @@ BOOST_AUTO_TEST_CASE(a_rank_that_leaves_or_throws_is_named_by_those_who_need_it)
   for (bool const throws : {false, true}) {
     world w(3, {.deadline = 40}, [&](comm_type& comm, voice const&) {
       sum(comm);
-      if (comm.rank() == 2) pause(0.1);  // so that the others have ended the first call as well
+      if (comm.rank() == 2) pause(0.1);  // so that the others have completed the first call as well
       if (comm.rank() == 2 && throws) {
         std::vector<float> in(8), out(8);
         auto const q = comm.all_reduce(const_view(in, "held"), view(out));
-        throw std::runtime_error("out of paper");
+        throw std::runtime_error("test exception");
       }
       if (comm.rank() == 2) return;
       pause(0.2);
@@ -254,10 +254,10 @@ BOOST_AUTO_TEST_CASE(a_request_destroyed_unwaited_ends_the_group_and_its_memory_
                    "rank 1 destroyed its all_reduce of 'dropped' before it was waited for");
 }
 
-BOOST_AUTO_TEST_CASE(a_revocation_ends_calls_in_flight_with_its_reason_and_letters_can_still_be_read) {
+BOOST_AUTO_TEST_CASE(a_revocation_ends_calls_in_flight_with_its_reason_and_messages_can_still_be_read) {
   world w(4, {.deadline = 40}, [](comm_type& comm, voice const&) {
-    std::byte const letter[] = {std::byte(comm.rank())};
-    for (int r = 0; r < comm.size(); ++r) comm.post(r, 5, letter);
+    std::byte const bytes[] = {std::byte(comm.rank())};
+    for (int r = 0; r < comm.size(); ++r) comm.post(r, 5, bytes);
     comm.barrier();
     if (comm.rank() == 3) {
       pause(0.3);
@@ -272,7 +272,7 @@ BOOST_AUTO_TEST_CASE(a_revocation_ends_calls_in_flight_with_its_reason_and_lette
     if (reasons != "enough;enough;enough;") throw std::logic_error(reasons);
     for (int k = 0; k < 4; ++k)
       if (auto const m = comm.poll(5); !m || m->bytes[0] != std::byte(m->source))
-        throw std::logic_error("a letter from before is lost");
+        throw std::logic_error("an earlier message is lost");
     (void)comm.poll(5);
   });
   double const start = steady_seconds();
@@ -280,19 +280,19 @@ BOOST_AUTO_TEST_CASE(a_revocation_ends_calls_in_flight_with_its_reason_and_lette
   BOOST_TEST(steady_seconds() - start < at_once);
 }
 
-BOOST_AUTO_TEST_CASE(who_is_the_last_to_hear_of_the_end_still_hears_its_cause) {
+BOOST_AUTO_TEST_CASE(the_last_rank_to_detect_the_end_still_gets_its_cause) {
   world w(3, {.deadline = 10}, [](comm_type& comm, voice const& say) {
     comm.barrier();
     say("ready");
     if (comm.rank() == 2) {
       pause(0.2);
-      // To rank 0, which is stopped, the reason comes behind this.
+      // The reason reaches rank 0, which is stopped, after this.
       comm.post(0, 1, std::vector<std::byte>(100'000'000));
-      comm.revoke("the tide came in");
+      comm.revoke("revoked by the test");
       pause(2);
     } else {
       if (comm.rank() == 0) pause(0.2);
-      sum(comm, 10, "in");  // rank 1 is gone as soon as this throws
+      sum(comm, 10, "in");  // rank 1 ends as soon as this throws
     }
   });
   for (int r = 0; r < 3; ++r) BOOST_TEST(w.workers.hear(r, 30).value_or("") == "ready");
@@ -303,7 +303,7 @@ BOOST_AUTO_TEST_CASE(who_is_the_last_to_hear_of_the_end_still_hears_its_cause) {
   auto const endings = w.workers.join(30);
   for (std::size_t const r : {0u, 1u}) {
     BOOST_TEST_REQUIRE(endings[r].where.has_value(), endings[r].what);
-    BOOST_TEST(endings[r].where->reason == "the tide came in");
+    BOOST_TEST(endings[r].where->reason == "revoked by the test");
   }
 }
 
@@ -345,7 +345,7 @@ BOOST_AUTO_TEST_CASE(after_a_failure_every_call_throws_the_same_at_once) {
   BOOST_TEST((endings[0].how == ending::kind::finished), endings[0].what);
 }
 
-BOOST_AUTO_TEST_CASE(several_calls_in_flight_all_fail_and_what_was_complete_stays) {
+BOOST_AUTO_TEST_CASE(several_calls_in_flight_all_fail_and_complete_ones_stay_valid) {
   world w(3, {.deadline = 40}, [](comm_type& comm, voice const& say) {
     std::vector<std::vector<float>> in(6, std::vector<float>(200'000, 1)),
         out(6, std::vector<float>(200'000));
@@ -372,8 +372,8 @@ BOOST_AUTO_TEST_CASE(several_calls_in_flight_all_fail_and_what_was_complete_stay
     BOOST_TEST((endings[r].how == ending::kind::finished), endings[r].what);
 }
 
-BOOST_AUTO_TEST_CASE(survivors_of_deaths_shrink_and_go_on_and_shrink_again) {
-  world w(5, {.deadline = 5, .meeting = 20}, [](comm_type& comm, voice const& say) {
+BOOST_AUTO_TEST_CASE(survivors_of_deaths_shrink_and_continue_and_shrink_again) {
+  world w(5, {.deadline = 5, .rendezvous_deadline = 20}, [](comm_type& comm, voice const& say) {
     auto const until_failure = [&](comm_type& c) {
       try {
         for (;;) sum(c, 100'000);
@@ -414,8 +414,8 @@ BOOST_AUTO_TEST_CASE(survivors_of_deaths_shrink_and_go_on_and_shrink_again) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_survivor_that_dies_or_stays_away_during_shrink_is_named) {
-  world w(4, {.deadline = 5, .meeting = 2}, [](comm_type& comm, voice const& say) {
+BOOST_AUTO_TEST_CASE(a_survivor_that_dies_or_is_missing_during_shrink_is_named) {
+  world w(4, {.deadline = 5, .rendezvous_deadline = 2}, [](comm_type& comm, voice const& say) {
     comm.barrier();
     say("ready");
     if (comm.rank() >= 2) pause(1000);
@@ -426,7 +426,7 @@ BOOST_AUTO_TEST_CASE(a_survivor_that_dies_or_stays_away_during_shrink_is_named) 
     int const both[] = {2, 3};
     auto rest = comm.shrink(both);
     rest.barrier();
-    say("went on");
+    say("continued");
   });
   for (int r = 0; r < 4; ++r) BOOST_TEST(w.workers.hear(r, 30).value_or("") == "ready");
   w.workers.signal(3, SIGKILL);
@@ -435,10 +435,10 @@ BOOST_AUTO_TEST_CASE(a_survivor_that_dies_or_stays_away_during_shrink_is_named) 
   for (int const r : {0, 1}) {
     BOOST_TEST(w.workers.hear(r, 30).value_or("") ==
                text("shrink 2 ", lost(2), "; shrink without it as well"));
-    BOOST_TEST(w.workers.hear(r, 30).value_or("") == "went on");
+    BOOST_TEST(w.workers.hear(r, 30).value_or("") == "continued");
   }
-  // Here everybody lives, but one does not call.
-  world v(3, {.deadline = 5, .meeting = 0.8}, [](comm_type& comm, voice const&) {
+  // All ranks are alive, but one does not call shrink.
+  world v(3, {.deadline = 5, .rendezvous_deadline = 0.8}, [](comm_type& comm, voice const&) {
     if (comm.rank() == 1) return pause(3);
     int const none[] = {2};
     if (comm.rank() == 0) (void)comm.shrink(none);
@@ -447,8 +447,8 @@ BOOST_AUTO_TEST_CASE(a_survivor_that_dies_or_stays_away_during_shrink_is_named) 
   expect_failure(v.workers.join(30)[0], "shrink", "", 1, "rank 1 of 2 did not come within 0.8 s");
 }
 
-BOOST_AUTO_TEST_CASE(a_rank_that_was_lost_to_the_others_finds_its_group_ended) {
-  world w(3, {.deadline = 1, .meeting = 20}, [](comm_type& comm, voice const& say) {
+BOOST_AUTO_TEST_CASE(a_rank_that_the_others_lost_finds_its_group_failed) {
+  world w(3, {.deadline = 1, .rendezvous_deadline = 20}, [](comm_type& comm, voice const& say) {
     comm.barrier();
     say("ready");
     if (comm.rank() == 1) {
@@ -463,18 +463,18 @@ BOOST_AUTO_TEST_CASE(a_rank_that_was_lost_to_the_others_finds_its_group_ended) {
   });
   for (int r = 0; r < 3; ++r) BOOST_TEST(w.workers.hear(r, 30).value_or("") == "ready");
   auto const endings = w.workers.join(30);
-  expect_failure(endings[1], "all_reduce", "woken", 1, "the ranks went on in a new group without rank 1");
+  expect_failure(endings[1], "all_reduce", "woken", 1, "the ranks continue in a new group without rank 1");
   for (std::size_t const r : {0u, 2u})
     BOOST_TEST((endings[r].how == ending::kind::finished), endings[r].what);
 }
 
-BOOST_AUTO_TEST_CASE(nobody_waits_for_a_stopped_rank_in_a_destructor) {
+BOOST_AUTO_TEST_CASE(destructors_do_not_wait_for_a_stopped_rank) {
   world w(3, {.deadline = 2}, [](comm_type& comm, voice const& say) {
     comm.barrier();
     say("ready");
     if (comm.rank() == 1) pause(1000);
     pause(0.3);
-    // More than the sockets take, to a rank that does not read, and a call that nobody ends.
+    // More than the sockets accept, to a rank that does not read, and a call that never completes.
     std::vector<std::byte> const much(20'000'000);
     comm.post(1, 1, much);
     std::vector<float> in(100'000), out(100'000);
@@ -482,7 +482,7 @@ BOOST_AUTO_TEST_CASE(nobody_waits_for_a_stopped_rank_in_a_destructor) {
       auto const q = comm.all_reduce(const_view(in), view(out));
       pause(0.05);
     } catch (error const&) {
-      // The other has destroyed its request already.
+      // The other rank has destroyed its request already.
     }
   });
   for (int r = 0; r < 3; ++r) BOOST_TEST(w.workers.hear(r, 30).value_or("") == "ready");

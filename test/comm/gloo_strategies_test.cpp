@@ -4,7 +4,9 @@
 // needs: gloo
 // sanitizers: no
 #define BOOST_TEST_MODULE limber.comm.gloo_strategies
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -40,7 +42,7 @@ double loss(std::vector<double> const& all) {
   return sum / (4 * ranks);
 }
 
-/// What a rank has learned from its own four samples and the others.
+/// The result of a rank.
 template <class Strategy, class C>
 std::vector<double> train(C& comm, Strategy const& how, int calls, int server = -1) {
   toy_model<double> m;
@@ -61,7 +63,7 @@ std::vector<double> train(C& comm, Strategy const& how, int calls, int server = 
 
 template <class Strategy>
 std::vector<std::vector<double>> trained(Strategy const& how, int calls, int server = -1) {
-  meeting_place const place;
+  rendezvous_folder const place;
   crew workers(ranks, [&](int rank, voice const& say) {
     auto comm = place.join(rank, ranks, {.deadline = 20});
     auto const all = train(comm, how, calls, server);
@@ -101,7 +103,7 @@ BOOST_AUTO_TEST_CASE(local_descent_merges_to_identical_replicas) {
 }
 
 BOOST_AUTO_TEST_CASE(abs_sgd_trains_and_ends) {
-  // A step takes no time here: nobody may run ahead of the wire for ever.
+  // A step takes no time here: no rank may run ahead of the communication without bound.
   auto const models = trained(sync::abs_sgd{.max_micro_batches = 2}, 200);
   expect_learned(models, 0.2);
   for (auto const& m : models) BOOST_TEST(same_bits(m, models[0]));

@@ -27,7 +27,7 @@
 namespace limber::test {
 
 using comm_type = gloo::communicator;
-using advice = gloo::detail::deadline_watch::advice;
+using action = gloo::detail::failure_detector::action;
 
 void pause(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
@@ -50,13 +50,13 @@ void must(bool ok, std::string const& what) {
   if (!ok) throw std::logic_error(what);
 }
 
-BOOST_AUTO_TEST_SUITE(meeting)
+BOOST_AUTO_TEST_SUITE(rendezvous)
 
-BOOST_AUTO_TEST_CASE(who_does_not_come_is_named) {
-  meeting_place const place;
+BOOST_AUTO_TEST_CASE(missing_ranks_are_named) {
+  rendezvous_folder const place;
   crew workers(5, [&](int rank, voice const&) {
     if (rank == 1 || rank == 3) return;
-    auto const comm = place.join(rank, 5, {.meeting = 0.4});
+    auto const comm = place.join(rank, 5, {.rendezvous_deadline = 0.4});
   });
   auto const endings = workers.join(30);
   for (std::size_t const r : {0u, 2u, 4u}) {
@@ -71,54 +71,57 @@ BOOST_AUTO_TEST_CASE(who_does_not_come_is_named) {
 
 BOOST_AUTO_TEST_CASE(a_rank_that_leaves_at_once_does_not_disturb_those_that_still_connect) {
   for (int round = 0; round < 100; ++round) {
-    meeting_place const place;
-    crew workers(3, [&](int rank, voice const&) { auto const comm = place.join(rank, 3, {.meeting = 20}); });
+    rendezvous_folder const place;
+    crew workers(3, [&](int rank, voice const&) {
+      auto const comm = place.join(rank, 3, {.rendezvous_deadline = 20});
+    });
     for (auto const& e : workers.join(60)) BOOST_REQUIRE_MESSAGE(e.what.empty(), e.what);
   }
 }
 
 BOOST_AUTO_TEST_CASE(a_prefix_that_was_used_before_is_refused) {
-  meeting_place const place;
-  auto const meet = [&](std::string const& prefix) {
+  rendezvous_folder const place;
+  auto const connect_with = [&](std::string const& prefix) {
     crew workers(2, [&](int rank, voice const&) {
       gloo::options how;
       how.prefix = prefix;
-      how.meeting = 5;
+      how.rendezvous_deadline = 5;
       place.join(rank, 2, how).barrier();
     });
     return workers.join(30);
   };
-  for (ending const& e : meet("a/1")) BOOST_TEST((e.how == ending::kind::finished), e.what);
-  for (ending const& e : meet("a/2")) BOOST_TEST((e.how == ending::kind::finished), e.what);
-  for (ending const& e : meet("a/1")) {
+  for (ending const& e : connect_with("a/1")) BOOST_TEST((e.how == ending::kind::finished), e.what);
+  for (ending const& e : connect_with("a/2")) BOOST_TEST((e.how == ending::kind::finished), e.what);
+  for (ending const& e : connect_with("a/1")) {
     BOOST_REQUIRE_MESSAGE(e.where.has_value(), e.what);
-    BOOST_TEST(e.where->reason.find("is there already: two processes have one rank, or an earlier start") !=
+    BOOST_TEST(e.where->reason.find("exists already: two processes have one rank, or an earlier start") !=
                std::string::npos);
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_note_of_another_world_is_reported) {
-  meeting_place const place;
+BOOST_AUTO_TEST_CASE(a_record_of_another_world_is_reported) {
+  rendezvous_folder const place;
   gloo::file_rendezvous(place.path())->set("limber/1", {'x'});
-  failure const f = failure_of([&] { (void)place.join(0, 2, {.meeting = 1}); });
+  failure const f = failure_of([&] { (void)place.join(0, 2, {.rendezvous_deadline = 1}); });
   BOOST_TEST(f.rank == 1);
-  BOOST_TEST(f.reason == "rank 1 wrote a note that is cut short, or for a world of another size");
+  BOOST_TEST(f.reason == "rank 1 wrote a record that is truncated, or for a world of another size");
 }
 
-BOOST_AUTO_TEST_CASE(a_rank_that_died_after_it_wrote_its_note_is_named) {
-  meeting_place const place;
+BOOST_AUTO_TEST_CASE(a_rank_that_died_after_it_wrote_its_record_is_named) {
+  rendezvous_folder const place;
   crew workers(2, [&](int rank, voice const& say) {
     gloo::options how;
-    how.meeting = 2;
+    how.rendezvous_deadline = 2;
     if (rank == 1) {
-      // What its process leaves behind when it dies in the middle of the meeting.
+      // The state that a process leaves when it dies during the rendezvous.
       auto const store = gloo::file_rendezvous(place.path());
       how.host = "127.0.0.1";
-      auto const where = gloo::detail::make_place(how);
-      gloo::detail::mesh lines(1, 2, where.device, 1);
-      gloo::detail::post_office const office(1, 2, where);
-      gloo::detail::note n{gloo::detail::machine_name(), office.address(), {lines.address_for(0), ""}};
-      store->set("limber/1", gloo::detail::packed(n));
+      auto const where = gloo::detail::make_local_endpoint(how);
+      gloo::detail::mesh mesh(1, 2, where.device, 1);
+      gloo::detail::io_thread const io(1, 2, where);
+      gloo::detail::rendezvous_record n{
+          gloo::detail::machine_name(), io.address(), {mesh.address_for(0), ""}};
+      store->set("limber/1", gloo::detail::serialized(n));
       say("died");
       ::_exit(0);
     }
@@ -135,7 +138,7 @@ BOOST_AUTO_TEST_CASE(a_rank_that_died_after_it_wrote_its_note_is_named) {
 
 BOOST_AUTO_TEST_CASE(gloos_own_stores_serve_as_well) {
   {
-    meeting_place const place;
+    rendezvous_folder const place;
     run_processes(3, [&](int rank) {
       comm_type comm(rank, 3, std::make_shared<::gloo::rendezvous::FileStore>(place.path()),
                      {.host = "127.0.0.1"});
@@ -162,7 +165,7 @@ BOOST_AUTO_TEST_CASE(gloos_own_stores_serve_as_well) {
 }
 
 BOOST_AUTO_TEST_CASE(the_facts_of_a_launcher_name_rank_and_prefix) {
-  meeting_place const place;
+  rendezvous_folder const place;
   run_processes(2, [&](int rank) {
     launch_facts facts;
     facts.rank = rank;
@@ -171,7 +174,7 @@ BOOST_AUTO_TEST_CASE(the_facts_of_a_launcher_name_rank_and_prefix) {
     auto const store = gloo::file_rendezvous(place.path());
     comm_type comm(facts, store, {.host = "127.0.0.1"});
     comm.barrier();
-    must(!store->get("limber.job-7/0").empty(), "no note below the job's name");
+    must(!store->get("limber.job-7/0").empty(), "no record below the job's name");
   });
 }
 
@@ -197,7 +200,8 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_are_refused) {
   };
   auto const nothing = [](auto&) {};
   BOOST_TEST(refused([](auto& o) { o.deadline = 0; }) == "limber: gloo: deadline must be > 0 s, got 0");
-  BOOST_TEST(refused([](auto& o) { o.meeting = -1; }) == "limber: gloo: meeting must be > 0 s, got -1");
+  BOOST_TEST(refused([](auto& o) { o.rendezvous_deadline = -1; }) ==
+             "limber: gloo: rendezvous_deadline must be > 0 s, got -1");
   BOOST_TEST(refused([](auto& o) { o.lanes = 0; }) == "limber: gloo: lanes must be > 0, got 0");
   BOOST_TEST(refused([](auto& o) { o.prefix = ""; }) == "limber: gloo: prefix is empty");
   BOOST_TEST(refused([](auto& o) { o.clock = nullptr; }) == "limber: gloo: clock is empty");
@@ -205,12 +209,13 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_are_refused) {
              "limber: gloo: both interface 'b' and host 'a' are given");
   BOOST_TEST(refused(nothing, 0, 0) == "limber: gloo: a world needs at least 1 rank, got 0");
   BOOST_TEST(refused(nothing, 2, 2) == "limber: gloo: rank must lie in [0, 2), got 2");
-  BOOST_TEST(refused(nothing, 0, 2) == "limber: gloo: 2 ranks need a store to meet at (file_rendezvous)");
+  BOOST_TEST(refused(nothing, 0, 2) ==
+             "limber: gloo: 2 ranks need a store for the rendezvous (file_rendezvous)");
   BOOST_TEST(misuse_of([] { (void)gloo::file_rendezvous("/dev/null/x"); }) ==
              "limber: gloo: file_rendezvous: '/dev/null/x' is no directory and cannot become one");
   // In a process of its own: Gloo loses memory there, which sanitizers would mind.
   run_processes(1, [](int) {
-    meeting_place const place;
+    rendezvous_folder const place;
     auto const store = gloo::file_rendezvous(place.path());
     failure const f = failure_of([&] { (void)comm_type(0, 2, store, {.interface = "none7"}); });
     must(f.reason.starts_with("cannot listen at 'none7': "), f.reason);
@@ -218,7 +223,7 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_are_refused) {
 }
 
 BOOST_AUTO_TEST_CASE(keys_of_the_directory_store_do_not_leave_it_and_are_put_once) {
-  meeting_place const place;
+  rendezvous_folder const place;
   auto const store = gloo::file_rendezvous(place.path() / "new" / "folder");
   store->set("../a b/c", {'1', '\0', '2'});
   BOOST_TEST((store->get("../a b/c") == std::vector<char>{'1', '\0', '2'}));
@@ -327,20 +332,20 @@ BOOST_AUTO_TEST_CASE(integers_wrap_and_nan_wins) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-BOOST_AUTO_TEST_SUITE(letters)
+BOOST_AUTO_TEST_SUITE(messages)
 
-BOOST_AUTO_TEST_CASE(large_letters_arrive_whole_and_in_order_among_small_ones) {
+BOOST_AUTO_TEST_CASE(large_messages_arrive_complete_and_in_order_among_small_ones) {
   run_gloo(3, [](comm_type& comm) {
     std::size_t const large = 64u << 20;
     int const next = (comm.rank() + 1) % 3, last = (comm.rank() + 2) % 3;
-    std::vector<std::byte> letter(large);
-    for (std::size_t i = 0; i < large; i += 997) letter[i] = std::byte(i % 251);
+    std::vector<std::byte> large_message(large);
+    for (std::size_t i = 0; i < large; i += 997) large_message[i] = std::byte(i % 251);
     double const start = steady_seconds();
     std::byte const one[] = {std::byte{1}}, two[] = {std::byte{2}};
     comm.post(next, 7, one);
-    comm.post(next, 7, letter);
+    comm.post(next, 7, large_message);
     comm.post(next, 7, two);
-    comm.send(const_tensor_view(letter.data(), static_cast<i64>(large), dtype::uint8), next);
+    comm.send(const_tensor_view(large_message.data(), static_cast<i64>(large), dtype::uint8), next);
     must(steady_seconds() - start < 5, "post or send blocks");
     std::vector<std::size_t> sizes;
     while (sizes.size() < 3) {
@@ -349,19 +354,19 @@ BOOST_AUTO_TEST_CASE(large_letters_arrive_whole_and_in_order_among_small_ones) {
         comm.listen();
         continue;
       }
-      must(m->source == last, "a letter has a wrong sender");
+      must(m->source == last, "a message has a wrong sender");
       sizes.push_back(m->bytes.size());
-      if (m->bytes.size() == large) must(m->bytes == letter, "a large letter has other bytes");
+      if (m->bytes.size() == large) must(m->bytes == large_message, "a large message has other bytes");
     }
-    must((sizes == std::vector<std::size_t>{1, large, 1}), "letters came out of order");
+    must((sizes == std::vector<std::size_t>{1, large, 1}), "messages arrived out of order");
     std::vector<std::uint8_t> got(large);
     comm.recv(view(got), last);
-    must(std::memcmp(got.data(), letter.data(), large) == 0, "what was sent has other bytes");
+    must(std::memcmp(got.data(), large_message.data(), large) == 0, "what was sent has other bytes");
     comm.barrier();
   });
 }
 
-BOOST_AUTO_TEST_CASE(letters_posted_just_before_leaving_arrive) {
+BOOST_AUTO_TEST_CASE(messages_posted_just_before_leaving_arrive) {
   for (int round = 0; round < 3; ++round)
     run_gloo(2, [](comm_type& comm) {
       if (comm.rank() == 1) {
@@ -372,7 +377,7 @@ BOOST_AUTO_TEST_CASE(letters_posted_just_before_leaving_arrive) {
       comm.listen();
       auto const m = comm.poll(1);
       must(m && m->bytes.size() == 10'000'000 && m->bytes[9'999'999] == std::byte{9},
-           "the last letter is lost");
+           "the last message is lost");
       double const start = steady_seconds();
       failure const f = failure_of([&] { comm.listen(); });
       must(f.reason == "all others have left, and nobody posts to rank 0", f.reason);
@@ -402,7 +407,7 @@ BOOST_AUTO_TEST_CASE(a_listener_gives_up_at_the_deadline_and_a_receiver_names_wh
 }
 
 BOOST_AUTO_TEST_CASE(a_message_that_does_not_fit_is_named_on_both_sides) {
-  meeting_place const place;
+  rendezvous_folder const place;
   crew workers(2, [&](int rank, voice const&) {
     auto comm = place.join(rank, 2);
     std::vector<float> four(4);
@@ -421,26 +426,26 @@ BOOST_AUTO_TEST_CASE(a_message_that_does_not_fit_is_named_on_both_sides) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(strangers_who_connect_are_turned_away) {
+BOOST_AUTO_TEST_CASE(connections_of_unrelated_processes_are_rejected) {
   run_processes(1, [](int) {
     gloo::options how;
     how.host = "127.0.0.1";
-    auto const where = gloo::detail::make_place(how);
-    gloo::detail::post_office a(0, 2, where), b(1, 2, where), stranger(1, 2, where);
+    auto const where = gloo::detail::make_local_endpoint(how);
+    gloo::detail::io_thread a(0, 2, where), b(1, 2, where), stranger(1, 2, where);
     std::string const address = a.address(), other = stranger.address();
-    // A stranger's greeting has another nonce.
+    // The handshake of an unrelated process has another nonce.
     std::string wrong = address;
     wrong.replace(wrong.size() - 8, 8, other.substr(other.size() - 8));
     stranger.connect({wrong, {}}, how, 5);
     b.connect({address, {}}, how, 5);
     a.connect({{}, {}}, how, 5);
     std::atomic<int> heard{0};
-    a.start({[&](int source, gloo::detail::letter_head const& h, std::vector<std::byte> bytes) {
+    a.start({[&](int source, gloo::detail::message_header const& h, std::vector<std::byte> bytes) {
                heard = source * 100 + static_cast<int>(h.tag) * 10 + static_cast<int>(bytes.size());
              },
              [](int) {}, [] {}},
             0.01);
-    gloo::detail::letter_head head;
+    gloo::detail::message_header head;
     head.tag = 4;
     stranger.post(0, head, {});
     b.post(0, head, std::vector<std::byte>(3));
@@ -451,68 +456,68 @@ BOOST_AUTO_TEST_CASE(strangers_who_connect_are_turned_away) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-BOOST_AUTO_TEST_SUITE(deadline_watch)
+BOOST_AUTO_TEST_SUITE(failure_detector)
 
-BOOST_AUTO_TEST_CASE(asks_after_most_of_the_deadline_and_judges_when_all_have_answered) {
-  gloo::detail::deadline_watch w(3);
-  BOOST_TEST((w.look(0, 10, 5, 7) == advice::wait));
-  BOOST_TEST((w.look(8, 10, 5, 7) == advice::wait));
-  BOOST_TEST((w.look(8.1, 10, 6, 7) == advice::wait));  // progress
-  BOOST_TEST((w.look(16, 10, 6, 7) == advice::wait));
-  BOOST_TEST((w.look(16.2, 10, 6, 7) == advice::ask));
+BOOST_AUTO_TEST_CASE(queries_after_most_of_the_deadline_and_diagnoses_when_all_have_replied) {
+  gloo::detail::failure_detector w(3);
+  BOOST_TEST((w.check(0, 10, 5, 7) == action::wait));
+  BOOST_TEST((w.check(8, 10, 5, 7) == action::wait));
+  BOOST_TEST((w.check(8.1, 10, 6, 7) == action::wait));  // progress
+  BOOST_TEST((w.check(16, 10, 6, 7) == action::wait));
+  BOOST_TEST((w.check(16.2, 10, 6, 7) == action::query));
   BOOST_TEST(w.next() == 7);
-  w.answer(0, 7, {9, "x"});
-  w.answer(1, 6, {9, "x"});  // to another question
-  w.answer(1, 7, {6, ""});
-  BOOST_TEST((w.look(16.3, 10, 6, 7) == advice::wait));
-  w.answer(2, 7, {7, "x"});
-  BOOST_TEST((w.look(16.3, 10, 6, 7) == advice::judge));
-  auto const v = w.judge("x", 10);
+  w.record_reply(0, 7, {9, "x"});
+  w.record_reply(1, 6, {9, "x"});  // to another query
+  w.record_reply(1, 7, {6, ""});
+  BOOST_TEST((w.check(16.3, 10, 6, 7) == action::wait));
+  w.record_reply(2, 7, {7, "x"});
+  BOOST_TEST((w.check(16.3, 10, 6, 7) == action::diagnose));
+  auto const v = w.diagnose("x", 10);
   BOOST_TEST(v.rank == 1);
   BOOST_TEST(v.reason == "rank 1 did not call x within 10 s");
-  // The next call begins a new wait.
-  BOOST_TEST((w.look(17, 10, 6, 8) == advice::wait));
-  BOOST_TEST((w.look(24, 10, 6, 8) == advice::wait));
-  w.rest();
-  BOOST_TEST((w.look(30, 10, 6, 8) == advice::wait));
-  BOOST_TEST((w.look(38.5, 10, 6, 8) == advice::ask));
+  // The next call starts a new wait.
+  BOOST_TEST((w.check(17, 10, 6, 8) == action::wait));
+  BOOST_TEST((w.check(24, 10, 6, 8) == action::wait));
+  w.reset();
+  BOOST_TEST((w.check(30, 10, 6, 8) == action::wait));
+  BOOST_TEST((w.check(38.5, 10, 6, 8) == action::query));
 }
 
-BOOST_AUTO_TEST_CASE(silence_ends_the_waiting_for_answers) {
-  gloo::detail::deadline_watch w(3);
-  (void)w.look(0, 10, 0, 1);
-  BOOST_TEST((w.look(8.5, 10, 0, 1) == advice::ask));
-  w.answer(0, 1, {1, "x"});
-  w.answer(1, 1, {0, ""});
-  BOOST_TEST((w.look(9.4, 10, 0, 1) == advice::wait));
-  BOOST_TEST((w.look(9.6, 10, 0, 1) == advice::judge));
-  BOOST_TEST(w.judge("x", 10).reason ==
+BOOST_AUTO_TEST_CASE(a_missing_reply_is_waited_for_briefly) {
+  gloo::detail::failure_detector w(3);
+  (void)w.check(0, 10, 0, 1);
+  BOOST_TEST((w.check(8.5, 10, 0, 1) == action::query));
+  w.record_reply(0, 1, {1, "x"});
+  w.record_reply(1, 1, {0, ""});
+  BOOST_TEST((w.check(9.4, 10, 0, 1) == action::wait));
+  BOOST_TEST((w.check(9.6, 10, 0, 1) == action::diagnose));
+  BOOST_TEST(w.diagnose("x", 10).reason ==
              "rank 2 does not answer, being stopped or out of reach: x did not end within 10 s");
 }
 
-BOOST_AUTO_TEST_CASE(who_has_come_least_far_is_to_blame) {
-  gloo::detail::deadline_watch w(5);
+BOOST_AUTO_TEST_CASE(the_rank_that_is_furthest_behind_is_at_fault) {
+  gloo::detail::failure_detector w(5);
   auto const ask = [&] {
-    w.rest();
-    (void)w.look(0, 1, 0, 9);
-    (void)w.look(0.9, 1, 0, 9);
-    w.answer(0, 9, {9, "x"});
+    w.reset();
+    (void)w.check(0, 1, 0, 9);
+    (void)w.check(0.9, 1, 0, 9);
+    w.record_reply(0, 9, {9, "x"});
   };
   ask();
-  w.answer(1, 9, {8, ""});
-  w.answer(2, 9, {6, ""});
-  w.answer(3, 9, {10, "x"});
-  w.answer(4, 9, {6, ""});
-  BOOST_TEST(w.judge("x", 1).reason == "rank 2, rank 4 did not call x within 1 s");
-  w.answer(4, 9, {6, "", true});
-  BOOST_TEST(w.judge("x", 1).reason == "rank 4 left without calling x");
+  w.record_reply(1, 9, {8, ""});
+  w.record_reply(2, 9, {6, ""});
+  w.record_reply(3, 9, {10, "x"});
+  w.record_reply(4, 9, {6, ""});
+  BOOST_TEST(w.diagnose("x", 1).reason == "rank 2, rank 4 did not call x within 1 s");
+  w.record_reply(4, 9, {6, "", true});
+  BOOST_TEST(w.diagnose("x", 1).reason == "rank 4 left without calling x");
   ask();
-  for (int const r : {1, 2, 4}) w.answer(r, 9, {9, "x"});
-  w.answer(3, 9, {400, ""});  // long past it
-  BOOST_TEST(w.judge("x", 1).reason == "all ranks are in x, but nothing moved for 1 s");
-  w.answer(2, 9, {9, "y"});
-  BOOST_TEST(w.judge("x", 1).reason == "rank 2 called y where others called x");
-  BOOST_TEST(w.judge("x", 1).rank == 2);
+  for (int const r : {1, 2, 4}) w.record_reply(r, 9, {9, "x"});
+  w.record_reply(3, 9, {400, ""});  // far ahead
+  BOOST_TEST(w.diagnose("x", 1).reason == "all ranks are in x, but there was no progress for 1 s");
+  w.record_reply(2, 9, {9, "y"});
+  BOOST_TEST(w.diagnose("x", 1).reason == "rank 2 called y where others called x");
+  BOOST_TEST(w.diagnose("x", 1).rank == 2);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

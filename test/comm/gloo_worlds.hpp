@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Worlds of Gloo for tests: a directory to meet in, and processes.
+/// Gloo worlds for tests: a directory for the rendezvous, and processes.
 
 #include <limber/comm/gloo.hpp>
 
@@ -16,17 +16,17 @@
 
 namespace limber::test {
 
-/// A directory that is gone afterwards. Made and removed by the process that tests.
-class meeting_place {
+/// A temporary directory, created and removed by the test process.
+class rendezvous_folder {
  public:
-  meeting_place() {
+  rendezvous_folder() {
     static std::atomic<int> count{0};
     path_ = std::filesystem::temp_directory_path() / text("limber-gloo-", ::getpid(), "-", ++count);
     std::filesystem::create_directories(path_);
   }
-  meeting_place(meeting_place const&) = delete;
-  meeting_place& operator=(meeting_place const&) = delete;
-  ~meeting_place() {
+  rendezvous_folder(rendezvous_folder const&) = delete;
+  rendezvous_folder& operator=(rendezvous_folder const&) = delete;
+  ~rendezvous_folder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
@@ -44,7 +44,7 @@ class meeting_place {
 /// f(communicator&) on n processes.
 template <class F>
 void run_gloo(int n, F const& f, gloo::options how = {}, double seconds = 60) {
-  meeting_place const place;
+  rendezvous_folder const place;
   run_processes(
       n,
       [&](int rank) {

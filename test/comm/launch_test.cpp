@@ -73,11 +73,11 @@ BOOST_AUTO_TEST_CASE(each_launcher_is_read) {
 
 BOOST_AUTO_TEST_CASE(a_single_process_when_nothing_is_set) {
   expect({}, "none", 0, 1, 0, "");
-  // A world size alone is no launcher's word.
+  // A world size alone does not identify a launcher.
   expect({{"WORLD_SIZE", "8"}, {"SLURM_NTASKS", "8"}}, "none", 0, 1, 0, "");
 }
 
-BOOST_AUTO_TEST_CASE(what_runs_inside_of_another_launcher_comes_first) {
+BOOST_AUTO_TEST_CASE(the_inner_launcher_has_precedence) {
   expect(joined({torchrun, open_mpi, mpich, srun}), "torchrun", 5, 8, 1, "torchrun-r7.2.29500");
   expect(joined({open_mpi, mpich, srun}), "Open MPI", 3, 4, 1, "mpi-prterun-n0-12@1.91");
   expect(joined({mpich, srun}), "PMI", 2, 6, 0, "slurm-91.0");

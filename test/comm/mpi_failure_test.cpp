@@ -32,7 +32,7 @@ using limber::testing::the_world;
 
 mpi::options const patient{.deadline = 30};
 
-/// What `fatal` throws in these tests.
+/// Thrown by `fatal` in these tests.
 struct the_end : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -74,12 +74,12 @@ void sum(C& comm, std::string_view name, std::size_t n = 8) {
   comm.all_reduce(const_view(in, name), view(out)).wait();
 }
 
-/// Memory that outlives what MPI still does to it.
+/// Memory that MPI may still use, so it is never freed.
 std::list<std::vector<float>> kept;
 std::vector<float>& keep(std::size_t n) { return kept.emplace_back(n, 1.0f); }
 
-// Rank 1 comes late to every one of these; the communicators are lost on rank 0, and MPI ends in good order.
-BOOST_AUTO_TEST_CASE(an_operation_that_a_rank_does_not_come_to_is_fatal_at_the_deadline_and_names_all) {
+// Rank 1 is late in each of these; the communicators are lost on rank 0, and MPI ends normally.
+BOOST_AUTO_TEST_CASE(an_operation_with_a_missing_rank_is_fatal_at_the_deadline) {
   struct example {
     std::string call, bucket;
     std::function<void(mpi::communicator&, std::vector<float>&, std::vector<float>&)> make;
@@ -90,7 +90,7 @@ BOOST_AUTO_TEST_CASE(an_operation_that_a_rank_does_not_come_to_is_fatal_at_the_d
        [](auto& comm, auto& in, auto& out) {
          comm.all_reduce(const_view(in, "w"), limber::view(out)).wait();
        }},
-      {"all_reduce", "w",  // watched by done() alone
+      {"all_reduce", "w",  // checked by done() only
        [](auto& comm, auto& in, auto& out) {
          for (auto q = comm.all_reduce(const_view(in, "w"), limber::view(out)); !q.done();)
            std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -117,10 +117,10 @@ BOOST_AUTO_TEST_CASE(an_operation_that_a_rank_does_not_come_to_is_fatal_at_the_d
                            throw the_end(what);
                          }});
     if (late) {
-      // The others give up first; then MPI may have what it waits for, so that the program can end.
+      // The others time out first; then rank 1 makes the call, so that MPI can end.
       the_world()->meet();
       std::vector<i64> one(1), all(world);
-      if (e.call == "split")  // begins with this; nobody would follow to the end of a split
+      if (e.call == "split")  // the first part of a split, which the others would not complete
         comm->all_gather(const_view(one), view(all)).wait();
       else
         e.make(*comm, in, out);
@@ -136,7 +136,7 @@ BOOST_AUTO_TEST_CASE(an_operation_that_a_rank_does_not_come_to_is_fatal_at_the_d
               " waited 0.3 s", "another rank did not come to this call, or died"),
           message);
       BOOST_TEST((e.bucket.empty() || has(message, "[" + e.bucket + "]")), message);
-      // For ever, whatever is called.
+      // For all later calls.
       for (auto const& next : examples) {
         auto const again = message_of([&] { next.make(*comm, in, out); });
         BOOST_TEST(has(again, "limber: mpi: " + next.call, "waited 0.3 s"), again);
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(an_operation_that_a_rank_does_not_come_to_is_fatal_at_the_d
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_late_sender_or_an_empty_mailbox_is_an_error_and_the_group_goes_on) {
+BOOST_AUTO_TEST_CASE(a_late_sender_or_an_empty_mailbox_is_an_error_and_the_group_stays_usable) {
   on_ranks(2, {.deadline = 0.3}, [&](mpi::communicator& comm) {
     std::vector<float> data{1, 2};
     if (comm.rank() == 0) {
@@ -172,7 +172,7 @@ BOOST_AUTO_TEST_CASE(a_late_sender_or_an_empty_mailbox_is_an_error_and_the_group
   });
 }
 
-BOOST_AUTO_TEST_CASE(a_letter_of_another_size_is_named_and_ends_the_group) {
+BOOST_AUTO_TEST_CASE(a_message_of_another_size_is_named_and_ends_the_group) {
   on_ranks(2, patient, [&](mpi::communicator& comm) {
     std::vector<float> three{1, 2, 3}, two(2);
     if (comm.rank() == 0) {
@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(a_request_destroyed_unwaited_lets_its_operation_end_and_end
       std::vector<float> in(100'000, 1), out(100'000);
       auto open = comm.all_reduce(const_view(in, "w"), view(out));
       if (comm.rank() == 0) open.wait();
-    }  // nothing writes here any more: the address sanitizer watches
+    }  // no later writes: checked by AddressSanitizer
     if (comm.rank() == 0) return;
     auto const message = message_of([&] { sum(comm, "v"); });
     demand(message ==
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(every_code_of_mpi_is_seen) {
     BOOST_TEST(seen.call == e.call);
     BOOST_TEST(seen.code == MPI_ERR_OTHER);
     BOOST_TEST(has(seen.reason, e.function + ": "), seen.reason);
-    BOOST_TEST(seen.reason.size() > e.function.size() + 4);  // MPI's words
+    BOOST_TEST(seen.reason.size() > e.function.size() + 4);  // followed by MPI's text
     bool const has_bucket = e.call == "all_reduce" || e.call == "recv";
     BOOST_TEST(seen.bucket == (has_bucket ? "w" : ""));
     auto const again = message_of([&] { comm.barrier(); });
@@ -257,7 +257,7 @@ BOOST_AUTO_TEST_CASE(every_code_of_mpi_is_seen) {
 
 using checked_mpi = checked<mpi::communicator&>;
 
-/// What f's error says on this rank; the same is demanded of all ranks.
+/// The error of f on this rank, which must be equal on all ranks.
 template <class F>
 [[nodiscard]] failure seen_by_all(F f, double deadline) {
   failure mine;
@@ -280,7 +280,7 @@ template <class F>
 
 BOOST_AUTO_TEST_CASE(skipped_reordered_and_different_calls_are_named_on_every_rank) {
   int const n = the_world()->size(), odd = n - 1;
-  if (n < 3) return;  // of two, nobody knows who is right
+  if (n < 3) return;  // two ranks have no majority
   auto const f = seen_by_all(
       [&](checked_mpi& comm) {
         sum(comm, "first");

@@ -30,7 +30,7 @@ using limber::testing::the_world;
 
 mpi::options const patient{.deadline = 30};
 
-/// The real engine, with its calls counted.
+/// The real engine, which counts its calls.
 struct counting : mpi::driver {
   using answer = mpi::detail::answer;
   static inline std::map<std::string, int> calls{};
@@ -63,7 +63,7 @@ struct counting : mpi::driver {
     ++calls[a.function];
     return a;
   }
-  /// Calls since the last time.
+  /// Calls since the last call of this.
   static int taken(std::string const& function) { return std::exchange(calls[function], 0); }
 };
 using counted = mpi::basic_communicator<counting>;
@@ -71,7 +71,7 @@ using counted = mpi::basic_communicator<counting>;
 BOOST_AUTO_TEST_CASE(the_environment_starts_mpi_once_and_respects_the_host_program) {
   BOOST_TEST(mpi::driver::is_running());
   {
-    mpi::environment const inner(mpi::threading::serialized);  // the test's own started MPI
+    mpi::environment const inner(mpi::threading::serialized);  // the test program has initialized MPI
     BOOST_TEST(!inner.owns());
   }
   BOOST_TEST(mpi::driver::is_running());
@@ -98,7 +98,7 @@ BOOST_AUTO_TEST_CASE(a_communicator_of_the_host_program_is_duplicated_and_stays_
     std::vector<i64> in{i64{1} << me}, out(1);
     auto open = comm.all_reduce(const_view(in), view(out));
     int of_host = 0, mine = 1;
-    MPI_Allreduce(&mine, &of_host, 1, MPI_INT, MPI_SUM, host);  // not mistaken for one of ours
+    MPI_Allreduce(&mine, &of_host, 1, MPI_INT, MPI_SUM, host);  // does not match operations of `comm`
     open.wait();
     BOOST_TEST(of_host == world);
     BOOST_TEST(out[0] == (i64{1} << world) - 1);
@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(a_communicator_of_the_host_program_is_duplicated_and_stays_
   MPI_Comm_free(&host);
 }
 
-BOOST_AUTO_TEST_CASE(what_cannot_be_used_is_refused) {
+BOOST_AUTO_TEST_CASE(invalid_communicators_are_refused) {
   BOOST_TEST(has(message_of([] { mpi::communicator c(MPI_COMM_NULL); }), "communicator is MPI_COMM_NULL"));
   auto const refusal = [](mpi::options how) {
     return message_of([&] { mpi::communicator c(MPI_COMM_SELF, how); });
@@ -136,8 +136,8 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_used_is_refused) {
   MPI_Comm_free(&mine);
 }
 
-// Lengths around multiples of the piece; with the counts of MPI's calls, so that what is cut is known.
-BOOST_AUTO_TEST_CASE(long_views_are_cut_into_calls_that_mpi_can_count) {
+// Lengths around multiples of the piece, with the number of MPI calls.
+BOOST_AUTO_TEST_CASE(long_views_are_divided_into_calls_that_mpi_can_count) {
   int const n = the_world()->size();
   on_ranks<counted>(n, {.deadline = 30, .largest_call = 80}, [&](counted& comm) {
     int const me = comm.rank();
@@ -214,7 +214,7 @@ BOOST_AUTO_TEST_CASE(a_count_never_exceeds_what_mpi_can_count) {
   BOOST_TEST(covered == i64{5} << 30);
 }
 
-BOOST_AUTO_TEST_CASE(our_own_reductions_are_commutative_to_the_bit) {
+BOOST_AUTO_TEST_CASE(own_reductions_are_commutative_bit_for_bit) {
   auto const bits = []<class T>(T x) {
     std::uint64_t u = 0;
     std::memcpy(&u, &x, sizeof x);
@@ -257,20 +257,20 @@ BOOST_AUTO_TEST_CASE(our_own_reductions_are_commutative_to_the_bit) {
       x.bits = static_cast<std::uint16_t>(u);
       values.push_back(x);
     }
-    bool alike = true, right = true;
+    bool equal = true, right = true;
     for (T const a : values)
       for (T const b : values) {
         T const c = mpi::detail::added(a, b);
-        alike &= c.bits == mpi::detail::added(b, a).bits;
+        equal &= c.bits == mpi::detail::added(b, a).bits;
         float const sum = static_cast<float>(a) + static_cast<float>(b);
         right &= std::isnan(sum) ? std::isnan(static_cast<float>(c)) : c.bits == T(sum).bits;
       }
-    BOOST_TEST(alike);
+    BOOST_TEST(equal);
     BOOST_TEST(right);
   });
 }
 
-// Both libraries must use our reductions where they ought to, on real data.
+// Both libraries must use these reductions where necessary, on real data.
 BOOST_AUTO_TEST_CASE(
     the_maximum_keeps_nans_and_the_sign_of_zero_and_sums_of_16_bits_are_rounded_once_a_pair) {
   int const n = the_world()->size();
@@ -298,7 +298,7 @@ BOOST_AUTO_TEST_CASE(
   });
 }
 
-BOOST_AUTO_TEST_CASE(large_messages_leave_at_once_and_arrive_in_order_among_small_ones) {
+BOOST_AUTO_TEST_CASE(large_messages_are_sent_at_once_and_arrive_in_order_among_small_ones) {
   int const n = the_world()->size();
   on_ranks(n, patient, [&](mpi::communicator& comm) {
     std::size_t const lengths[] = {3, 3'000'000, 0, 100'000, 8};
@@ -306,7 +306,7 @@ BOOST_AUTO_TEST_CASE(large_messages_leave_at_once_and_arrive_in_order_among_smal
     for (int peer = 0; peer < n; ++peer)
       for (std::size_t const length : lengths) {
         std::vector<std::byte> const bytes(length, std::byte(comm.rank() + 1));
-        comm.post(peer, -1, bytes);  // would block for ever if it waited for the reader
+        comm.post(peer, -1, bytes);  // would block if it waited for the reader
       }
     std::vector<std::size_t> next(static_cast<std::size_t>(n));
     while (seen < 5 * static_cast<std::size_t>(n)) {
@@ -325,7 +325,7 @@ BOOST_AUTO_TEST_CASE(large_messages_leave_at_once_and_arrive_in_order_among_smal
   });
 }
 
-BOOST_AUTO_TEST_CASE(messages_that_nobody_reads_hinder_nothing) {
+BOOST_AUTO_TEST_CASE(unread_messages_do_not_block_other_calls) {
   int const n = the_world()->size();
   on_ranks(n, patient, [&](mpi::communicator& comm) {
     std::vector<std::byte> const bytes(1'000'000);
@@ -338,16 +338,16 @@ BOOST_AUTO_TEST_CASE(messages_that_nobody_reads_hinder_nothing) {
   });
 }
 
-// MPI gives a freed communicator's place to the next one, with what was on its way.
+// MPI reuses the context of a freed communicator, with its messages in transit.
 BOOST_AUTO_TEST_CASE(unread_messages_of_a_former_communicator_do_not_disturb_the_next) {
   int const n = the_world()->size();
   for (int round = 0; round < 4; ++round) {
     std::optional<mpi::communicator> comm(std::in_place, the_world()->control(), patient);
     auto const post = [&](int what) { comm->post(0, 1, std::as_bytes(std::span(&what, 1))); };
-    int const letters = 6, me = comm->rank();
-    for (int k = 0; k < letters && me != 0; ++k) post(100 * round + k);
+    int const messages = 6, me = comm->rank();
+    for (int k = 0; k < messages && me != 0; ++k) post(100 * round + k);
     std::map<int, int> next;
-    for (int arrived = 0; arrived < letters * (n - 1) && me == 0;) {
+    for (int arrived = 0; arrived < messages * (n - 1) && me == 0;) {
       auto const m = comm->poll(1);
       if (!m) {
         comm->listen();
@@ -358,14 +358,14 @@ BOOST_AUTO_TEST_CASE(unread_messages_of_a_former_communicator_do_not_disturb_the
       BOOST_REQUIRE(what == 100 * round + next[m->source]++);
       ++arrived;
     }
-    // The last letters come when the reader has gone.
+    // The last messages arrive when the reader has left.
     if (me == 0) comm.reset();
     the_world()->meet();
     for (int k = 0; k < 3 && me != 0; ++k) post(-1);
   }
 }
 
-BOOST_AUTO_TEST_CASE(any_tag_of_64_bits_is_kept_apart) {
+BOOST_AUTO_TEST_CASE(tags_of_64_bits_are_distinguished) {
   on_ranks(the_world()->size(), patient, [](mpi::communicator& comm) {
     std::vector<i64> const tags{0, 1, i64{1} << 32, std::numeric_limits<i64>::max(),
                                 std::numeric_limits<i64>::min()};

@@ -45,14 +45,14 @@ template <class C>
   return m.all();
 }
 
-BOOST_AUTO_TEST_CASE(replicas_are_alike_to_the_bit_and_close_to_those_of_threads) {
+BOOST_AUTO_TEST_CASE(replicas_are_equal_bit_for_bit_and_close_to_those_of_threads) {
   int const n = the_world()->size();
   std::vector<float> by_threads;
   threads::run(n, [&](threads::communicator& comm) {
     auto const model = trained(comm);
     if (comm.rank() == 0) by_threads = model;
   });
-  BOOST_TEST(testing::distance(by_threads, toy_model<float>{}.all()) > 0.1);  // it has learned something
+  BOOST_TEST(testing::distance(by_threads, toy_model<float>{}.all()) > 0.1);  // the model has changed
   on_ranks(n, {.deadline = 30}, [&](mpi::communicator& comm) {
     auto const model = trained(comm);
     std::vector<float> others(model.size() * static_cast<std::size_t>(n));
@@ -64,7 +64,7 @@ BOOST_AUTO_TEST_CASE(replicas_are_alike_to_the_bit_and_close_to_those_of_threads
   });
 }
 
-// mpiexec of either library is read as MPI itself says.
+// The environment of mpiexec of either library agrees with MPI.
 BOOST_AUTO_TEST_CASE(the_launcher_is_read_from_the_environment) {
   launch_facts const facts = facts_from_environment();
   BOOST_TEST(facts.rank == the_world()->rank());

@@ -15,12 +15,12 @@
 #include <tuple>
 #include <vector>
 
-/// The whole backend on the host: only the calls of NCCL and CUDA are not the real ones.
+/// The whole backend on the host, with fake calls of NCCL and CUDA.
 template <bool on_device>
 struct nccl_harness {
   using communicator = limber::test::fake_communicator;
   static constexpr int largest_world = 5;
-  static constexpr bool rank_order = true;  // the fake's; NCCL promises none
+  static constexpr bool rank_order = true;  // of the fake; NCCL guarantees none
   static constexpr int skipped_parts = 1;   // no mailbox
   template <class T>
   using buffer = std::conditional_t<on_device, limber::test::device_buffer<T>, limber::test::host_buffer<T>>;
@@ -28,14 +28,14 @@ struct nccl_harness {
   template <class F>
   static void run(int n, F f) {
     auto const world = std::make_shared<limber::test::fake_world>();
-    auto const notes = limber::test::memory_board();
+    auto const store = limber::test::memory_kv_store();
     std::mutex guard;
     std::exception_ptr first;
     std::vector<std::thread> team;
     for (int r = 0; r < n; ++r)
       team.emplace_back([&, r] {
         try {
-          communicator comm(limber::test::facts_of(r, n), notes, {.deadline = 30, .device = 0},
+          communicator comm(limber::test::facts_of(r, n), store, {.deadline = 30, .device = 0},
                             limber::test::fake_engine(world, r));
           f(comm);
         } catch (...) {

@@ -21,7 +21,7 @@ struct operands {
   }
 };
 
-BOOST_AUTO_TEST_CASE(a_peer_that_never_comes_is_named_at_the_deadline_with_operation_and_bucket) {
+BOOST_AUTO_TEST_CASE(a_missing_peer_is_named_at_the_deadline_with_operation_and_bucket) {
   fake_ranks all(2);
   operands a;
   auto request = a.start(all.comm[0]);
@@ -40,14 +40,14 @@ BOOST_AUTO_TEST_CASE(a_peer_that_never_comes_is_named_at_the_deadline_with_opera
   BOOST_TEST(!all.called(0, "abort"));
 }
 
-BOOST_AUTO_TEST_CASE(what_was_stopped_never_writes_again) {
+BOOST_AUTO_TEST_CASE(stopped_operations_do_not_write) {
   fake_ranks all(2);
   operands a, b;
   {
     auto request = a.start(all.comm[0]);
     BOOST_CHECK_THROW(request.wait(), error);
   }
-  // The other comes after all: too late.
+  // The other rank calls too late.
   auto late = b.start(all.comm[1]);
   failure const f = failure_of([&] { late.wait(); });
   BOOST_TEST(f.call == "all_reduce");
@@ -69,7 +69,7 @@ BOOST_AUTO_TEST_CASE(every_later_call_throws_the_same_reason_under_its_own_name)
   for (auto const& [name, call] : std::vector<std::pair<std::string, std::function<void()>>>{
            {"barrier", [&] { all.comm[0].barrier(); }},
            {"split", [&] { (void)all.comm[0].split(0); }},
-           {"look", [&] { all.comm[0].look(); }},
+           {"poll_errors", [&] { all.comm[0].poll_errors(); }},
            {"join", [&] { all.comm[0].join(nullptr); }},
            {"after", [&] { all.comm[0].after(nullptr); }},
            {"recv", [&] { all.comm[0].recv(a.in.view("x"), 1); }}}) {
@@ -77,12 +77,12 @@ BOOST_AUTO_TEST_CASE(every_later_call_throws_the_same_reason_under_its_own_name)
     BOOST_TEST(f.call == name);
     BOOST_TEST(f.reason == "enough");
   }
-  // The other rank hears of it when it looks.
+  // The other rank detects it when it polls.
   all.advance(1);
-  BOOST_TEST(failure_of([&] { all.comm[1].look(); }).reason == "enough");
+  BOOST_TEST(failure_of([&] { all.comm[1].poll_errors(); }).reason == "enough");
 }
 
-BOOST_AUTO_TEST_CASE(an_asynchronous_error_is_thrown_with_its_code_and_told_to_the_others) {
+BOOST_AUTO_TEST_CASE(an_asynchronous_error_is_thrown_with_its_code_on_all_ranks) {
   fake_ranks all(3);
   operands a, b;
   auto request = a.start(all.comm[1]);
@@ -94,9 +94,9 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_error_is_thrown_with_its_code_and_told_to_t
   BOOST_TEST(
       f.reason ==
       "rank 1: all_reduce of 4 f32 (sum) of 'w': NCCL: remote process exited or there was a network error");
-  failure const heard = failure_of([&] { other.wait(); });
-  BOOST_TEST(heard.code == 6);
-  BOOST_TEST(heard.reason == f.reason);
+  failure const received = failure_of([&] { other.wait(); });
+  BOOST_TEST(received.code == 6);
+  BOOST_TEST(received.reason == f.reason);
   BOOST_TEST(all.time->load() < 6);
 }
 
@@ -126,7 +126,7 @@ BOOST_AUTO_TEST_CASE(a_request_destroyed_before_its_wait_fails_all_ranks_and_not
   BOOST_TEST(all.called(0, "revoke"));
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_that_passes_a_request_is_said_to_be_the_cause) {
+BOOST_AUTO_TEST_CASE(an_exception_that_unwinds_a_request_is_reported_as_the_cause) {
   fake_ranks all(2);
   operands a;
   try {
@@ -134,11 +134,11 @@ BOOST_AUTO_TEST_CASE(an_exception_that_passes_a_request_is_said_to_be_the_cause)
     throw std::runtime_error("elsewhere");
   } catch (std::runtime_error const&) {}
   all.advance(1);
-  BOOST_TEST(failure_of([&] { all.comm[1].look(); }).reason ==
+  BOOST_TEST(failure_of([&] { all.comm[1].poll_errors(); }).reason ==
              "rank 0 was left by an exception with its all_reduce of 4 f32 (sum) of 'w' in flight");
 }
 
-BOOST_AUTO_TEST_CASE(what_was_complete_before_the_failure_stays_good) {
+BOOST_AUTO_TEST_CASE(operations_complete_before_the_failure_stay_valid) {
   fake_ranks all(2);
   operands a, b;
   auto first = a.start(all.comm[0]);
@@ -164,7 +164,7 @@ BOOST_AUTO_TEST_CASE(done_turns_true_at_the_deadline_and_wait_then_throws) {
   BOOST_CHECK_THROW(request.wait(), error);
 }
 
-BOOST_AUTO_TEST_CASE(without_notices_the_error_says_how_to_learn_who_is_missing) {
+BOOST_AUTO_TEST_CASE(without_notices_the_error_mentions_them) {
   fake_ranks all(2, false);
   operands a;
   auto request = a.start(all.comm[0]);
@@ -173,7 +173,7 @@ BOOST_AUTO_TEST_CASE(without_notices_the_error_says_how_to_learn_who_is_missing)
   BOOST_TEST(f.reason.ends_with("rank 0 of 2; who is missing is known only with options::notices"), f.reason);
 }
 
-BOOST_AUTO_TEST_CASE(ranks_that_are_behind_are_told_from_those_that_are_absent) {
+BOOST_AUTO_TEST_CASE(ranks_that_are_behind_are_distinguished_from_missing_ones) {
   fake_ranks all(3);
   operands a, b, c;
   auto first = a.start(all.comm[0]);
@@ -186,7 +186,7 @@ BOOST_AUTO_TEST_CASE(ranks_that_are_behind_are_told_from_those_that_are_absent) 
   BOOST_TEST(f.reason.find("; rank 2 is not waiting in it") != std::string::npos, f.reason);
 }
 
-BOOST_AUTO_TEST_CASE(a_communicator_that_does_not_become_quiet_is_aborted_and_cannot_shrink) {
+BOOST_AUTO_TEST_CASE(a_communicator_that_does_not_become_idle_is_aborted_and_cannot_shrink) {
   fake_ranks all(2);
   all.world->revoke_hangs = true;
   operands a;
@@ -217,7 +217,7 @@ BOOST_AUTO_TEST_CASE(a_communicator_that_refuses_to_be_revoked_is_shrunk_with_th
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_survivor_that_does_not_come_to_the_shrink_is_named) {
+BOOST_AUTO_TEST_CASE(a_survivor_that_does_not_call_shrink_is_named) {
   fake_ranks all(4);
   int const lost[] = {1};
   std::thread other([&] { BOOST_REQUIRE_THROW((void)all.comm[3].shrink(lost), error); });
@@ -227,7 +227,7 @@ BOOST_AUTO_TEST_CASE(a_survivor_that_does_not_come_to_the_shrink_is_named) {
   BOOST_TEST(f.reason == "rank 0: the new group of 3 ranks was not complete within 6 s; rank 2 did not come");
 }
 
-BOOST_AUTO_TEST_CASE(shrinking_by_a_list_that_cannot_be_is_refused) {
+BOOST_AUTO_TEST_CASE(shrinking_by_an_invalid_list_is_refused) {
   fake_ranks all(3);
   auto const refused = [&](std::vector<int> const& lost) {
     return misuse_of([&] { (void)all.comm[1].shrink(lost); });
@@ -235,10 +235,10 @@ BOOST_AUTO_TEST_CASE(shrinking_by_a_list_that_cannot_be_is_refused) {
   BOOST_TEST(refused({1}) == "limber: shrink: rank 1 cannot call itself lost");
   BOOST_TEST(refused({2, 0}) == "limber: shrink: lost ranks must be sorted, got 0 after 2");
   BOOST_TEST(refused({3}) == "limber: shrink: lost rank must lie in [0, 3), got 3");
-  all.comm[1].look();
+  all.comm[1].poll_errors();
 }
 
-BOOST_AUTO_TEST_CASE(a_split_that_not_all_come_to_fails_at_the_deadline) {
+BOOST_AUTO_TEST_CASE(a_split_that_not_all_call_fails_at_the_deadline) {
   fake_ranks all(2);
   failure const f = failure_of([&] { (void)all.comm[0].split(3); });
   BOOST_TEST(f.call == "split");
@@ -277,7 +277,7 @@ BOOST_AUTO_TEST_CASE(a_request_outlives_its_communicator_as_an_error) {
 BOOST_AUTO_TEST_CASE(ranks_that_do_not_join_are_an_error_at_the_start) {
   fake_ranks clock(1);
   nccl::options how = clock.how();
-  how.meeting = 5;
+  how.rendezvous_deadline = 5;
   failure const f = failure_of([&] {
     fake_communicator const alone(
         0, 2, [](unique_id const& mine) { return mine; }, how, fake_engine(clock.world, 0));
@@ -286,11 +286,11 @@ BOOST_AUTO_TEST_CASE(ranks_that_do_not_join_are_an_error_at_the_start) {
   BOOST_TEST(
       f.reason ==
       "rank 0 of 2: not all ranks joined within 5 s: one did not come, or they do not reach each other "
-      "(NCCL_SOCKET_IFNAME names the network, NCCL_DEBUG=INFO tells more)");
+      "(NCCL_SOCKET_IFNAME names the network, NCCL_DEBUG=INFO prints details)");
   BOOST_TEST(clock.called(0, "abort"));
 }
 
-BOOST_AUTO_TEST_CASE(what_nccl_says_of_two_ranks_on_one_gpu_is_passed_on_with_advice) {
+BOOST_AUTO_TEST_CASE(the_error_of_nccl_for_two_ranks_on_one_gpu_is_passed_on_with_a_hint) {
   fake_ranks clock(1);
   clock.world->same_gpu = true;
   failure const f = failure_of([&] {
@@ -302,10 +302,10 @@ BOOST_AUTO_TEST_CASE(what_nccl_says_of_two_ranks_on_one_gpu_is_passed_on_with_ad
   BOOST_TEST(f.reason.find("; NCCL wants a GPU for every rank: start as many ranks") != std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(a_board_out_of_reach_does_not_hide_the_reason) {
+BOOST_AUTO_TEST_CASE(an_unreachable_store_does_not_hide_the_reason) {
   fake_ranks all(2);
   nccl::options how = all.how();
-  how.notices = memory_board();
+  how.notices = memory_kv_store();
   how.notices.put = [](auto const&, auto const&) -> bool { throw std::runtime_error("no such directory"); };
   how.notices.get = [](auto const&) -> std::optional<std::string> {
     throw std::runtime_error("no such directory");

@@ -2,10 +2,10 @@
 #pragma once
 
 /// @file
-/// NCCL and CUDA as far as limber::nccl calls them, on the host: streams that run when somebody looks,
-/// communicators that connect when all have come, and whatever failure a test asks for. What the real
-/// ones would punish (an operation recorded before it was launched, a handle used after its end, pageable
-/// memory behind a collective) is counted as misuse.
+/// A fake of the parts of NCCL and CUDA that limber::nccl uses, on the host: streams run when they are
+/// polled, communicators connect when all ranks have joined, and tests inject failures. Incorrect use (an
+/// event recorded before its operation is launched, a handle used after its destruction, pageable memory
+/// after a collective) is recorded as misuse.
 
 #include <limber/comm/detail/host_collective.hpp>
 #include <limber/comm/detail/nccl_communicator.hpp>
@@ -33,7 +33,7 @@ using nccl::answer;
 using nccl::unique_id;
 using step = nccl::state;
 
-/// Memory that counts as device memory or as pinned.
+/// Host memory that represents device or pinned memory.
 class fake_memory {
  public:
   enum class kind { device, pinned };
@@ -41,12 +41,12 @@ class fake_memory {
   static void* make(std::size_t bytes, kind k, int device = 0) {
     void* const p = std::malloc(bytes == 0 ? 1 : bytes);
     std::memset(p, 0xa5, bytes);
-    std::scoped_lock const lock(door());
+    std::scoped_lock const lock(mutex());
     blocks()[static_cast<char*>(p)] = {bytes, k, device};
     return p;
   }
   static void free(void* p) {
-    std::scoped_lock const lock(door());
+    std::scoped_lock const lock(mutex());
     blocks().erase(static_cast<char*>(p));
     std::free(p);
   }
@@ -56,20 +56,20 @@ class fake_memory {
     int device;
   };
   static block const* find(void const* p) {
-    std::scoped_lock const lock(door());
+    std::scoped_lock const lock(mutex());
     auto const at = blocks().upper_bound(static_cast<char const*>(p));
     if (at == blocks().begin()) return nullptr;
     auto const& [start, b] = *std::prev(at);
     return static_cast<char const*>(p) < start + b.bytes ? &b : nullptr;
   }
   static std::size_t count(kind k) {
-    std::scoped_lock const lock(door());
+    std::scoped_lock const lock(mutex());
     return static_cast<std::size_t>(
         std::ranges::count_if(blocks(), [&](auto const& b) { return b.second.what == k; }));
   }
 
  private:
-  static std::mutex& door() {
+  static std::mutex& mutex() {
     static std::mutex m;
     return m;
   }
@@ -94,36 +94,37 @@ struct fake_comm {
   std::shared_ptr<fake_group> where;
   int rank = 0;
   int world_rank = 0;
-  int busy_polls = 0;  ///< what was called last is pending for so many looks
-  std::vector<std::pair<fake_stream*, std::function<bool()>>> launching;  ///< not on a stream yet
+  int busy_polls = 0;  ///< number of polls for which the last call is pending
+  std::vector<std::pair<fake_stream*, std::function<bool()>>> launching;  ///< not enqueued yet
   bool grouping = false;
-  bool revoked = false, gone = false, finalized = false;
+  bool revoked = false, destroyed = false, finalized = false;
   answer error{};
-  std::function<bool()> birth{};  ///< a split or shrink under way: true when it is through
+  std::function<bool()>
+      pending_init{};  ///< an init, split or shrink in progress: returns true when it is done
   long long started = 0;
   std::map<int, long long> sent{}, received{};
 };
 
 struct fake_group {
-  struct meeting {
+  struct pending_operation {
     limber::detail::signature what{};
-    std::vector<limber::detail::share> shares{};
+    std::vector<limber::detail::rank_buffers> buffers{};
     std::vector<char> here{};
     bool performed = false;
   };
   explicit fake_group(std::size_t n) : members(n) {}
   std::vector<fake_comm*> members;
   std::size_t joined = 0;
-  std::map<long long, meeting> operations{};
+  std::map<long long, pending_operation> operations{};
   std::map<std::string, std::shared_ptr<fake_group>> children{};  ///< by color or list of lost
-  std::map<std::string, std::vector<char>> births{};
-  std::map<std::string, std::vector<std::byte>> letters{};
+  std::map<std::string, std::vector<char>> pending_comms{};
+  std::map<std::string, std::vector<std::byte>> messages{};
 };
 
-/// All machines with their GPUs; what a test wants to go wrong.
+/// All machines and GPUs, and the failures that a test injects.
 struct fake_world {
-  std::mutex door;
-  std::map<unique_id, std::shared_ptr<fake_group>> meetings;
+  std::mutex mutex;
+  std::map<unique_id, std::shared_ptr<fake_group>> groups;
   std::deque<std::unique_ptr<fake_comm>> comms;
   std::deque<std::unique_ptr<fake_stream>> streams;
   std::deque<std::unique_ptr<fake_event>> events;
@@ -131,13 +132,13 @@ struct fake_world {
   std::map<int, std::vector<std::string>> log;  ///< by world rank
   int made_ids = 0;
 
-  int launch_polls = 1;  ///< looks until a call has taken effect
+  int launch_polls = 1;  ///< polls until a call has taken effect
   int devices = 8;
   bool same_gpu = false;  ///< init finds two ranks on one GPU
-  bool gpu_names_alike = false;
+  bool same_gpu_names = false;
   std::map<int, answer> errors;            ///< asynchronous, by world rank
-  std::map<std::string, answer> refusals;  ///< by call: it fails at once
-  bool revoke_hangs = false;               ///< never becomes quiet
+  std::map<std::string, answer> refusals;  ///< by call: fails at once
+  bool revoke_hangs = false;               ///< never becomes idle
   bool revoke_refused = false;
 
   void blame(std::string what) { misuse.push_back(std::move(what)); }
@@ -167,20 +168,20 @@ class fake_engine {
   [[nodiscard]] fake_world& world() const { return *world_; }
 
   answer make_id(unique_id& id) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     id = {};
     id[0] = static_cast<std::byte>(++world_->made_ids);
     id[1] = static_cast<std::byte>(me_);
     return {};
   }
   answer init(comm_type& comm, int size, unique_id const& id, int rank) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     if (auto const a = refused("init")) return *a;
-    auto& where = world_->meetings[id];
+    auto& where = world_->groups[id];
     if (!where) where = std::make_shared<fake_group>(static_cast<std::size_t>(size));
     comm = join(where, rank);
     if (world_->same_gpu)
-      comm->birth = [comm] {
+      comm->pending_init = [comm] {
         if (!complete(*comm)) return false;
         comm->error = {step::failed, 5,
                        "ncclCommInitRankConfig: invalid usage: Duplicate GPU detected : rank 0 and rank 1 "
@@ -188,12 +189,12 @@ class fake_engine {
         return true;
       };
     else
-      comm->birth = [comm] { return complete(*comm); };
+      comm->pending_init = [comm] { return complete(*comm); };
     return {step::pending};
   }
   answer async_state(comm_type comm) {
-    std::scoped_lock const lock(world_->door);
-    if (comm->gone) {
+    std::scoped_lock const lock(world_->mutex);
+    if (comm->destroyed) {
       world_->blame("a communicator was asked for its state after its end");
       return {step::failed, 4, "gone"};
     }
@@ -202,9 +203,9 @@ class fake_engine {
     if (auto const e = world_->errors.find(me_); e != world_->errors.end() && !comm->revoked)
       return e->second;
     if (comm->busy_polls > 0 && --comm->busy_polls > 0) return {step::pending};
-    if (comm->birth) {
-      if (!comm->birth()) return {step::pending};
-      comm->birth = nullptr;
+    if (comm->pending_init) {
+      if (!comm->pending_init()) return {step::pending};
+      comm->pending_init = nullptr;
       if (comm->error.failed()) return comm->error;
     }
     if (comm->revoked && world_->revoke_hangs) return {step::pending};
@@ -214,27 +215,27 @@ class fake_engine {
     return {};
   }
   answer split(comm_type comm, int color, int key, comm_type& made) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     if (auto const a = refused("split")) return *a;
     if (color < 0) return {step::failed, 4, "ncclCommSplit: color must not be negative"};
     if (key != comm->rank) world_->blame("split must keep the order of ranks");
     auto& parent = *comm->where;
     std::string const round = text("split ", comm->started++);
-    auto& here = parent.births[round];
+    auto& here = parent.pending_comms[round];
     here.resize(parent.members.size(), 127);
     here[static_cast<std::size_t>(comm->rank)] = static_cast<char>(color);
-    return bear(comm, made, [this, comm, round, color, &made] {
-      auto const& all = comm->where->births[round];
+    return begin_init(comm, made, [this, comm, round, color, &made] {
+      auto const& all = comm->where->pending_comms[round];
       if (std::ranges::count(all, 127) > 0) return false;
       std::vector<int> members;
       for (std::size_t r = 0; r < all.size(); ++r)
         if (all[r] == color) members.push_back(static_cast<int>(r));
-      made = child(*comm, text(round, " ", color), members);
+      made = make_child(*comm, text(round, " ", color), members);
       return true;
     });
   }
   answer shrink(comm_type comm, std::span<int const> lost, bool abort, comm_type& made) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back(abort ? "shrink (abort)" : "shrink");
     if (auto const a = refused("shrink")) return *a;
     if (!comm->revoked && !abort) world_->blame("a communicator was shrunk with its operations in flight");
@@ -244,30 +245,30 @@ class fake_engine {
       if (!std::ranges::binary_search(lost, r)) survivors.push_back(r);
     std::string round = "shrink";
     for (int const r : lost) round += text(" ", r);
-    auto& here = parent.births[round];
+    auto& here = parent.pending_comms[round];
     here.resize(parent.members.size());
     here[static_cast<std::size_t>(comm->rank)] = 1;
     if (abort) comm->error = {};
-    return bear(comm, made, [this, comm, round, survivors, &made] {
+    return begin_init(comm, made, [this, comm, round, survivors, &made] {
       for (int const r : survivors)
-        if (!comm->where->births[round][static_cast<std::size_t>(r)]) return false;
-      made = child(*comm, round, survivors);
+        if (!comm->where->pending_comms[round][static_cast<std::size_t>(r)]) return false;
+      made = make_child(*comm, round, survivors);
       return true;
     });
   }
   answer revoke(comm_type comm) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back("revoke");
     if (comm->revoked) world_->blame("a communicator was revoked twice");
     comm->revoked = true;  // its operations end without effect
-    withdraw(*comm);
-    comm->birth = nullptr;
+    remove_pending(*comm);
+    comm->pending_init = nullptr;
     if (world_->revoke_refused) return {step::failed, 5, "ncclCommRevoke: invalid usage"};
     comm->busy_polls = 3;
     return {step::pending};
   }
   answer finalize(comm_type comm) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back("finalize");
     if (comm->revoked) world_->blame("a revoked communicator was finalized");
     comm->finalized = true;
@@ -278,13 +279,13 @@ class fake_engine {
   answer abort(comm_type comm) { return end(comm, "abort"); }
 
   answer group_start() {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back("group start");
     grouping() = true;
     return {};
   }
   answer group_end() {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back("group end");
     if (auto const a = refused("group_end")) return *a;
     grouping() = false;
@@ -311,40 +312,40 @@ class fake_engine {
     auto const bytes = n * static_cast<std::size_t>(size_of(t));
     return issue("send", c, s, in, nullptr, bytes,
                  [c, peer, in, bytes, posted = false, key = std::string()]() mutable {
-                   if (c->gone || c->revoked) return true;
+                   if (c->destroyed || c->revoked) return true;
                    if (!posted) {
                      key = text(c->rank, " ", peer, " ", c->sent[peer]++);
                      auto const* const p = static_cast<std::byte const*>(in);
-                     c->where->letters[key] = {p, p + bytes};
+                     c->where->messages[key] = {p, p + bytes};
                      posted = true;
                    }
-                   return !c->where->letters.contains(key);
+                   return !c->where->messages.contains(key);
                  });
   }
   answer recv(void* out, std::size_t n, dtype t, int peer, comm_type c, stream_type s) {
     auto const bytes = n * static_cast<std::size_t>(size_of(t));
     return issue("recv", c, s, nullptr, out, bytes, [c, peer, out, bytes] {
-      if (c->gone || c->revoked) return true;
+      if (c->destroyed || c->revoked) return true;
       std::string const key = text(peer, " ", c->rank, " ", c->received[peer]);
-      auto const letter = c->where->letters.find(key);
-      if (letter == c->where->letters.end()) return false;
-      if (bytes > 0) std::memcpy(out, letter->second.data(), std::min(bytes, letter->second.size()));
-      c->where->letters.erase(letter);
+      auto const message = c->where->messages.find(key);
+      if (message == c->where->messages.end()) return false;
+      if (bytes > 0) std::memcpy(out, message->second.data(), std::min(bytes, message->second.size()));
+      c->where->messages.erase(message);
       ++c->received[peer];
       return true;
     });
   }
 
-  answer enroll(comm_type, void* memory, std::size_t bytes, void*& handle) {
-    std::scoped_lock const lock(world_->door);
+  answer register_buffer(comm_type, void* memory, std::size_t bytes, void*& handle) {
+    std::scoped_lock const lock(world_->mutex);
     if (auto const a = refused("enroll")) return *a;
     world_->log[me_].push_back(text("register ", bytes));
     handle = memory;
     return {};
   }
-  answer withdraw(comm_type comm, void*) {
-    std::scoped_lock const lock(world_->door);
-    if (comm->gone) world_->blame("memory was deregistered from a communicator that is gone");
+  answer deregister_buffer(comm_type comm, void*) {
+    std::scoped_lock const lock(world_->mutex);
+    if (comm->destroyed) world_->blame("memory was deregistered from a communicator that is gone");
     world_->log[me_].push_back("deregister");
     return {};
   }
@@ -370,7 +371,7 @@ class fake_engine {
     return {};
   }
   answer device_name(std::string& name) {
-    name = world_->gpu_names_alike ? "GPU-5" : text("GPU-", me_);
+    name = world_->same_gpu_names ? "GPU-5" : text("GPU-", me_);
     return {};
   }
   answer stream_device(stream_type s, int& d) {
@@ -378,36 +379,36 @@ class fake_engine {
     return {};
   }
   answer make_stream(stream_type& s) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->streams.push_back(std::make_unique<fake_stream>());
     s = world_->streams.back().get();
     s->device = current();
     return {};
   }
   answer drop_stream(stream_type s) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->pump();
     std::erase_if(world_->streams, [&](auto const& p) { return p.get() == s; });
     return {};
   }
   answer idle(stream_type s) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->pump();
     return {s->work.empty() ? step::done : step::pending};
   }
   answer make_event(event_type& v) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->events.push_back(std::make_unique<fake_event>());
     v = world_->events.back().get();
     return {};
   }
   answer drop_event(event_type v) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     std::erase_if(world_->events, [&](auto const& p) { return p.get() == v; });
     return {};
   }
   answer record(event_type v, stream_type s) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back("record");
     int const number = ++v->recorded;
     s->work.push_back([v, number] {
@@ -417,13 +418,13 @@ class fake_engine {
     return {};
   }
   answer wait(stream_type s, event_type v) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back("wait");
     s->work.push_back([v, number = v->recorded] { return v->reached >= number; });
     return {};
   }
   answer query(event_type v) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back("query");
     world_->pump();
     return {v->reached >= v->recorded ? step::done : step::pending};
@@ -436,7 +437,7 @@ class fake_engine {
     return {};
   }
   answer allocate(void*& p, std::size_t n, stream_type s) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     if (auto const a = refused("allocate")) return *a;
     p = fake_memory::make(n, fake_memory::kind::device, s->device);
     return {};
@@ -454,7 +455,7 @@ class fake_engine {
     return {};
   }
   answer copy(void* to, void const* from, std::size_t n, stream_type s) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back(text("copy ", n));
     if (!fake_memory::find(to) || !fake_memory::find(from))
       world_->blame("pageable memory was copied on a stream");
@@ -465,7 +466,7 @@ class fake_engine {
     return {};
   }
   answer call(stream_type s, nccl::detail::host_function f, void* p) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     s->work.push_back([=] {
       f(p);
       return true;
@@ -498,45 +499,45 @@ class fake_engine {
     return comm;
   }
   static bool complete(fake_comm const& c) { return c.where->joined == c.where->members.size(); }
-  comm_type child(fake_comm& parent, std::string const& name, std::vector<int> const& members) {
+  comm_type make_child(fake_comm& parent, std::string const& name, std::vector<int> const& members) {
     auto& where = parent.where->children[name];
     if (!where) where = std::make_shared<fake_group>(members.size());
     auto const mine = std::ranges::find(members, parent.rank) - members.begin();
     auto* const comm = join(where, static_cast<int>(mine));
-    comm->birth = [comm] { return complete(*comm); };
+    comm->pending_init = [comm] { return complete(*comm); };
     return comm;
   }
-  answer bear(comm_type comm, comm_type& made, std::function<bool()> birth) {
+  answer begin_init(comm_type comm, comm_type& made, std::function<bool()> pending_init) {
     made = nullptr;
-    comm->birth = std::move(birth);
+    comm->pending_init = std::move(pending_init);
     comm->busy_polls = world_->launch_polls;
     return {step::pending};
   }
-  /// Its part of what has not happened yet.
-  static void withdraw(fake_comm& comm) {
+  /// Removes its part of unfinished operations.
+  static void remove_pending(fake_comm& comm) {
     comm.launching.clear();
     for (auto& [number, op] : comm.where->operations)
       if (!op.performed && !op.here.empty()) op.here[static_cast<std::size_t>(comm.rank)] = 0;
   }
   answer end(comm_type comm, std::string const& how) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back(how);
     if (how == "destroy" && !comm->finalized)
       world_->blame("a communicator was destroyed that was not finalized");
-    if (comm->gone) world_->blame("a communicator ended twice");
-    comm->gone = true;
-    withdraw(*comm);
+    if (comm->destroyed) world_->blame("a communicator ended twice");
+    comm->destroyed = true;
+    remove_pending(*comm);
     world_->pump();
     return {};
   }
 
-  /// Launches only when polled: until then the stream knows nothing of it.
+  /// Enqueues an operation, which is launched only when polled.
   answer issue(std::string const& name, comm_type c, stream_type s, void const* in, void* out,
                std::size_t bytes, std::function<bool()> run) {
-    std::scoped_lock const lock(world_->door);
+    std::scoped_lock const lock(world_->mutex);
     world_->log[me_].push_back(name);
     if (auto const a = refused(name)) return *a;
-    if (c->gone) world_->blame("an operation was started on a communicator that is gone");
+    if (c->destroyed) world_->blame("an operation was started on a communicator that is gone");
     if (c->revoked) return {step::failed, 5, text(name, ": communicator was revoked")};
     if (!c->launching.empty() && !grouping())
       world_->blame("an operation was started before the last had launched");
@@ -551,26 +552,26 @@ class fake_engine {
     return {step::pending};
   }
   answer collective(limber::detail::signature what, void const* in, void* out, comm_type c, stream_type s) {
-    limber::detail::share const mine{static_cast<std::byte const*>(in), static_cast<std::byte*>(out)};
+    limber::detail::rank_buffers const mine{static_cast<std::byte const*>(in), static_cast<std::byte*>(out)};
     auto const bytes = static_cast<std::size_t>(what.count * size_of(what.type));
     return issue(
         std::string(name_of(what.what)), c, s, in, out, bytes, [this, c, what, mine, number = 0LL]() mutable {
-          if (c->gone || c->revoked) return true;
+          if (c->destroyed || c->revoked) return true;
           if (number == 0) number = ++c->started;
           auto& group = *c->where;
           auto& op = group.operations[number];
           auto const n = group.members.size(), me = static_cast<std::size_t>(c->rank);
-          op.shares.resize(n);
+          op.buffers.resize(n);
           op.here.resize(n);
           if (!op.here[me]) {
             if (std::ranges::count(op.here, 1) > 0 && op.what != what)
               world_->blame("ranks called different operations");
             op.what = what;
-            op.shares[me] = mine;
+            op.buffers[me] = mine;
             op.here[me] = 1;
           }
           if (!op.performed && std::ranges::count(op.here, 1) == static_cast<std::ptrdiff_t>(n)) {
-            limber::detail::perform(what, op.shares, 0, limber::detail::extent(what, static_cast<int>(n)));
+            limber::detail::perform(what, op.buffers, 0, limber::detail::extent(what, static_cast<int>(n)));
             op.performed = true;
           }
           return op.performed;
@@ -581,26 +582,26 @@ class fake_engine {
   int me_;
 };
 
-/// A board in memory.
-[[nodiscard]] inline nccl::board memory_board() {
-  struct notes {
-    std::mutex door;
+/// A kv_store in memory.
+[[nodiscard]] inline nccl::kv_store memory_kv_store() {
+  struct entries {
+    std::mutex mutex;
     std::map<std::string, std::string> all;
   };
-  auto const kept = std::make_shared<notes>();
-  nccl::board b;
-  b.put = [kept](std::string const& name, std::string const& note) {
-    std::scoped_lock const lock(kept->door);
-    return kept->all.emplace(name, note).second;
+  auto const store = std::make_shared<entries>();
+  nccl::kv_store b;
+  b.put = [store](std::string const& name, std::string const& value) {
+    std::scoped_lock const lock(store->mutex);
+    return store->all.emplace(name, value).second;
   };
-  b.get = [kept](std::string const& name) -> std::optional<std::string> {
-    std::scoped_lock const lock(kept->door);
-    auto const found = kept->all.find(name);
-    return found == kept->all.end() ? std::nullopt : std::optional(found->second);
+  b.get = [store](std::string const& name) -> std::optional<std::string> {
+    std::scoped_lock const lock(store->mutex);
+    auto const found = store->all.find(name);
+    return found == store->all.end() ? std::nullopt : std::optional(found->second);
   };
-  b.remove = [kept](std::string const& name) {
-    std::scoped_lock const lock(kept->door);
-    kept->all.erase(name);
+  b.remove = [store](std::string const& name) {
+    std::scoped_lock const lock(store->mutex);
+    store->all.erase(name);
   };
   b.where = "memory";
   return b;
@@ -620,13 +621,13 @@ static_assert(revocable<fake_communicator> && shrinkable<fake_communicator> &&
   return facts;
 }
 
-/// Ranks that have met, all in the hands of one thread, on a clock that `pause` drives.
+/// Connected ranks, used by one thread, with a clock that `pause` advances.
 struct fake_ranks {
-  explicit fake_ranks(int n, bool with_notices = true) : notices(memory_board()) {
-    std::vector<std::thread> team;
+  explicit fake_ranks(int n, bool with_notices = true) : notices(memory_kv_store()) {
+    std::vector<std::thread> threads;
     std::vector<std::optional<fake_communicator>> made(static_cast<std::size_t>(n));
     for (int r = 0; r < n; ++r)
-      team.emplace_back([&, r] {
+      threads.emplace_back([&, r] {
         fake_engine engine(world, r);
         if (with_notices)
           made[static_cast<std::size_t>(r)].emplace(facts_of(r, n), notices, how(), engine);
@@ -634,13 +635,13 @@ struct fake_ranks {
           made[static_cast<std::size_t>(r)].emplace(
               r, n, [](unique_id const&) { return unique_id{}; }, how(), engine);
       });
-    for (auto& t : team) t.join();
+    for (auto& t : threads) t.join();
     for (auto& m : made) comm.push_back(std::move(*m));
   }
 
   [[nodiscard]] nccl::options how() const {
     return {.deadline = 6,
-            .meeting = 3000,
+            .rendezvous_deadline = 3000,
             .clock = [t = time] { return t->load(); },
             .pause =
                 [t = time] {
@@ -656,12 +657,12 @@ struct fake_ranks {
   }
 
   std::shared_ptr<fake_world> world = std::make_shared<fake_world>();
-  nccl::board notices;
+  nccl::kv_store notices;
   std::shared_ptr<std::atomic<double>> time = std::make_shared<std::atomic<double>>(0.0);
   std::vector<fake_communicator> comm;
 };
 
-/// What `f` throws.
+/// The failure that `f` throws.
 template <class F>
 [[nodiscard]] failure failure_of(F f) {
   try {

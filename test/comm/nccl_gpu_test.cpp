@@ -60,7 +60,7 @@ class gpu_buffer {
   void* data_ = nullptr;
 };
 
-/// A thread and a GPU for every rank.
+/// One thread and one GPU per rank.
 template <bool device_memory>
 struct nccl_harness {
   using communicator = nccl::communicator;
@@ -105,7 +105,7 @@ using contract_harnesses = std::tuple<limber::test::nccl_harness<true>, limber::
 
 namespace limber::test {
 
-/// Said for what this machine cannot show.
+/// Reports tests that this machine cannot run.
 bool needs_two_gpus(char const* what) {
   if (devices() >= 2) return false;
   std::printf("skipped: %s: needs 2 GPUs, and there is %d\n", what, devices());
@@ -172,7 +172,7 @@ BOOST_AUTO_TEST_CASE(two_ranks_on_one_gpu_are_refused) {
     team.emplace_back([&, r] {
       try {
         nccl::options how;
-        how.meeting = 60;
+        how.rendezvous_deadline = 60;
         how.device = 0;
         nccl::communicator const comm(
             r, 2, [&](nccl::unique_id const&) { return id; }, how);
@@ -183,7 +183,7 @@ BOOST_AUTO_TEST_CASE(two_ranks_on_one_gpu_are_refused) {
     BOOST_TEST(m.find("NCCL wants a GPU for every rank") != std::string::npos, m);
 }
 
-BOOST_AUTO_TEST_CASE(a_peer_that_never_comes_is_an_error_and_the_survivor_goes_on) {
+BOOST_AUTO_TEST_CASE(a_missing_peer_is_an_error_and_the_survivor_continues) {
   if (needs_two_gpus("deadline and shrink")) return;
   nccl::unique_id id;
   (void)nccl::driver().make_id(id);

@@ -47,7 +47,7 @@ std::vector<T> reduced_alone(fake_communicator& comm, std::vector<T> const& in, 
 
 BOOST_AUTO_TEST_CASE(an_operation_is_recorded_only_after_it_was_launched) {
   fake_ranks all(2);
-  all.world->launch_polls = 40;  // an event recorded before would be reached at once
+  all.world->launch_polls = 40;  // an event recorded earlier would be reached at once
   device_buffer<float> in(std::vector<float>{1}), out(std::vector<float>{0});
   std::vector<std::thread> team;
   for (std::size_t r : {0u, 1u})
@@ -62,7 +62,7 @@ BOOST_AUTO_TEST_CASE(an_operation_is_recorded_only_after_it_was_launched) {
   BOOST_TEST(all.world->misuse.empty());
 }
 
-BOOST_AUTO_TEST_CASE(device_memory_goes_straight_and_host_memory_through_a_buffer_that_is_kept) {
+BOOST_AUTO_TEST_CASE(device_memory_is_used_directly_and_host_memory_through_a_reused_buffer) {
   alone a;
   std::vector<float> const values{1, 2, 3};
   BOOST_TEST((a.calls_of([&] { (void)reduced_alone(a.comm, values, reduction::sum, true, true); }) ==
@@ -76,7 +76,7 @@ BOOST_AUTO_TEST_CASE(device_memory_goes_straight_and_host_memory_through_a_buffe
               log_lines{"copy 12", "all_reduce", "record", "query"}));
   for (int k = 0; k < 100; ++k) (void)reduced_alone(a.comm, values, reduction::sum, false, false);
   BOOST_TEST(fake_memory::count(fake_memory::kind::device) == blocks + 1);
-  // It grows, and the smaller one is given back.
+  // It grows, and the smaller one is freed.
   (void)reduced_alone(a.comm, std::vector<float>(100'000, 1), reduction::sum, false, false);
   BOOST_TEST(fake_memory::count(fake_memory::kind::device) == blocks + 1);
   BOOST_TEST(fake_memory::count(fake_memory::kind::pinned) == 1u);
@@ -205,7 +205,7 @@ BOOST_AUTO_TEST_CASE(a_group_that_was_opened_is_closed_when_a_bucket_is_refused)
   BOOST_TEST(std::ranges::count(calls, "group end") == 1);
 }
 
-BOOST_AUTO_TEST_CASE(memory_and_streams_of_the_wrong_place_are_refused_before_anything_starts) {
+BOOST_AUTO_TEST_CASE(memory_and_streams_of_another_device_are_refused_before_anything_starts) {
   alone a;
   std::vector<float> host{1};
   device_buffer<float> in(std::vector<float>{1}), out(std::vector<float>{0}), far(std::vector<float>{0}, 3);
@@ -255,7 +255,7 @@ BOOST_AUTO_TEST_CASE(memory_that_nccl_refuses_to_register_is_an_error_with_its_c
   a.comm.barrier();
 }
 
-BOOST_AUTO_TEST_CASE(all_memory_of_a_communicator_is_given_back) {
+BOOST_AUTO_TEST_CASE(all_memory_of_a_communicator_is_freed) {
   auto const before =
       fake_memory::count(fake_memory::kind::device) + fake_memory::count(fake_memory::kind::pinned);
   auto const world = std::make_shared<fake_world>();

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Runs ranks of `threads` and reports what each of them got.
+/// Runs ranks of `threads` and reports the failure of each.
 
 #include <limber/comm/threads.hpp>
 
@@ -20,7 +20,7 @@ namespace limber::test {
 
 using threads::communicator;
 
-/// What became of each rank, and what `run` threw.
+/// The failure of each rank, and the exception of `run`.
 struct report {
   std::vector<failure> ranks;
   std::string thrown;

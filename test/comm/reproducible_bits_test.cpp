@@ -5,7 +5,7 @@
 #include <limber/comm/self.hpp>
 #include <limber/comm/threads.hpp>
 #include <limber/fuse/bucket_plan.hpp>
-#include <limber/sync/bucket_sum.hpp>
+#include <limber/sync/bucket_operations.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -27,7 +27,7 @@ namespace {
 
 using types = std::tuple<float, bf16, f16>;
 template <class T>
-using rows = std::vector<std::vector<T>>;  // one a rank
+using rows = std::vector<std::vector<T>>;  // one per rank
 
 template <class T>
 long double number(T x) {
@@ -38,7 +38,7 @@ T nothing(bool negative = false) {
   return T(negative ? -0.0f : 0.0f);
 }
 
-/// The sum of all rows on as many ranks, by pieces; all ranks must have the same bits.
+/// The sum of all rows, one per rank, by pieces; all ranks must have the same bits.
 template <class T>
 std::vector<T> summed_by(rows<T> const& in, std::vector<piece> const& pieces, reproducible_options how = {},
                          T fill = T(77.0f)) {
@@ -62,7 +62,7 @@ bool same(std::vector<T> const& a, std::vector<T> const& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-// Values of one block: how they are spread is drawn once, so that blocks differ as layers do.
+// Values of one block: their distribution is drawn once per block, so that blocks differ like layers.
 template <class T>
 void fill_block(std::span<T> x, std::mt19937_64& random) {
   std::uniform_real_distribution<double> uniform(-1, 1);
@@ -73,7 +73,7 @@ void fill_block(std::span<T> x, std::mt19937_64& random) {
     double y =
         uniform(random) * std::ldexp(1.0, top - static_cast<int>(random() % static_cast<unsigned>(spread)));
     if (kind == 2) y *= 1e-30;  // denormal in float
-    if (kind == 3) y = 0;       // a layer that nothing reached
+    if (kind == 3) y = 0;       // a layer without gradient
     if (kind == 4 && random() % 2 == 0) y = random() % 2 == 0 ? 0.0 : -0.0;
     if (kind == 5) y = std::round(y * 8);
     v = T(static_cast<float>(y));
@@ -117,7 +117,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_order_of_ranks_and_ranks_without_contribution_
     auto const expected = summed(mine);
     std::ranges::shuffle(mine, random);
     BOOST_REQUIRE(same(summed(mine), expected));
-    // Contributions on other ranks of a larger world, of which the others bring zeros of any sign.
+    // Contributions on some ranks of a larger world, whose other ranks contribute zeros of both signs.
     auto const more = 1 + random() % 3;
     for (std::size_t k = 0; k < more; ++k)
       mine.insert(mine.begin() + static_cast<std::ptrdiff_t>(random() % (mine.size() + 1)),
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(zeros_are_positive_and_overflow_is_infinite, T, ty
   BOOST_TEST(std::isinf(number(out[2])));
   BOOST_TEST(number(out[2]) > 0);
   BOOST_TEST(number(out[3]) == -number(out[2]));
-  // The smallest there is, alone in its block.
+  // The smallest value, alone in its block.
   auto const small = summed(rows<T>{{least}, {least}, {nothing<T>()}});
   BOOST_TEST(std::bit_cast<fp::word<T>>(small[0]) == 2);
 }
@@ -265,7 +265,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(padding_is_neither_read_nor_written, T, types) {
   BOOST_TEST(same(a, b));
   for (std::size_t i = 0; i < n; ++i)
     if (inside[i] == 0) BOOST_REQUIRE(number(b[i]) == number(T(77.0f)));
-  // And each piece is what it is alone.
+  // Each piece equals its separate sum.
   for (auto const& p : pieces) {
     rows<T> alone;
     for (auto const& row : clean)
@@ -311,8 +311,9 @@ BOOST_AUTO_TEST_CASE(the_cap_of_buckets_changes_no_bit) {
               for (std::size_t i = 0; i < row.size(); ++i) from.parts[k].as<T>()[i] = static_cast<T>(row[i]);
           });
         }
-        std::vector<decltype(comm)::request> open;
-        for (auto const& b : plan.buckets) open.push_back(sync::sum_bucket(comm, b, from, to));
+        communicator const group(comm);
+        std::vector<any_request> open;
+        for (auto const& b : plan.buckets) open.push_back(sync::sum_bucket(group, b, from, to));
         for (auto& q : open) q.wait();
         if (comm.rank() == 0)
           for (std::size_t k = 0; k < lengths.size(); ++k)

@@ -49,7 +49,7 @@ fp::word<T> finite_bits(std::mt19937_64& random) {
 
 }  // namespace
 
-// By the definition, without looking at bits.
+// By the definition, without bit operations.
 BOOST_AUTO_TEST_CASE_TEMPLATE(the_exponent_is_that_of_the_value_as_a_float, T, types) {
   std::mt19937_64 random(1);
   for (int k = 0; k < 20'000; ++k) {
@@ -144,7 +144,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(what_was_encoded_alone_comes_back, T, types) {
   }
 }
 
-// The loops for wide processors and for others, and the short way of floats, against the plain function.
+// The vectorized and plain loops, and the fast path of floats, against the reference function.
 BOOST_AUTO_TEST_CASE_TEMPLATE(all_loops_give_the_same_bits, T, types) {
   std::mt19937_64 random(5);
   for (int round = 0; round < 600; ++round) {
@@ -161,7 +161,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(all_loops_give_the_same_bits, T, types) {
     detail::encode_plain<T>(x.data(), plain.data(), n, unit);
     BOOST_REQUIRE(fixed == plain);
     for (std::size_t i = 0; i < x.size(); ++i) BOOST_REQUIRE_EQUAL(fixed[i], fp::encode<T>(x[i], unit));
-    // Sums may be as large as an integer gets, and units as far out as any.
+    // Sums and units of the full range.
     int const any = round % 2 == 0 ? unit : static_cast<int>(random() % 260) - 190;
     for (auto& f : fixed) f = static_cast<i64>(random()) >> (random() % 64);
     detail::decode_run<T>(fixed.data(), back.data(), n, any);

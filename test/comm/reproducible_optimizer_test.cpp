@@ -71,17 +71,17 @@ struct result {
   progress now;
 };
 
-/// Trains on as many ranks as `seats` has; rank r has the samples of worker seats[r], or none if that is −1.
-result train(std::vector<int> const& seats, setting s = {}) {
-  std::vector<result> out(seats.size());
-  threads::run(static_cast<int>(seats.size()), [&](threads::communicator& engine) {
+/// Trains on workers.size() ranks; rank r has the samples of worker workers[r], or none if that is −1.
+result train(std::vector<int> const& workers, setting s = {}) {
+  std::vector<result> out(workers.size());
+  threads::run(static_cast<int>(workers.size()), [&](threads::communicator& engine) {
     reproducible comm(engine);
     model m;
     options o;
     o.batch = fixed{40};
     o.buckets = {.first_bytes = s.cap, .bytes = s.cap, .wire = s.wire};
     optimizer opt{m.parameters(), clipped{sgd{.momentum = 0.9}, 1.0}, 0.05, sync::allreduce{}, comm, o};
-    int const who = seats[static_cast<std::size_t>(comm.rank())];
+    int const who = workers[static_cast<std::size_t>(comm.rank())];
     for (unsigned call = 0; call < 8; ++call) {
       i64 const n = who < 0 || (who == 1 && call == 3) ? 0 : 10 + 3 * who;
       opt.begin(n);

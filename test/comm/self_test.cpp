@@ -28,6 +28,9 @@ using contract_harnesses = std::tuple<self_harness>;
 
 namespace limber::test {
 
+static_assert(collective<self> && point_to_point<self> && splittable<self> && mailbox<self>);
+static_assert(revocable<self> && shrinkable<self>);
+
 BOOST_AUTO_TEST_CASE(messages_to_itself_arrive_in_order) {
   self alone;
   std::vector<float> const first{1, 2}, second{3};
@@ -38,6 +41,24 @@ BOOST_AUTO_TEST_CASE(messages_to_itself_arrive_in_order) {
   alone.recv(view(b), 0);
   BOOST_TEST(a == first);
   BOOST_TEST(b == second);
+}
+
+BOOST_AUTO_TEST_CASE(mail_of_each_tag_keeps_its_order_among_that_of_others) {
+  self alone;
+  for (int k = 0; k < 6; ++k) {
+    std::byte const bytes[] = {std::byte(k)};
+    alone.post(0, k % 2, bytes);
+  }
+  for (int const k : {1, 3, 0, 5, 2, 4}) {
+    alone.listen();
+    auto const m = alone.poll(k % 2);
+    BOOST_REQUIRE(m.has_value());
+    BOOST_TEST((m->bytes == std::vector<std::byte>{std::byte(k)}));
+  }
+  BOOST_TEST(!alone.poll(0).has_value());
+  BOOST_CHECK_EXCEPTION(alone.listen(), error, [](error const& e) {
+    return e.where().call == "listen" && e.where().reason == "nothing was posted, and nobody else can post";
+  });
 }
 
 BOOST_AUTO_TEST_CASE(receiving_what_was_not_sent_is_an_error_and_not_a_hang) {

@@ -52,14 +52,14 @@ BOOST_AUTO_TEST_CASE(the_reason_is_known_even_if_the_exception_passes_requests_a
   BOOST_TEST(r.thrown == "stumbled");
   BOOST_TEST(r.seconds < at_once);
   for (std::size_t const k : {0u, 1u, 3u}) {
-    // In the pair it is rank 0.
+    // Rank 0 of the pair.
     BOOST_TEST((r.ranks[k].reason == "rank 2 threw: stumbled" ||
                 (k == 3 && r.ranks[k].reason == "rank 0 (rank 2 of the world) threw: stumbled")),
                r.ranks[k].reason);
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_failing_rank_frees_nothing_that_others_still_read) {
+BOOST_AUTO_TEST_CASE(a_failing_rank_frees_no_memory_that_others_still_read) {
   for (int round = 0; round < 30; ++round) {
     auto const r = observe(3, [&](communicator& comm) {
       auto in = std::make_unique<std::vector<float>>(300'000, 1.f);
@@ -69,7 +69,7 @@ BOOST_AUTO_TEST_CASE(a_failing_rank_frees_nothing_that_others_still_read) {
       try {
         request.wait();
       } catch (error const&) {
-        // Once wait has thrown the views need not be valid any more, although the request still lives.
+        // After wait() has thrown, the views need not be valid any more, although the request still exists.
         in.reset();
         out.reset();
         throw;
@@ -79,7 +79,7 @@ BOOST_AUTO_TEST_CASE(a_failing_rank_frees_nothing_that_others_still_read) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_revocation_in_the_middle_of_the_work_frees_nothing_that_others_still_read) {
+BOOST_AUTO_TEST_CASE(a_revocation_during_the_work_frees_no_memory_that_others_still_read) {
   for (int round = 0; round < 40; ++round) {
     auto const r = observe(4, [&](communicator& comm) {
       auto in = std::make_unique<std::vector<double>>(200'000, 1.);
@@ -96,7 +96,7 @@ BOOST_AUTO_TEST_CASE(a_revocation_in_the_middle_of_the_work_frees_nothing_that_o
         if (e.where().reason != "enough") throw std::logic_error(e.what());
       }
     });
-    // A rank that comes after the revocation cannot even start.
+    // A rank that calls after the revocation gets an error at the start.
     BOOST_TEST((r.thrown.empty() || r.thrown == "limber: threads: all_reduce: enough [large]"), r.thrown);
   }
 }
@@ -131,7 +131,7 @@ BOOST_AUTO_TEST_CASE(all_ranks_that_are_late_are_named_at_the_deadline) {
              "[late]");
 }
 
-BOOST_AUTO_TEST_CASE(waiting_ranks_give_up_at_the_deadline_and_not_much_later) {
+BOOST_AUTO_TEST_CASE(waiting_ranks_fail_at_the_deadline_and_not_much_later) {
   std::atomic<double> waited{0};
   (void)observe(2,
                 [&](communicator& comm) {
@@ -165,7 +165,7 @@ BOOST_AUTO_TEST_CASE(the_deadline_is_measured_by_the_injected_clock) {
   auto const r = observe(2,
                          [&](communicator& comm) {
                            if (comm.rank() == 0) return comm.barrier();
-                           sleep(0.3);  // longer than any nap, and no time at all on the clock
+                           sleep(0.3);  // longer than any poll interval, but no time on the clock
                            now = 1000;
                            while (now < 2000) {
                              sleep(0.01);
@@ -211,7 +211,7 @@ BOOST_AUTO_TEST_CASE(calls_that_differ_are_named_on_all_ranks) {
   for (auto const& e : examples) {
     auto const r = observe(3, [&](communicator& comm) {
       std::vector<float> in(8), out(8);
-      if (comm.rank() == 2) sleep(0.03);  // so that it is one against two
+      if (comm.rank() == 2) sleep(0.03);  // so that one rank differs from two
       if (comm.rank() == 2) return e.odd(comm, in, out);
       comm.all_reduce(const_view(in, "w"), view(out)).wait();
     });
@@ -299,7 +299,7 @@ BOOST_AUTO_TEST_CASE(an_exception_that_is_caught_after_it_passed_a_request_still
   });
   BOOST_TEST(r.seconds < at_once);
   BOOST_TEST(r.ranks[0].rank == 1);
-  BOOST_TEST(r.ranks[0].reason == "rank 1 was left by an exception with operations in flight, and went on");
+  BOOST_TEST(r.ranks[0].reason == "rank 1 was left by an exception with operations in flight, and continued");
 }
 
 BOOST_AUTO_TEST_CASE(failures_in_a_split_group_name_the_rank_of_the_world) {

@@ -48,7 +48,7 @@ BOOST_AUTO_TEST_CASE(revoking_a_part_leaves_the_whole_alone) {
   BOOST_TEST(r.thrown == "");
 }
 
-BOOST_AUTO_TEST_CASE(survivors_of_a_rank_that_threw_shrink_and_go_on) {
+BOOST_AUTO_TEST_CASE(survivors_of_a_rank_that_threw_shrink_and_continue) {
   std::atomic<int> survived{0};
   auto const r = observe(4, [&](communicator& comm) {
     sum(comm);
@@ -92,7 +92,7 @@ BOOST_AUTO_TEST_CASE(a_second_loss_while_shrinking_is_named_and_survived) {
   BOOST_TEST((r.thrown == "first"), r.thrown);
 }
 
-BOOST_AUTO_TEST_CASE(survivors_must_agree_on_whom_they_lost) {
+BOOST_AUTO_TEST_CASE(survivors_must_agree_on_the_lost_ranks) {
   auto const r = observe(4,
                          [](communicator& comm) {
                            std::vector<int> const lost{comm.rank() == 0 ? 3 : 2};
@@ -103,8 +103,9 @@ BOOST_AUTO_TEST_CASE(survivors_must_agree_on_whom_they_lost) {
   for (std::size_t const k : {0u, 1u}) {
     bool const zero_first = r.ranks[k].rank == 0;
     BOOST_TEST(r.ranks[k].call == "shrink");
-    BOOST_TEST(r.ranks[k].reason == (zero_first ? "rank 0 goes on without rank 3 but rank 1 without rank 2"
-                                                : "rank 1 goes on without rank 2 but rank 0 without rank 3"));
+    BOOST_TEST(r.ranks[k].reason == (zero_first
+                                         ? "rank 0 continues without rank 3 but rank 1 without rank 2"
+                                         : "rank 1 continues without rank 2 but rank 0 without rank 3"));
   }
   auto const late = observe(3,
                             [](communicator& comm) {
@@ -129,7 +130,7 @@ BOOST_AUTO_TEST_CASE(bad_lists_of_lost_ranks_are_refused) {
   refused({1}, "shrink: rank 1 cannot call itself lost");
 }
 
-BOOST_AUTO_TEST_CASE(messages_that_do_not_fit_or_do_not_come_are_errors) {
+BOOST_AUTO_TEST_CASE(messages_that_do_not_match_or_do_not_arrive_are_errors) {
   auto const misfit = observe(2, [](communicator& comm) {
     std::vector<float> four(4);
     std::vector<double> doubles(3);
@@ -154,13 +155,13 @@ BOOST_AUTO_TEST_CASE(messages_that_do_not_fit_or_do_not_come_are_errors) {
   expect_failure(late.ranks[1], "recv", 0, "d", "rank 0 sent nothing to rank 1 within 0.1 s");
   auto const thrown = observe(2, [](communicator& comm) {
     std::vector<float> four(4);
-    if (comm.rank() == 0) throw std::runtime_error("no stamps");
+    if (comm.rank() == 0) throw std::runtime_error("test exception");
     comm.recv(view(four, "d"), 0);
   });
-  expect_failure(thrown.ranks[1], "recv", 0, "d", "rank 0 threw: no stamps");
+  expect_failure(thrown.ranks[1], "recv", 0, "d", "rank 0 threw: test exception");
 }
 
-BOOST_AUTO_TEST_CASE(mail_from_before_a_failure_is_delivered_and_then_the_failure) {
+BOOST_AUTO_TEST_CASE(messages_from_before_a_failure_are_delivered_before_the_error) {
   auto const r = observe(2, [](communicator& comm) {
     std::byte const bytes[] = {std::byte{1}};
     if (comm.rank() == 0) {
@@ -208,7 +209,7 @@ BOOST_AUTO_TEST_CASE(a_users_own_thread_that_unwinds_fails_the_others_at_once) {
   std::thread other([c = w.communicator(1)]() mutable {
     try {
       auto local = std::move(c);
-      throw std::runtime_error("nobody tells");
+      throw std::runtime_error("test exception");
     } catch (std::runtime_error const&) {}
   });
   auto mine = w.communicator(0);
@@ -218,7 +219,7 @@ BOOST_AUTO_TEST_CASE(a_users_own_thread_that_unwinds_fails_the_others_at_once) {
   other.join();
 }
 
-BOOST_AUTO_TEST_CASE(a_rank_that_nobody_took_has_left_with_its_world) {
+BOOST_AUTO_TEST_CASE(a_rank_whose_handle_was_not_taken_leaves_with_its_world) {
   auto w = std::make_unique<threads::world>(2);
   auto mine = w->communicator(0);
   w.reset();
@@ -227,7 +228,7 @@ BOOST_AUTO_TEST_CASE(a_rank_that_nobody_took_has_left_with_its_world) {
   });
 }
 
-BOOST_AUTO_TEST_CASE(nobody_passes_a_barrier_before_all_have_come) {
+BOOST_AUTO_TEST_CASE(no_rank_leaves_a_barrier_before_all_have_arrived) {
   std::atomic<int> came{0};
   auto const r = observe(6, [&](communicator& comm) {
     for (int round = 1; round <= 50; ++round) {

@@ -13,8 +13,7 @@ namespace {
 
 using namespace limber;
 
-// A user's own engine, written from the documentation of `collective` alone.
-// [counting-begin]
+// A user's engine, written from the documentation of `collective` only. [counting-begin]
 template <collective C>
 struct counting {
   C& inner;
@@ -37,7 +36,7 @@ static_assert(collective<counting<self>> && collective<counting<threads::communi
 static_assert(collective<counting<counting<self>>>);
 static_assert(!splittable<counting<self>> && !mailbox<counting<self>>);
 
-/// Code that knows nothing but the concept.
+/// Code that uses only the concept.
 template <collective C>
 double mean_of_ranks(C& comm) {
   std::vector<double> const mine{static_cast<double>(comm.rank())};

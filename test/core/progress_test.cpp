@@ -50,6 +50,15 @@ BOOST_AUTO_TEST_CASE(progress_is_told_in_every_unit) {
   BOOST_TEST(progress{}.in(unit::epochs) == 0);
 }
 
+BOOST_AUTO_TEST_CASE(epochs_of_unknown_size_are_not_a_number) {
+  for (i64 const n : {i64{-5}, i64{0}, i64{1}, i64{1} << 62}) {
+    progress const p{.steps = n, .samples = n, .epoch_size = 0};
+    BOOST_TEST(std::isnan(p.in(unit::epochs)));
+    BOOST_TEST(p.in(unit::steps) == static_cast<double>(n));
+    BOOST_TEST(p.in(unit::samples) == static_cast<double>(n));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_ramp_is_linear_from_j_1_to_its_length) {
   ramp const r{.from = 100, .to = 400, .begin = 50, .length = 6};
   BOOST_TEST(r.at(0) == 100);

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <span>
+#include <string>
 #include <vector>
 
 using namespace limber;
@@ -109,6 +110,43 @@ BOOST_AUTO_TEST_CASE(tensors_and_groups_are_made_in_one_line) {
   BOOST_CHECK_NO_THROW(check(b.tensors, false));
 }
 
+namespace {
+// Somebody's own span: it names no concept of the standard, but a constant one gives writable elements.
+struct slice {
+  float* first;
+  [[nodiscard]] float* data() const { return first; }
+  [[nodiscard]] std::size_t size() const { return 2; }
+};
+// … and a framework's tensor, that says itself what its view is.
+struct framework_tensor {
+  float* first;
+  operator tensor_view() const { return view(slice{first}); }
+};
+}  // namespace
+
+// Temporaries that own their elements do not compile: test/compile_fail/tensor_temporary.cpp.
+BOOST_AUTO_TEST_CASE(a_tensor_takes_memory_by_name_and_whatever_only_refers_to_memory) {
+  float w[2] = {}, g[2] = {};
+  std::array<float, 2> a{};
+  auto const same = [&](tensor const& t) {
+    BOOST_TEST(t.value.as<float>().data() == w);
+    BOOST_TEST(t.gradient.as<float>().data() == g);
+    BOOST_TEST(t.value.length == 2);
+  };
+  same({"w", w, g});
+  same({"w", std::span(w), std::span(g)});
+  same({"w", slice{w}, slice{g}});
+  same({"w", view(w), g});
+  same({"w", framework_tensor{w}, std::span(g)});
+  std::vector<tensor> list{{"w", w, g}, {"a", a, g}};
+  list.emplace_back("s", std::span(w), std::span(g));
+  same(list.front());
+  same(list.back());
+  BOOST_TEST((tensor{"w", framework_tensor{w}}.value.as<float>().data() == w));
+  std::span<float> const s(w);
+  BOOST_TEST((tensor{"w", s}.gradient.length == 0));
+}
+
 BOOST_AUTO_TEST_CASE(good_parameters_pass) {
   BOOST_CHECK_NO_THROW(check({}, true));
   BOOST_CHECK_NO_THROW(check({tensor("a", some(dtype::f32, 4), some(dtype::f32, 4)),
@@ -139,6 +177,11 @@ BOOST_AUTO_TEST_CASE(bad_parameters_are_named) {
   bad({tensor("w", f32(4), some(dtype::f64, 4))}, "'w': values are f32 but gradients f64");
   bad({tensor("w", f32(4), f32(4)), tensor("v", f32(4), f32(4)), tensor("w", f32(2), f32(2))},
       "two parameters are named 'w'");
+  std::vector<tensor> many;
+  for (int k = 0; k < 1000; ++k) many.emplace_back(std::to_string(k), f32(4), f32(4));
+  BOOST_CHECK_NO_THROW(check(many, true));
+  many.emplace_back("617", f32(4), f32(4));
+  bad(many, "two parameters are named '617'");
 }
 
 BOOST_AUTO_TEST_CASE(buffers_are_checked_without_gradients) {

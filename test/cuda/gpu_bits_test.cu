@@ -56,21 +56,22 @@ struct lists {
 template <class E, class R>
 struct side {
   E exec;
-  updater<R> rules;
+  any_executor lists{exec, limber::detail::update_operations{}};
+  updater rules;
 
   side(E e, tensor_list const& values, R const& rule) : exec(std::move(e)), rules(values) {
-    for (std::size_t i = 0; i < values.size(); ++i) rules.assign(static_cast<i64>(i), rule);
-    rules.allocate(exec);
+    for (std::size_t i = 0; i < values.size(); ++i) rules.assign<E>(static_cast<i64>(i), rule);
+    rules.allocate(lists);
   }
   void prepare(double rate, double scale) {
     rules.hyper()[0] = hyper_block(rate, scale);
     exec.publish(rules.hyper());
-    rules.seed(exec);
-    rules.mask(exec);
+    rules.seed(lists);
+    rules.mask(lists);
     exec.run(count(), limber::detail::prepare_rule<R>{rules.template counters<R>(), rules.hyper().device});
   }
   void step(tensor_list const& gradients) {
-    rules.template launch<true>(exec, gradients);
+    rules.launch(lists, gradients, true);
     exec.run(count(), limber::detail::commit_rule<R>{rules.template counters<R>(), rules.hyper().device,
                                                      rules.norms().facts()});
   }

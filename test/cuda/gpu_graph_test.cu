@@ -53,7 +53,7 @@ struct run {
   twin w{"w", large, dtype::f32, 0}, gw{"w", large, dtype::f32, 0};
   twin b{"b", little, dtype::f32, 1}, gb{"b", little, dtype::f32, 1};
   shared_array<i64> step_number = exec.share<i64>(1);
-  gpu::fused_step<gpu::executor, gpu::schedule_of<decltype(rate)>, updater<R>> step;
+  gpu::fused_step<gpu::executor, gpu::schedule_of<decltype(rate)>, std::tuple<R>> step;
   i64 bad;
 
   run(R const& rule, i64 bad_step)

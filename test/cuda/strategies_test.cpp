@@ -4,8 +4,11 @@
 // needs: late_cuda
 // sanitizers: no
 #define BOOST_TEST_MODULE limber.cuda.strategies
+#include <limber/batch/policies.hpp>
+#include <limber/comm/threads.hpp>
 #include <limber/cuda/cuda_device.cuh>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 

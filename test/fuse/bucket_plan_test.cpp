@@ -2,6 +2,7 @@
 // labels: unit property memory
 // optimize: 1
 #define BOOST_TEST_MODULE limber.fuse.bucket_plan
+#include <limber/core/norm.hpp>
 #include <limber/fuse/bucket_plan.hpp>
 
 #include <boost/test/unit_test.hpp>
@@ -31,7 +32,7 @@ struct names_and_shapes {
 void check_coverage(tensor_list const& list, bucket_plan const& plan) {
   std::vector<char> bucketed(static_cast<std::size_t>(plan.where.bytes)), owned(bucketed.size());
   for (auto const& b : plan.buckets) {
-    BOOST_TEST(b.offset % 16 == 0);
+    BOOST_TEST(b.offset % 256 == 0);
     BOOST_TEST(b.length > 0);
     for (i64 k = b.offset; k < b.offset + b.length * size_of(b.type); ++k) {
       BOOST_REQUIRE(k < plan.where.bytes);
@@ -147,6 +148,36 @@ BOOST_AUTO_TEST_CASE(the_hash_sees_names_lengths_types_and_cuts) {
   tensor_list renamed = a.list;
   renamed[0].name = "other";
   BOOST_TEST(plan_buckets(renamed).hash != hash(a));
+}
+
+BOOST_AUTO_TEST_CASE(tensors_that_fill_a_bucket_to_the_last_byte_share_it) {
+  names_and_shapes m;
+  for (i64 const n : {4, 4, 8}) m.add(n);  // 16, 16 and 32 bytes; the last is first
+  auto const exact = plan_buckets(m.list, {.first_bytes = 32, .bytes = 32});
+  BOOST_TEST(exact.buckets.size() == 2u);
+  BOOST_TEST((exact.buckets[1].tensors == std::vector<i64>{1, 0}));
+  BOOST_TEST(plan_buckets(m.list, {.first_bytes = 32, .bytes = 31}).buckets.size() == 3u);
+  // One tensor of just the cap is not cut, though the cap is no multiple of a leaf.
+  names_and_shapes one;
+  one.add(leaf_size + 4);
+  i64 const bytes = (leaf_size + 4) * 4;
+  BOOST_TEST(plan_buckets(one.list, {.first_bytes = bytes, .bytes = bytes}).buckets.size() == 1u);
+  BOOST_TEST(plan_buckets(one.list, {.first_bytes = bytes - 1, .bytes = bytes}).buckets.size() == 2u);
+}
+
+// Lengths that padding hides: offsets and buckets are the same.
+BOOST_AUTO_TEST_CASE(the_hash_sees_lengths_that_move_nothing_and_error_feedback) {
+  names_and_shapes five, six;
+  five.add(8), five.add(5);
+  six.add(8), six.add(6);
+  auto const a = plan_buckets(five.list), b = plan_buckets(six.list);
+  BOOST_TEST(
+      (a.buckets[0].length == b.buckets[0].length && a.where.places[0].offset == b.where.places[0].offset));
+  BOOST_TEST(a.hash != b.hash);
+  auto const drops = plan_buckets(five.list, {.wire = dtype::bf16});
+  auto const feeds = plan_buckets(five.list, {.wire = dtype::bf16, .error_feedback = true});
+  BOOST_TEST(drops.hash != feeds.hash);
+  BOOST_TEST((!drops.feedback && feeds.feedback == dtype::bf16));
 }
 
 BOOST_AUTO_TEST_CASE(bad_options_are_named) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit sanitize
 #define BOOST_TEST_MODULE limber.optimizer.agreement
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
@@ -37,7 +38,7 @@ std::string meeting(Make const& make) {
 BOOST_AUTO_TEST_CASE(ranks_that_train_different_things_are_told_so_before_data_moves) {
   auto differ = [](auto const& make) {
     auto const said = meeting(make);
-    BOOST_TEST(has(said, "meet", "rank 2 and rank 0 do not train the same thing"), said);
+    BOOST_TEST(has(said, "handshake", "rank 2 and rank 0 do not train the same thing"), said);
   };
   using team = threads::communicator;
   using net = toy_model<float>;
@@ -105,7 +106,7 @@ BOOST_AUTO_TEST_CASE(joiners_are_told_what_is_frozen) {
       opt.resize(comm);
     }
     for (int t = 3; t < 6; ++t) {
-      opt.meet();
+      opt.handshake();
       m.backward(run_of(8 * t + comm.rank() * 4, 4));
       opt.step(4);
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit
+// forms: header-only
 #define BOOST_TEST_MODULE limber.optimizer.optimizer
+#include <limber/batch/policies.hpp>
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
@@ -40,7 +42,7 @@ BOOST_AUTO_TEST_CASE(bad_input_is_named_with_argument_and_value) {
   BOOST_CHECK_EXCEPTION(make({{"w", m.w, wide}}, sgd{}, 0.1), invalid, says("'w'", "f32", "f64"));
   std::vector<i64> integers(20);
   BOOST_CHECK_EXCEPTION(make({{"w", integers, m.gw}}, sgd{}, 0.1), invalid, says("'w'", "int64"));
-  BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.epoch_size = 0}), invalid, says("epoch_size", "0"));
+  BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.epoch_size = -1}), invalid, says("epoch_size", "-1"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = fixed{0}}), invalid, says("fixed", "0"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.batch = per_worker{-2}}), invalid, says("per_worker", "-2"));
   BOOST_CHECK_EXCEPTION(make(p, sgd{}, 0.1, {.max_skipped = -1}), invalid, says("max_skipped", "-1"));
@@ -259,7 +261,7 @@ BOOST_AUTO_TEST_CASE(every_piece_of_state_has_a_name_of_its_own) {
   opt.visit([&](state_piece const& p) {
     ++pieces;
     names.insert(p.name);
-    apart += p.how == kept::apart ? 1 : 0;
+    apart += p.how == kept::per_rank ? 1 : 0;
   });
   BOOST_TEST(static_cast<i64>(names.size()) == pieces);
   for (auto const* name :

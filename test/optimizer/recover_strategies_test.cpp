@@ -2,7 +2,9 @@
 // labels: unit property sanitize
 // timeout: 240
 #define BOOST_TEST_MODULE limber.optimizer.recover_strategies
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -102,7 +104,7 @@ std::vector<ending> run(script const& plan, S const& strategy) {
     bool broken = joins;
     i64 calls = 0;
     auto const next = [&] {
-      if constexpr (decltype(opt)::paced) {
+      if (opt.lockstep()) {
         if (opt.now().steps >= plan.calls) return false;
       } else if (calls >= plan.calls) {
         return false;
@@ -116,9 +118,9 @@ std::vector<ending> run(script const& plan, S const& strategy) {
       }
       m.backward(run_of(10000 * id + 4 * calls, 4));
       // Otherwise a worker is at its end before the others have begun.
-      if (!decltype(opt)::paced) std::this_thread::sleep_for(std::chrono::microseconds(100));
+      if (!opt.lockstep()) std::this_thread::sleep_for(std::chrono::microseconds(100));
       opt.step(4);
-      if (decltype(opt)::paced && opt.now().steps == plan.calls - plan.quiet) {
+      if (opt.lockstep() && opt.now().steps == plan.calls - plan.quiet) {
         end.still = m.all();
         end.still_after = end.recoveries;
       }
@@ -132,7 +134,7 @@ std::vector<ending> run(script const& plan, S const& strategy) {
           if (std::ranges::find(r.joined, comms.back().rank()) != r.joined.end()) end.still_after = -1;
         }
         broken = false;
-        opt.meet();
+        opt.handshake();
         if (server >= 0 && comms.back().rank() == server)
           opt.serve();
         else if (next())
@@ -148,7 +150,7 @@ std::vector<ending> run(script const& plan, S const& strategy) {
         if (e.where().engine != "threads" && e.where().engine != "mortal") throw;  // nothing mends that
         // Two failures and a newcomer make no more; else it would go on for ever, a deadline each time.
         if (++attempts == 8) throw;
-        if (std::getenv("LIMBER_TELL")) std::fprintf(stderr, "w%d: %s\n", id, e.what());
+        if (std::getenv("LIMBER_LOG")) std::fprintf(stderr, "w%d: %s\n", id, e.what());
         comms.back().revoke("somebody has failed");
         comms.emplace_back(meeting.next(id), &life);
         broken = true;

@@ -2,7 +2,9 @@
 // labels: unit property sanitize memory
 // timeout: 240
 #define BOOST_TEST_MODULE limber.optimizer.recover
+#include <limber/batch/policies.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -70,7 +72,7 @@ std::vector<ending> run(script const& plan, S strategy, R const& rule, options b
     };
     while (opt.now().steps < plan.steps) {
       guarded([&] {
-        opt.meet();
+        opt.handshake();
         auto const& p = opt.planned();
         int const rank = comms.back().rank(), size = comms.back().size();
         if (p.shards > 0) {

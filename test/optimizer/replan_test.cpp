@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
 #define BOOST_TEST_MODULE limber.optimizer.replan
+#include <limber/batch/policies.hpp>
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -132,7 +135,7 @@ BOOST_AUTO_TEST_CASE(a_policy_that_is_asked_again_needs_workers_that_step_togeth
   auto const make = [&](auto const& how) {
     return message_of([&] {
       toy_model<float> m;
-      optimizer opt{m.parameters(), sgd{}, 0.01, how, comm, {.batch = dbs{.batch = 8}}};
+      optimizer opt{m.parameters(), sgd{}, 0.01, how, comm, {.batch = dbs{.batch = 8}, .epoch_size = 100}};
     });
   };
   BOOST_TEST(has(make(sync::asynchronous_gossip{}), "asked again", "step together"));

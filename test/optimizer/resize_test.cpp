@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
 #define BOOST_TEST_MODULE limber.optimizer.resize
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
@@ -58,7 +59,7 @@ std::vector<trace> run(std::vector<generation> const& plan, S strategy, R const&
     for (; k < plan.size() && mine[k]; ++k) {
       if (opt.now().calls > 0) opt.resize(*mine[k]);
       for (int t = 0; t < plan[k].calls; ++t) {
-        opt.meet();
+        opt.handshake();
         m.backward(run_of(opt.now().samples + w * 8, 8));
         opt.step(8);
         out[static_cast<std::size_t>(w)].rates.push_back(opt.last().rate);
@@ -149,7 +150,7 @@ BOOST_AUTO_TEST_CASE(all_replicas_start_from_rank_0) {
     toy_model<float> m;
     std::ranges::fill(m.w, 1.f + static_cast<float>(comm.rank()));
     optimizer opt{m.parameters(), master{sgd{}}, 0.1, sync::local{.period = 50}, comm};
-    opt.meet();
+    opt.handshake();
     for (float w : m.w) LIMBER_CHECK(w == 1.f);
     opt.visit([](state_piece const& p) {
       if (p.name == "rule0/slot0/w")

@@ -8,6 +8,7 @@ execute_process(COMMAND ${CMAKE_COMMAND} --install ${build} --prefix ${scratch}/
 file(RENAME ${scratch}/staged ${scratch}/prefix)
 
 file(GLOB_RECURSE installed ${scratch}/prefix/*)
+list(FILTER installed EXCLUDE REGEX "/liblimber[^/]*$")  # for a debugger it may
 foreach(file IN LISTS installed)
   file(READ ${file} text)
   foreach(origin ${build} ${source} ${scratch})
@@ -18,7 +19,12 @@ foreach(file IN LISTS installed)
   endforeach()
 endforeach()
 
-file(GLOB_RECURSE in_tree RELATIVE ${source}/include ${source}/include/*.hpp)
+file(GLOB_RECURSE library ${scratch}/prefix/*/liblimber.*)
+if(NOT library)
+  message(FATAL_ERROR "limber::compiled was not installed")
+endif()
+
+file(GLOB_RECURSE in_tree RELATIVE ${source}/include ${source}/include/*.hpp ${source}/include/*.ipp)
 if(cuda)
   file(GLOB_RECURSE in_cuda RELATIVE ${source}/cuda ${source}/cuda/*.hpp ${source}/cuda/*.cuh)
 endif()

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-# The package as strangers meet it: installed, in its build tree, and as a subfolder of their project.
+# The package as strangers meet it: installed, in its build tree, and as a subfolder of their project; header-only
+# and compiled, as a static and as a shared library.
 
 set(scratch ${CMAKE_CURRENT_BINARY_DIR}/package)
 set(prefix ${scratch}/prefix)
 set(common -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0)
+if(CMAKE_CXX_COMPILER_LAUNCHER)
+  list(APPEND common -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER})
+endif()
+add_dependencies(tests-package limber_compiled)  # what is installed
 
 # limber_add_stranger(<name> SOURCE <folder> OPTIONS <cmake option>...): configures, builds and runs a project.
 function(limber_add_stranger name)
@@ -34,14 +39,21 @@ limber_add_check(package.install LABEL package COMMAND
                  -D scratch=${scratch} -D cuda=$<TARGET_EXISTS:limber_cuda> -P ${CMAKE_CURRENT_LIST_DIR}/install.cmake)
 set_tests_properties(limber.package.install PROPERTIES FIXTURES_SETUP limber_installed)
 
-limber_add_stranger(installed SOURCE ${CMAKE_CURRENT_LIST_DIR}/stranger
-                    OPTIONS -DCMAKE_PREFIX_PATH=${prefix} -DEXPECTED_PREFIX=${prefix})
+set(stranger ${CMAKE_CURRENT_LIST_DIR}/stranger)
+set(from_prefix -DCMAKE_PREFIX_PATH=${prefix} -DEXPECTED_PREFIX=${prefix})
+limber_add_stranger(installed SOURCE ${stranger} OPTIONS ${from_prefix})
+limber_add_stranger(installed_compiled SOURCE ${stranger} OPTIONS ${from_prefix} -DFORM=compiled)
 set(wrong ${CMAKE_CURRENT_LIST_DIR}/refused)
 limber_add_refusal(refuses_another_version EXPECT "compatible with requested version \"0.9\"" SOURCE ${wrong}
                    OPTIONS -DCMAKE_PREFIX_PATH=${prefix} -DREQUEST=0.9)
+limber_add_refusal(refuses_a_later_range EXPECT "compatible with requested version range \"0.8...0.9\"" SOURCE ${wrong}
+                   OPTIONS -DCMAKE_PREFIX_PATH=${prefix} -DREQUEST=0.8...0.9)
+limber_add_refusal(refuses_an_earlier_range EXPECT "compatible with requested version range" SOURCE ${wrong}
+                   OPTIONS -DCMAKE_PREFIX_PATH=${prefix} -DREQUEST=0.0...<${PROJECT_VERSION})
 limber_add_refusal(refuses_an_absent_component EXPECT "without component 'rocm' .has: limber" SOURCE ${wrong}
                    OPTIONS -DCMAKE_PREFIX_PATH=${prefix} "-DREQUEST=${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} COMPONENTS rocm")
-set_tests_properties(limber.package.installed limber.package.refuses_another_version
+set_tests_properties(limber.package.installed limber.package.installed_compiled limber.package.refuses_another_version
+                     limber.package.refuses_a_later_range limber.package.refuses_an_earlier_range
                      limber.package.refuses_an_absent_component PROPERTIES FIXTURES_REQUIRED limber_installed)
 
 set(as_cuda -DCMAKE_CUDA_COMPILER=${CMAKE_CUDA_COMPILER} -DCMAKE_CUDA_HOST_COMPILER=${CMAKE_CXX_COMPILER}
@@ -57,14 +69,38 @@ endif()
 set_tests_properties(limber.package.installed_cuda PROPERTIES FIXTURES_REQUIRED limber_installed)
 
 limber_add_check(package.cleanup LABEL package COMMAND
-                 ${CMAKE_COMMAND} -E rm -rf ${prefix} ${scratch}/installed ${scratch}/installed_cuda
-                 ${scratch}/installed_engines)
+                 ${CMAKE_COMMAND} -E rm -rf ${prefix} ${scratch}/installed ${scratch}/installed_compiled
+                 ${scratch}/installed_cuda ${scratch}/installed_engines)
 set_tests_properties(limber.package.cleanup PROPERTIES FIXTURES_CLEANUP limber_installed)
 
-limber_add_stranger(build_tree SOURCE ${CMAKE_CURRENT_LIST_DIR}/stranger
-                    OPTIONS -Dlimber_DIR=${PROJECT_BINARY_DIR} -DEXPECTED_PREFIX=${PROJECT_SOURCE_DIR})
-limber_add_stranger(subdirectory SOURCE ${CMAKE_CURRENT_LIST_DIR}/subdirectory
-                    OPTIONS -DLIMBER_TREE=${PROJECT_SOURCE_DIR})
+set(from_build -Dlimber_DIR=${PROJECT_BINARY_DIR} -DEXPECTED_PREFIX=${PROJECT_SOURCE_DIR})
+limber_add_stranger(build_tree SOURCE ${stranger} OPTIONS ${from_build})
+limber_add_stranger(build_tree_compiled SOURCE ${stranger} OPTIONS ${from_build} -DFORM=compiled)
+set(subdirectory ${CMAKE_CURRENT_LIST_DIR}/subdirectory)
+limber_add_stranger(subdirectory SOURCE ${subdirectory} OPTIONS -DLIMBER_TREE=${PROJECT_SOURCE_DIR})
+limber_add_stranger(subdirectory_compiled SOURCE ${subdirectory} OPTIONS -DLIMBER_TREE=${PROJECT_SOURCE_DIR}
+                    -DFORM=compiled)
+
+# The shared library: configured anew, without engines and tests, and installed.
+set(shared_prefix ${scratch}/shared_prefix)
+set(plain -DLIMBER_BUILD_TESTS=OFF -DLIMBER_BUILD_EXAMPLES=OFF -DLIMBER_BUILD_BENCH=OFF)
+set(engineless -DLIMBER_WITH_CUDA=OFF -DLIMBER_WITH_SIM=OFF -DLIMBER_WITH_MPI=OFF -DLIMBER_WITH_GLOO=OFF
+               -DLIMBER_WITH_STATE=OFF)
+limber_add_check(package.install_shared LABEL package TIMEOUT 300 COMMAND
+                 ${CMAKE_CTEST_COMMAND} --build-and-test ${PROJECT_SOURCE_DIR} ${scratch}/shared
+                 --build-generator ${CMAKE_GENERATOR} --build-target install --build-options ${common} ${plain}
+                 ${engineless} -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_PREFIX=${shared_prefix})
+set_tests_properties(limber.package.install_shared PROPERTIES FIXTURES_SETUP limber_shared)
+limber_add_stranger(installed_shared SOURCE ${stranger} OPTIONS -DFORM=compiled
+                    -DCMAKE_PREFIX_PATH=${shared_prefix} -DEXPECTED_PREFIX=${shared_prefix})
+limber_add_stranger(build_tree_shared SOURCE ${stranger} OPTIONS -DFORM=compiled
+                    -Dlimber_DIR=${scratch}/shared -DEXPECTED_PREFIX=${PROJECT_SOURCE_DIR})
+set_tests_properties(limber.package.installed_shared limber.package.build_tree_shared
+                     PROPERTIES FIXTURES_REQUIRED limber_shared)
+
+limber_add_check(package.by_hand LABEL package TIMEOUT 300 COMMAND
+                 ${LIMBER_BASH} ${CMAKE_CURRENT_LIST_DIR}/by_hand.sh ${scratch}/by_hand ${PROJECT_SOURCE_DIR}
+                 ${CMAKE_CXX_COMPILER_LAUNCHER} ${CMAKE_CXX_COMPILER})
 limber_add_refusal(refuses_an_absent_engine EXPECT "LIMBER_WITH_TORCH=ON, but this engine is not part of" SOURCE
                    ${PROJECT_SOURCE_DIR} OPTIONS -DLIMBER_WITH_TORCH=ON)
 
@@ -91,7 +127,7 @@ if(absent)
 else()
   limber_add_check(package.configure_with_nccl LABEL package COMMAND
                    ${CMAKE_COMMAND} -S ${PROJECT_SOURCE_DIR} -B ${scratch}/engines -G ${CMAKE_GENERATOR} ${common}
-                   -DLIMBER_WITH_NCCL=ON -DLIMBER_BUILD_TESTS=OFF -DLIMBER_BUILD_EXAMPLES=OFF -DLIMBER_BUILD_BENCH=OFF)
+                   ${plain} -DLIMBER_WITH_NCCL=ON)
   set_tests_properties(limber.package.configure_with_nccl PROPERTIES FIXTURES_SETUP limber_with_nccl)
   limber_add_stranger(with_nccl SOURCE ${CMAKE_CURRENT_LIST_DIR}/nccl OPTIONS -Dlimber_DIR=${scratch}/engines)
   set_tests_properties(limber.package.with_nccl PROPERTIES FIXTURES_REQUIRED limber_with_nccl)

@@ -17,7 +17,7 @@ using limber::dtype;
 
 // The congruent path alone: types and alignments are constants here, and the compiler drops the rest.
 // Name::of(k) is operand k's type.
-template <class Name, class F, limber::access... A>
+template <class Name, class F, limber::access_mode... A>
 __global__ void __launch_bounds__(256)
     congruent(F f, std::byte* p0, std::byte* p1, std::byte* p2, std::byte* p3, std::byte* p4, int left) {
   [[maybe_unused]] std::byte* const data[] = {p0, p1, p2, p3, p4};
@@ -41,7 +41,8 @@ namespace probe {
 using namespace limber;
 using gpu::each_body, gpu::norm_body;
 
-constexpr limber::access i = limber::access::in, o = limber::access::out, io = limber::access::inout;
+constexpr limber::access_mode i = limber::access_mode::in, o = limber::access_mode::out,
+                              io = limber::access_mode::inout;
 
 // The kernels as an executor launches them, for tensors of any type and alignment.
 struct sgd_step : limber::detail::update_source<sgd> {};

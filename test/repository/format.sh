@@ -8,4 +8,4 @@ if [[ -z $tool ]] || ! "$tool" --version | grep -q 'version 14\.'; then
   echo "skipped: clang-format 14 was not found"
   exit 77
 fi
-files | grep -E '\.(hpp|cuh|cpp|cu)$' | tr '\n' '\0' | xargs -0 "$tool" --dry-run -Werror --ferror-limit=3
+files | grep -E '\.(hpp|ipp|cuh|cpp|cu)$' | tr '\n' '\0' | xargs -0 "$tool" --dry-run -Werror --ferror-limit=3

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The order of the rooms: reads every #include of every header below include/ and cuda/.
+# The order of the rooms: reads every #include of every header below include/ and cuda/, and of the definitions (.ipp)
+# that headers of the same room include.
 source "$(dirname "${BASH_SOURCE[0]}")/tree.sh"
 
-mapfile -t headers < <(files | grep -E '^(include|cuda)/.*\.(hpp|cuh)$' || true)
+mapfile -t headers < <(files | grep -E '^(include|cuda)/.*\.(hpp|ipp|cuh)$' || true)
 [[ ${#headers[@]} -gt 0 ]] || { echo "no header found below include/"; exit 1; }
 
 # A room may include itself and what stands here; "everything" is any header but those of engines.
@@ -18,7 +19,7 @@ BEGIN {
   below["elastic"] = "core batch comm state optimizer.hpp"
   below["sim"] = "core schedule rule batch comm state fuse sync optimizer.hpp elastic"
   below["cuda"] = "core schedule rule fuse"
-  below["adapt"] = below["limber.hpp"] = "everything"
+  below["adapt"] = below["limber.hpp"] = below["impl"] = "everything"
 
   # The optimizer keeps its parts in a folder.
   part_of["optimizer"] = "optimizer.hpp"
@@ -32,7 +33,7 @@ BEGIN {
   engine["^Eigen/"] = "^limber/adapt/eigen\\.hpp$"
   engine["^dlpack/"] = "^limber/adapt/dlpack\\.hpp$"
   engine["^boost/context/"] = engine["^(cxxabi\\.h|sanitizer/)"] = "^limber/sim/"
-  engine["^omp\\.h$"] = "^limber/fuse/host"
+  engine["^omp\\.h$"] = "^limber/fuse/impl/host\\.ipp$"
   engine["^nlohmann/"] = "^limber/state/json\\.hpp$"
   engine["^((sys|netinet|arpa)/.*|fcntl|unistd|poll)\\.h$"] = "^limber/(state|elastic|comm/detail/gloo_)"
 }
@@ -62,7 +63,7 @@ FNR == 1 {
 }
 
 /(steady|system|high_resolution)_clock|clock_gettime|gettimeofday/ && !/^[ \t]*\/\// {
-  if (header != "limber/core/clock.hpp") complain("reads real time; only limber/core/clock.hpp may")
+  if (header != "limber/core/impl/clock.ipp") complain("reads real time; only limber/core/impl/clock.ipp may")
 }
 
 /^[ \t]*#[ \t]*include/ {

@@ -2,6 +2,7 @@
 // labels: unit property
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.schedule.adascale_clock
+#include <limber/comm/threads.hpp>
 #include <limber/cuda/executor.hpp>
 #include <limber/cuda/fused_step.hpp>
 #include <limber/limber.hpp>

@@ -49,6 +49,7 @@ void for_every_schedule(limber::amount T, F f) {
   f("legw warm", legw{.base_lr = 0.1, .base_batch = 256, .warmup = in_samples});
   f("dynamic_sgd", dynamic_sgd(0.1, 256));
   f("adascale", adascale{.base_lr = 0.1, .base_batch = 256});
+  f("adascale over", adascale{.base_lr = 0.1, .base_batch = 256}.over(cosine(T)));
   f("all of it",
     linear_scaling{.base_lr = 0.1, .base_batch = 256} * (warmup(T) | cosine(T) | 0.5 * cosine(T)));
 }

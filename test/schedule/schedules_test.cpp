@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 #include <numbers>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -180,13 +181,9 @@ BOOST_AUTO_TEST_CASE(a_boundary_missed_by_rounding_alone_counts_as_reached) {
   BOOST_TEST(decay(at_step(1'000'000'000'002)) < decay(at_step(1'000'000'000'001)));
 }
 
-BOOST_AUTO_TEST_CASE(no_schedule_is_ever_negative_infinite_or_nan) {
+BOOST_AUTO_TEST_CASE(no_schedule_is_ever_negative_infinite_or_nan_where_the_epoch_is_known) {
   std::mt19937_64 random(1);
-  std::vector<progress> all{progress{},
-                            progress{.epoch_size = 0},
-                            progress{.steps = 1, .samples = 1, .epoch_size = 0},
-                            at_step(i64{1} << 53),
-                            at_sample(i64{1} << 62, 1),
+  std::vector<progress> all{progress{}, at_step(i64{1} << 53), at_sample(i64{1} << 62, 1),
                             at_sample(i64{1} << 62, i64{1} << 40),
                             progress{.steps = i64{1} << 62, .samples = std::numeric_limits<i64>::max()}};
   // Before any offset: counters that a wrong subtraction would give.
@@ -203,6 +200,21 @@ BOOST_AUTO_TEST_CASE(no_schedule_is_ever_negative_infinite_or_nan) {
                                   << p.samples << " epoch_size=" << p.epoch_size << " rate=" << rate) {
             if (!(std::isfinite(rate) && rate >= 0)) BOOST_ERROR("not a rate");
           }
+        }
+      });
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(in_epochs_of_unknown_size_the_rate_of_every_schedule_is_nan_and_else_it_is_finite) {
+  for (unit const u : {unit::steps, unit::samples, unit::epochs}) {
+    for (double const T : {1.0, 3.0, 1000.0, 1e-300, 1e300}) {
+      test::for_every_schedule({T, u}, [&](char const* name, auto const& s) {
+        for (i64 const t : {i64{0}, i64{1}, i64{5000}, i64{1} << 62}) {
+          progress const p{.steps = t, .samples = t, .epoch_size = 0, .base_steps = static_cast<double>(t)};
+          bool const alone = std::string_view(name) == "lasting";  // nothing follows: its end does not matter
+          BOOST_TEST_CONTEXT(name << " T=" << T << ' ' << name_of(u) << " t=" << t)
+          BOOST_TEST(std::isnan(s(p)) == (any_schedule(s).counts_epochs() && !alone));
         }
       });
     }

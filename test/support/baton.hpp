@@ -27,7 +27,7 @@ class baton {
   explicit baton(script s) : script_(std::move(s)) {}
 
   /// Runs f(event, index) for each event of `worker`, when it is its turn. A thread that throws drops the
-  /// baton for all. What all must call together, such as meet(), does not belong into f.
+  /// baton for all. What all must call together, such as handshake(), does not belong into f.
   template <class F>
   void follow(int worker, F const& f) {
     for (std::size_t k = 0; k < script_.size(); ++k) {

@@ -4,6 +4,7 @@
 /// @file
 /// Training of the toy model under a strategy, with samples dealt unevenly.
 
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <support/toy_model.hpp>

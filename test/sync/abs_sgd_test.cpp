@@ -2,7 +2,10 @@
 // labels: property sanitize
 // timeout: 240
 #define BOOST_TEST_MODULE limber.sync.abs_sgd
+#include <limber/batch/policies.hpp>
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 

@@ -2,7 +2,9 @@
 // labels: unit property sanitize
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sync.asynchronous_elastic
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -90,7 +92,7 @@ BOOST_AUTO_TEST_CASE(workers_meet_the_centre_when_they_come) {
     optimizer opt{m.parameters(), sgd{.momentum = 0.9, .nesterov = true},
                   by_hand::eta,   elastic{.period = 2},
                   comm,           {.batch = per_worker{8}}};
-    opt.meet();
+    opt.handshake();
     auto const shows = [&](std::vector<double> const& centre) {
       auto const own = m.all();
       double off = 1;
@@ -191,7 +193,7 @@ BOOST_AUTO_TEST_CASE(exchanges_keep_the_sum_of_all_models_whatever_their_order) 
     auto const r = static_cast<std::size_t>(comm.rank());
     toy_model<double> m;
     optimizer opt{m.parameters(), descent{}, 0.0, elastic{.period = 1}, comm, {.batch = per_worker{4}}};
-    opt.meet();
+    opt.handshake();
     for (std::size_t i = 0; i < m.w.size(); ++i) m.w[i] = static_cast<double>((7 * r + 3 * i) % 11);
     before[r] = m.all();
     if (r == 0) {
@@ -226,7 +228,7 @@ BOOST_AUTO_TEST_CASE(samples_are_those_of_all_workers) {
   threads::run(3, [&](threads::communicator& comm) {
     toy_model<float> m;
     optimizer opt{m.parameters(), descent{}, 0.001, elastic{.period = 1}, comm, {.batch = per_worker{8}}};
-    opt.meet();
+    opt.handshake();
     if (comm.rank() == 0) return opt.serve();
     turn.follow(comm.rank(), [&](event const&, std::size_t k) {
       m.backward(run_of(0, 8));
@@ -272,7 +274,7 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_not_finite_pulls_nobody_and_restarts_from_t
     toy_model<double> m;
     auto const start = m.all();
     optimizer opt{m.parameters(), descent{}, 0.0, elastic{.period = 1}, comm, {.batch = per_worker{4}}};
-    opt.meet();
+    opt.handshake();
     if (comm.rank() == 0) {
       opt.serve();
     } else {
@@ -315,7 +317,7 @@ BOOST_AUTO_TEST_CASE(another_rank_takes_the_centre_over) {
     auto rest = comm.split(comm.rank() == 0 ? 0 : 1);
     toy_model<double> m;
     optimizer opt{m.parameters(), nesterov, 0.01, elastic{.period = 2}, comm, {.batch = per_worker{8}}};
-    opt.meet();
+    opt.handshake();
     if (comm.rank() == 0) {
       opt.serve();
       centre = m.all();
@@ -329,7 +331,7 @@ BOOST_AUTO_TEST_CASE(another_rank_takes_the_centre_over) {
     opt.finish();
     auto const own = m.all();
     opt.resize(rest);
-    opt.meet();
+    opt.handshake();
     LIMBER_CHECK(m.all() == (comm.rank() == 1 ? centre : own));
     LIMBER_CHECK(opt.now().steps == 6);
     if (comm.rank() == 1) return opt.serve();
@@ -349,7 +351,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_averaged_by_samples_at_the_end) {
                   elastic{.period = 3},
                   comm,
                   {.batch = per_worker{4}}};
-    opt.meet();
+    opt.handshake();
     statistics[0] = static_cast<float>(10 * comm.rank());
     if (comm.rank() == 0) {
       opt.serve();

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
 #define BOOST_TEST_MODULE limber.sync.asynchronous_gossip
+#include <limber/comm/threads.hpp>
 #include <limber/cuda/executor.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -29,7 +31,7 @@ using emulated = gpu::basic_executor<gpu::emulator>;
 namespace {
 
 constexpr gossip_how ways[]{gossip_how::push, gossip_how::pull};
-constexpr i64 tag = sync::asynchronous_round<sync::every>::tag;
+constexpr i64 tag = sync::asynchronous_round::tag;
 
 // Counts what goes through the mailbox.
 struct counting : threads::communicator {
@@ -84,7 +86,7 @@ BOOST_AUTO_TEST_CASE(push_averages_in_what_has_arrived_since_the_last_call) {
   threads::run(2, [](threads::communicator& comm) {
     number m;
     optimizer opt{m.parameters(), descent{}, 0.0, sync::asynchronous_gossip{.period = 2}, comm};
-    opt.meet();
+    opt.handshake();
     m.w[0] = comm.rank() == 0 ? 8 : 0;
     auto const turn = [&](int rank, int calls) {
       for (int k = 0; k < calls; ++k)
@@ -113,7 +115,7 @@ BOOST_AUTO_TEST_CASE(push_weighs_all_that_arrived_alike_and_of_each_sender_the_n
   threads::run(3, [](threads::communicator& comm) {
     number m;
     optimizer opt{m.parameters(), descent{}, 0.0, sync::asynchronous_gossip{.seed = 4}, comm};
-    opt.meet();
+    opt.handshake();
     m.w[0] = 10.0 * (1 + comm.rank());
     auto const turn = [&](int rank, int calls) {
       for (int k = 0; k < calls; ++k)
@@ -139,7 +141,7 @@ BOOST_AUTO_TEST_CASE(pull_is_answered_at_the_next_call_and_averages_half_and_hal
     number m;
     optimizer opt{m.parameters(), descent{}, 0.0,
                   sync::asynchronous_gossip{.period = 3, .how = gossip_how::pull}, comm};
-    opt.meet();
+    opt.handshake();
     m.w[0] = comm.rank() == 0 ? 8 : 0;
     auto const turn = [&](int rank, int calls) {
       for (int k = 0; k < calls; ++k)
@@ -168,7 +170,7 @@ BOOST_AUTO_TEST_CASE(each_answer_to_a_pull_is_half_of_what_follows) {
   threads::run(3, [](threads::communicator& comm) {
     number m;
     optimizer opt{m.parameters(), descent{}, 0.0, sync::asynchronous_gossip{.how = gossip_how::pull}, comm};
-    opt.meet();
+    opt.handshake();
     m.w[0] = comm.rank() == 0 ? 8 : comm.rank() == 1 ? 4 : 16;
     auto const turn = [&](int rank, int calls) {
       for (int k = 0; k < calls; ++k)
@@ -190,7 +192,7 @@ BOOST_AUTO_TEST_CASE(models_without_gradients_agree_and_nothing_is_left_in_a_mai
         number m;
         optimizer opt{m.parameters(), descent{}, 0.0,
                       sync::asynchronous_gossip{.period = period, .how = how, .seed = 3}, comm};
-        opt.meet();
+        opt.handshake();
         m.w[0] = comm.rank();
         for (int run = 0; run < 3; ++run) {
           // Unequally often, and at different speeds.
@@ -269,7 +271,7 @@ BOOST_AUTO_TEST_CASE(a_dead_worker_and_one_that_lags_delay_nobody) {
     threads::run(4, [&](threads::communicator& comm) {
       number m;
       optimizer opt{m.parameters(), descent{}, 0.0, sync::asynchronous_gossip{.how = how, .seed = 9}, comm};
-      opt.meet();
+      opt.handshake();
       m.w[0] = comm.rank();
       auto pair = comm.split(comm.rank() / 2);
       if (comm.rank() == 3) return;              // without a word
@@ -294,7 +296,7 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_not_finite_is_not_spread_and_is_replaced) {
       auto const start = m.all();
       optimizer opt{m.parameters(),          descent{}, 0.0, sync::asynchronous_gossip{.how = how}, comm,
                     {.batch = per_worker{4}}};
-      opt.meet();
+      opt.handshake();
       auto const turn = [&](bool mine, int calls) {
         for (int k = 0; k < calls; ++k)
           if (mine) opt.step(4);
@@ -346,7 +348,7 @@ BOOST_AUTO_TEST_CASE(history_may_be_averaged_or_reset) {
       number m;
       optimizer opt{m.parameters(), sgd{.momentum = 0.5}, 0.1,
                     sync::asynchronous_gossip{.period = 1, .at_merge = at_merge}, comm};
-      opt.meet();
+      opt.handshake();
       for (int rank : {0, 1}) {
         if (comm.rank() == rank) {
           m.g[0] = rank == 0 ? 4 : 8;
@@ -373,12 +375,12 @@ BOOST_AUTO_TEST_CASE(workers_come_and_go) {
       auto few = comm.split(comm.rank() < 3 ? 0 : 1);
       auto pair = comm.split(comm.rank() / 2);
       optimizer opt{m.parameters(), descent{}, 0.0, sync::asynchronous_gossip{.how = how}, few};
-      opt.meet();
+      opt.handshake();
       m.w[0] = 1 + comm.rank();
       if (comm.rank() < 3)
         for (int call = 0; call < 20 + comm.rank(); ++call) opt.step(1);
       opt.resize(comm);
-      opt.meet();
+      opt.handshake();
       LIMBER_CHECK(m.w[0] >= 1 && m.w[0] <= 3);  // who joins takes the mean of those who were there
       for (int call = 0; call < 90; ++call) {
         opt.step(1);
@@ -408,7 +410,7 @@ BOOST_AUTO_TEST_CASE(it_runs_on_the_gpu_executor) {
                     comm,
                     o,
                     emulated{}};
-      opt.meet();
+      opt.handshake();
       for (int call = 0; call < 30; ++call) {
         m.backward(run_of(0, 4));
         opt.step(4);

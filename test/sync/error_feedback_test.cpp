@@ -2,6 +2,8 @@
 // labels: unit property
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sync.error_feedback
+#include <limber/batch/policies.hpp>
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
@@ -41,7 +43,7 @@ std::vector<float> owed(Optimizer& opt, std::string const& name = "w") {
   std::vector<float> out;
   opt.visit([&](state_piece const& p) {
     if (p.name != "sync/error/" + name) return;
-    LIMBER_CHECK(p.how == kept::dealt);
+    LIMBER_CHECK(p.how == kept::partial);
     out.assign(p.data.as<float>().begin(), p.data.as<float>().end());
   });
   return out;
@@ -165,7 +167,7 @@ BOOST_AUTO_TEST_CASE(all_ranks_feed_back_or_none) {
     toy_model<float> m;
     optimizer opt{m.parameters(),    sgd{}, 0.05,
                   sync::allreduce{}, comm,  with(wire(dtype::bf16, comm.rank() == 0), 4)};
-    LIMBER_CHECK(has(message_of([&] { opt.step(2); }), "meet", "do not train the same"));
+    LIMBER_CHECK(has(message_of([&] { opt.step(2); }), "handshake", "do not train the same"));
   });
 }
 
@@ -324,7 +326,7 @@ BOOST_AUTO_TEST_CASE(a_new_plan_does_not_change_what_is_owed) {
       LIMBER_CHECK(e[1] == (comm.rank() == 0 ? 0x1p-10f : 0.f));
     }
     opt.resize(comm);
-    opt.meet();
+    opt.handshake();
     LIMBER_CHECK(owed(opt)[0] == (comm.rank() < 2 ? 0x1p-7f : 0.f));
     // Owed are 8 samples times 2⁻⁷ and 2⁻⁷: with 12 samples the mean gets both.
     float const before = m.w[0];

@@ -2,8 +2,10 @@
 // labels: unit property
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sync.gossip
+#include <limber/comm/threads.hpp>
 #include <limber/cuda/executor.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -60,7 +62,7 @@ std::vector<std::vector<double>> at_rest(int workers, Strategy const& strategy, 
     auto const r = static_cast<std::size_t>(comm.rank());
     toy_model<double> m;
     optimizer opt{m.parameters(), sgd{.momentum = 0.9}, 0.0, strategy, comm, {.batch = per_worker{4}}};
-    opt.meet();
+    opt.handshake();
     for (std::size_t k = 0; k < m.w.size(); ++k) m.w[k] = start_of(r, k);
     for (int call = 0; call < calls; ++call) {
       m.backward(run_of(0, 4));
@@ -254,7 +256,7 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_not_finite_weighs_nothing_and_is_replaced) 
         auto const start = m.all();
         optimizer opt{m.parameters(),          descent{}, 0.0, sync::gossip{.how = how, .seed = 2}, comm,
                       {.batch = per_worker{4}}};
-        opt.meet();
+        opt.handshake();
         if (comm.rank() == 0) m.w[3] = bad;
         for (int call = 0; call < 12; ++call) {
           opt.step(4);
@@ -330,7 +332,7 @@ BOOST_AUTO_TEST_CASE(workers_come_and_go) {
       toy_model<double> m;
       auto few = comm.split(comm.rank() < 3 ? 0 : 1);
       optimizer opt{m.parameters(), descent{}, 0.0, sync::gossip{.how = how}, few, {.batch = per_worker{4}}};
-      opt.meet();
+      opt.handshake();
       if (comm.rank() < 3) {
         std::ranges::fill(m.w, 1.0 + comm.rank());
         for (int call = 0; call < 7; ++call) opt.step(4);

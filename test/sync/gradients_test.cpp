@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize memory
+// forms: header-only
 #define BOOST_TEST_MODULE limber.sync.gradients
+#include <limber/batch/policies.hpp>
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>
@@ -171,8 +174,8 @@ BOOST_AUTO_TEST_CASE(a_single_worker_is_the_plain_rule_bit_for_bit) {
   options o;
   o.batch = per_worker{12};
   optimizer opt{m.parameters(), rule, 0.05, sync::allreduce{}, comm, o};
-  host h;
-  updater<sgd> plain(tensor_list{view(n.b, "b"), view(n.w, "w")});
+  any_executor h(host{});
+  updater plain(tensor_list{view(n.b, "b"), view(n.w, "w")});
   plain.assign(0, rule);
   plain.assign(1, rule);
   plain.allocate(h);
@@ -180,7 +183,7 @@ BOOST_AUTO_TEST_CASE(a_single_worker_is_the_plain_rule_bit_for_bit) {
     m.backward(run_of(12 * t, 12));
     n.backward(run_of(12 * t, 12));
     opt.step(12);
-    plain.step<true>(h, {view(n.gb, "b"), view(n.gw, "w")}, 0.05, 1.0);
+    plain.step(h, {view(n.gb, "b"), view(n.gw, "w")}, 0.05, 1.0, true);
   }
   BOOST_TEST(same_bits(m.all(), n.all()));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
 #define BOOST_TEST_MODULE limber.sync.local
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
 
 #include <boost/test/unit_test.hpp>

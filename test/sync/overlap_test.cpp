@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
 #define BOOST_TEST_MODULE limber.sync.overlap
+#include <limber/batch/policies.hpp>
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize memory
 #define BOOST_TEST_MODULE limber.sync.parameter_server
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -105,7 +107,7 @@ void follows(sync::parameter_server how) {
   threads::run(4, [&](threads::communicator& comm) {
     toy_model<double> m;
     optimizer opt{m.parameters(), sgd{.momentum = 0.9}, rate_of, how, comm, {.batch = per_worker{8}}};
-    opt.meet();
+    opt.handshake();
     i64 updates = 0;
     if (comm.rank() == 0) {
       opt.serve([&](step_report const& r) { updates += r.applied; });
@@ -271,7 +273,7 @@ BOOST_AUTO_TEST_CASE(the_fastest_is_ahead_of_the_slowest_by_the_bound_and_no_mor
       toy_model<float> m;
       optimizer opt{m.parameters(),          descent{}, 0.001, sync::parameter_server{.bound = bound}, comm,
                     {.batch = per_worker{4}}};
-      opt.meet();
+      opt.handshake();
       if (comm.rank() == 0) return opt.serve();
       for (i64 k = 1; k <= calls; ++k) {
         if (comm.rank() == 2) {
@@ -346,7 +348,7 @@ BOOST_AUTO_TEST_CASE(a_gradient_that_is_not_finite_is_not_applied_and_its_worker
                                                .softsync = softsync},
                         comm,
                         {.batch = per_worker{8}}};
-          opt.meet();
+          opt.handshake();
           if (comm.rank() == 0) {
             opt.serve([&](step_report const& r) {
               if (!r.skipped) return;
@@ -481,7 +483,7 @@ BOOST_AUTO_TEST_CASE(another_rank_can_serve_after_finish) {
       toy_model<double> m;
       optimizer opt{m.parameters(), nesterov, rate_of, how, comm, {.batch = per_worker{8}}};
       auto const work = [&](baton& turn, i64 from) {
-        opt.meet();
+        opt.handshake();
         turn.follow(comm.rank(), [&](event const&, std::size_t k) {
           m.backward(run_of(from + 8 * static_cast<i64>(k), 8));
           opt.step(8);
@@ -516,7 +518,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_averaged_by_samples_at_the_end) {
                   sync::parameter_server{},
                   comm,
                   {.batch = per_worker{4}}};
-    opt.meet();
+    opt.handshake();
     statistics[0] = static_cast<float>(10 * comm.rank());
     if (comm.rank() == 0) {
       opt.serve();

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property
+// forms: header-only
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sync.presets
+#include <limber/comm/threads.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -253,7 +256,7 @@ BOOST_AUTO_TEST_CASE(gossip_keeps_the_mean_and_brings_models_together) {
       toy_model<double> m;
       optimizer opt{m.parameters(),          descent{}, 0.0, sync::gossip{.period = 1, .seed = 3}, comm,
                     {.batch = per_worker{4}}};
-      opt.meet();
+      opt.handshake();
       for (double& x : m.w) x = static_cast<double>(1 + r);  // models that differ, at rate 0
       before[r] = m.all();
       for (int call = 0; call < 30; ++call) {
@@ -293,7 +296,7 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_not_finite_pulls_nobody_and_is_replaced) {
       toy_model<double> m;
       auto const start = m.all();
       optimizer opt{m.parameters(), descent{}, 0.0, strategy, comm, {.batch = per_worker{4}}};
-      opt.meet();
+      opt.handshake();
       if (comm.rank() == 0) m.w[3] = std::numeric_limits<double>::infinity();
       opt.step(4);
       LIMBER_CHECK(m.all() == start);
@@ -320,7 +323,7 @@ BOOST_AUTO_TEST_CASE(whatever_the_strategy_all_start_from_the_model_of_rank_0) {
       toy_model<double> m;
       for (double& x : m.w) x += comm.rank();
       optimizer opt{m.parameters(), nesterov, 0.01, strategy, comm};
-      opt.meet();
+      opt.handshake();
       seen[static_cast<std::size_t>(comm.rank())] = m.all();
     });
     return seen[1] == seen[0] && seen[2] == seen[0] && seen[0] == toy_model<double>{}.all();

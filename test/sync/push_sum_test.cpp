@@ -2,8 +2,10 @@
 // labels: unit property
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sync.push_sum
+#include <limber/comm/threads.hpp>
 #include <limber/cuda/executor.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -129,7 +131,7 @@ void check_at_rest(int workers, i64 overlap, int calls) {
     std::vector<T> w{0, 7}, g(2);
     optimizer opt{std::vector<tensor>{{"w", w, g}}, descent{}, 0.0,
                   sync::push_sum{overlap},          comm,      {.batch = per_worker{1}}};
-    opt.meet();
+    opt.handshake();
     // Set from outside, as an update would be.
     w[0] = static_cast<T>(start_of(engine.rank()));
     by_hand expected{overlap};
@@ -223,7 +225,7 @@ BOOST_AUTO_TEST_CASE(a_power_of_two_agrees_exactly_after_one_turn_of_the_graph) 
   threads::run(8, [](threads::communicator& comm) {
     std::vector<double> w{0}, g(1);
     optimizer opt{std::vector<tensor>{{"w", w, g}}, descent{}, 0.0, sync::push_sum{}, comm};
-    opt.meet();
+    opt.handshake();
     w[0] = comm.rank();
     for (int call = 0; call < 3; ++call) opt.step(1);
     LIMBER_CHECK(w[0] == 3.5);
@@ -334,13 +336,13 @@ BOOST_AUTO_TEST_CASE(workers_come_and_go_with_what_is_in_flight) {
       auto few = comm.split(comm.rank() < 3 ? 0 : 1);
       auto pair = comm.split(comm.rank() / 2);
       optimizer opt{std::vector<tensor>{{"w", w, g}}, descent{}, 0.0, sync::push_sum{overlap}, few};
-      opt.meet();
+      opt.handshake();
       if (comm.rank() < 3) {
         w[0] = comm.rank() + 1;
         for (int call = 0; call < 7; ++call) opt.step(1);
       }
       opt.resize(comm);  // rank 3 comes
-      opt.meet();
+      opt.handshake();
       mass joined = mass_of(opt);
       if (comm.rank() == 3) {
         LIMBER_CHECK(std::abs(joined.x - 2) < 1e-12);
@@ -366,64 +368,64 @@ BOOST_AUTO_TEST_CASE(workers_come_and_go_with_what_is_in_flight) {
 
 // As after deaths: weights that differ. State from elsewhere is followed by the parameters.
 BOOST_AUTO_TEST_CASE(parameters_are_the_ratio_and_evaluate_that_of_the_sums) {
-  using site = sync::site<threads::communicator, host, updater<descent>>;
   threads::run(2, [&](threads::communicator& comm) {
     std::vector<double> w{100}, g(1);
     tensor_list const values{view(w, "w")};
-    site at{host{}, &comm, updater<descent>(values), {view(g, "w")}, {}, {}, {}};
+    sync::training_context at{
+        any_executor(host{}), communicator(comm), updater(values), {view(g, "w")}, {}, {}, {}};
     at.inner.assign(0, descent{});
     at.inner.allocate(at.exec);
-    sync::push_sum_round::state<site> tap(sync::push_sum_round{}, at);
-    tap.attach(at);
+    auto const stage = sync::push_sum_round{}.start(at);
+    stage->attach(at);
     double const x = comm.rank() == 0 ? 3 : 5, weight = comm.rank() == 0 ? 0.25 : 0.75;
     auto const set = [&](std::string const& name, tensor_view v) {
       if (name == "pinned") v.as<i64>()[0] = 1;
       if (name == "w") v.as<double>()[0] = weight;
       if (name == "x/w") v.as<double>()[0] = x;
     };
-    tap.visit(set, set);
-    tap.pin_once(at);
+    stage->visit(set, set);
+    stage->start_first_round(at);
     LIMBER_CHECK(w[0] == x / weight);
     double const own = w[0];
-    tap.average_into(at, values);
+    stage->average_into(at, values);
     LIMBER_CHECK(std::abs(w[0] - 8) < 1e-12);
     w[0] = own;
-    tap.run(at);
+    stage->run(at);
     LIMBER_CHECK(std::abs(w[0] - 8) < 1e-12);
   });
 }
 
 // A rank dies with messages to and from it in flight; the survivors attach to what is left of the group.
 BOOST_AUTO_TEST_CASE(survivors_write_off_the_mass_of_the_dead) {
-  using site = sync::site<threads::communicator, host, updater<descent>>;
   for (i64 const overlap : {0, 1, 3})
     threads::run(4, [&](threads::communicator& comm) {
       std::vector<double> w{1.0 + comm.rank()}, g(1);
       tensor_list const values{view(w, "w")};
-      site at{host{}, &comm, updater<descent>(values), {view(g, "w")}, {}, {}, {}};
+      sync::training_context at{
+          any_executor(host{}), communicator(comm), updater(values), {view(g, "w")}, {}, {}, {}};
       at.inner.assign(0, descent{});
       at.inner.allocate(at.exec);
-      sync::push_sum_round::state<site> tap(sync::push_sum_round{overlap}, at);
-      tap.attach(at);
-      tap.pin_once(at);
-      for (int call = 0; call < 6; ++call) tap.run(at);
+      auto const stage = sync::push_sum_round{overlap}.start(at);
+      stage->attach(at);
+      stage->start_first_round(at);
+      for (int call = 0; call < 6; ++call) stage->run(at);
       double const before = w[0];
       comm.barrier();
       if (comm.rank() == 2) return;  // without a word
       std::array<int, 1> const lost{2};
       auto survivors = comm.shrink(lost);
-      at.comm = &survivors;
-      tap.attach(at);
-      tap.pin_once(at);
+      at.comm = communicator(survivors);
+      stage->attach(at);
+      stage->start_first_round(at);
       LIMBER_CHECK(w[0] == before);  // x and w were lost alike
       std::array<double, 1> const own{before};
       std::array<double, 3> all{};
       survivors.all_gather(const_view(own), view(all)).wait();
       for (int call = 0; call < 60; ++call) {
-        tap.run(at);
+        stage->run(at);
         LIMBER_CHECK(std::isfinite(w[0]));
       }
-      tap.close(at);
+      stage->close(at);
       auto const [low, high] = std::ranges::minmax(all);
       LIMBER_CHECK(w[0] >= low - 1e-12 && w[0] <= high + 1e-12);
       std::array<double, 1> const now{w[0]};
@@ -445,7 +447,7 @@ BOOST_AUTO_TEST_CASE(a_coarser_merge_replaces_the_sums) {
     threads::run(4, [&](threads::communicator& comm) {
       std::vector<double> w{0}, g(1);
       optimizer opt{std::vector<tensor>{{"w", w, g}}, descent{}, 0.0, strategy{overlap}, comm};
-      opt.meet();
+      opt.handshake();
       double agreed = 0;
       for (int call = 0; call < 23; ++call) {
         if (call == 3) w[0] = comm.rank();

@@ -3,8 +3,10 @@
 // timeout: 300
 // sanitizers: no
 #define BOOST_TEST_MODULE limber.sync.server_gpu
+#include <limber/comm/threads.hpp>
 #include <limber/cuda/executor.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -63,7 +65,7 @@ std::vector<std::vector<float>> train(Strategy const& strategy, options const& o
   threads::run(3, [&](threads::communicator& comm) {
     model m;
     auto opt = make(m, strategy, comm, o);
-    opt.meet();
+    opt.handshake();
     if (comm.rank() == 0) {
       opt.serve();
     } else {

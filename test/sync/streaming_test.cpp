@@ -2,8 +2,11 @@
 // labels: unit property
 // sanitizers: address
 #define BOOST_TEST_MODULE limber.sync.streaming
+#include <limber/comm/threads.hpp>
 #include <limber/cuda/executor.hpp>
 #include <limber/limber.hpp>
+#include <limber/sync/fragments.hpp>
+#include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -216,7 +219,7 @@ BOOST_AUTO_TEST_CASE(a_round_starts_again_after_finish_and_models_are_alike_wher
         call(m, opt, changing, t, comm.rank(), first);
         if (t == 5) opt.finish();
         opt.visit([&](state_piece const& p) {
-          if (p.name == "parameter/w0") mine.push_back(p.how == kept::alike);
+          if (p.name == "parameter/w0") mine.push_back(p.how == kept::replicated);
         });
         mine.push_back(static_cast<double>(opt.now().samples));
         mine.push_back(m.w[0]);
@@ -387,7 +390,7 @@ BOOST_AUTO_TEST_CASE(each_fragment_crosses_once_a_period_and_is_waited_for_when_
       optimizer opt{parameters, sgd{}, 0.01,
                     sync::streaming_diloco{.period = 12, .fragments = 4, .late = 2, .wire = wire}, counted};
       i64 const all = layers * length * (wire ? 2 : 4);
-      opt.meet();
+      opt.handshake();
       i64 sum = 0;
       for (int t = 1; t <= 48; ++t) {
         i64 const bytes = counted.bytes, started = counted.started, waited = counted.waited;
@@ -571,7 +574,7 @@ BOOST_AUTO_TEST_CASE(workers_come_and_go_while_a_fragment_is_in_flight) {
     };
     if (comm.rank() < 2) train(0, 8);  // the last of them sends
     opt.resize(comm);
-    opt.meet();
+    opt.handshake();
     std::vector<double> const own = m.all();
     std::vector<double> all(workers * elements);
     comm.all_gather(const_view(own), view(all)).wait();

@@ -3,6 +3,7 @@
 // timeout: 300
 // sanitizers: no
 #define BOOST_TEST_MODULE limber.sync.wire_gpu
+#include <limber/comm/threads.hpp>
 #include <limber/cuda/executor.hpp>
 #include <limber/limber.hpp>
 

@@ -12,7 +12,7 @@
 namespace limber::gpu {
 
 /// f(x…) for every element of the tensors that are computed in T; an item is a part of a leaf.
-template <class T, class F, access... A>
+template <class T, class F, access_mode... A>
 struct each_body {
   static constexpr char const* name = "limber each";
   // Doubles need more registers than two blocks leave.

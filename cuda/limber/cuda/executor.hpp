@@ -57,7 +57,7 @@ class basic_executor {
   }
 
   /// Does not synchronize.
-  template <class F, access... A>
+  template <class F, access_mode... A>
   void each(F const& f, operand<A>... lists) {
     prepared<sizeof...(A)> const p = prepare(lists...);
     if (p.plan->narrow_elements > 0) launch_each<float, F, A...>(f, p, 0, p.plan->narrow_leaves);
@@ -65,7 +65,7 @@ class basic_executor {
   }
 
   /// Does not synchronize.
-  template <class F, access... A>
+  template <class F, access_mode... A>
   void measure(norm_memory& to, F const& f, operand<A>... lists) {
     prepared<sizeof...(A)> const p = prepare(lists...);
     tensor_list const& list = *std::get<0>(std::tie(lists...)).list;
@@ -89,7 +89,7 @@ class basic_executor {
   }
 
   /// Synchronizes the stream.
-  template <class F, access... A>
+  template <class F, access_mode... A>
   norm_report const& norm(F const& f, operand<A>... lists) {
     auto const n = static_cast<i64>(std::get<0>(std::tie(lists...)).list->size());
     auto own = std::ranges::find(own_, n, &norm_memory::tensors);
@@ -116,8 +116,9 @@ class basic_executor {
   /// The host side is pinned. Does not synchronize.
   template <class T>
   [[nodiscard]] shared_array<T> share(i64 n) {
-    auto owner = std::make_shared<sides<T>>(device_, n);
-    return {owner->host(), owner->device.data(), n, owner};
+    auto memory = std::make_shared<sides<T>>(device_, n);
+    T *const host = memory->host(), *const device = memory->device.data();
+    return {host, device, n, limber::detail::shared_owner(std::in_place, std::move(memory))};
   }
   /// Does not synchronize.
   template <class T>
@@ -183,7 +184,7 @@ class basic_executor {
     [[nodiscard]] T* host() const noexcept { return reinterpret_cast<T*>(memory); }
   };
 
-  template <access... A>
+  template <access_mode... A>
   [[nodiscard]] prepared<sizeof...(A)> prepare(operand<A> const&... lists) {
     static_assert(sizeof...(A) >= 1 && sizeof...(A) <= device_plans<Device>::most_operands);
     typename device_plans<Device>::key shapes{};
@@ -203,14 +204,14 @@ class basic_executor {
 
   // Which lists hold matching shapes is checked where they meet for the first time; the number of
   // tensors before that, because tables know nothing of each other.
-  template <access... A>
+  template <access_mode... A>
   void check_shapes_once(operand<A> const&... lists) const {
     std::size_t const n = std::get<0>(std::tie(lists...)).list->size();
     (expects(lists.list->size() == n, "executor: lists of ", n, " and ", lists.list->size(), " tensors"),
      ...);
   }
 
-  template <access... A>
+  template <access_mode... A>
   device_plan<Device>& meet(typename device_plans<Device>::key const& shapes, operand<A> const&... lists) {
     tensor_list const& first = *std::get<0>(std::tie(lists...)).list;
     auto same = [&](tensor_list const& l) {
@@ -231,12 +232,12 @@ class basic_executor {
     return plans_.insert(device_, *up_, shapes, std::move(lengths), std::move(wide));
   }
 
-  template <access... A>
+  template <access_mode... A>
   [[nodiscard]] static bool is_wide(std::size_t t, operand<A> const&... lists) noexcept {
     return (((*lists.list)[t].type == dtype::f64) || ...);
   }
 
-  template <class T, class F, access... A>
+  template <class T, class F, access_mode... A>
   void launch_each(F const& f, prepared<sizeof...(A)> const& p, i64 first, i64 last) {
     int const log_parts = launch_plan::log_parts(last - first, device_->warps());
     each_body<T, F, A...> body{f, {}, p.plan->leaf_table.data() + first, log_parts};
@@ -244,7 +245,7 @@ class basic_executor {
     device_->launch(body, (last - first) << log_parts);
   }
 
-  template <class T, int Sums, class F, access... A>
+  template <class T, int Sums, class F, access_mode... A>
   void launch_norm(F const& f, prepared<sizeof...(A)> const& p, norm_tables const& to, i64 first, i64 last) {
     norm_body<T, Sums, F, A...> body{f, {}, p.plan->leaf_table.data() + first, first, to};
     std::copy_n(p.list, sizeof...(A), body.list);

@@ -8,8 +8,10 @@
 #include <limber/cuda/advance.hpp>
 #include <limber/cuda/device_state.hpp>
 #include <limber/cuda/mirror.hpp>
-#include <limber/cuda/step_lists.hpp>
+#include <limber/cuda/step_counters.hpp>
+#include <limber/fuse/any_executor.hpp>
 #include <limber/fuse/bucket_plan.hpp>
+#include <limber/fuse/parameter_lists.hpp>
 #include <limber/fuse/updater.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/schedule.hpp>
@@ -17,6 +19,7 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -63,7 +66,7 @@ struct look {
 ///          arrived, and throws limber::error once more than max_skipped came in a row.
 /// Memory   tensors are the caller's and must outlive the step and every graph that holds it; a graph is
 ///          captured again when tensors move (`move_gradients`).
-template <limber::executor E, class Schedule, class Updater>
+template <limber::executor E, class Schedule, class Rules>
   requires mirrors_state<E>
 class fused_step {
   static_assert(std::is_trivially_copyable_v<Schedule>,
@@ -75,7 +78,8 @@ class fused_step {
       : exec_(e),
         options_(o),
         rate_(limber::detail::as_schedule(rate)),
-        lists_(groups...),
+        lists_("fused_step", tensors_of(groups...), {}),
+        list_operations_(e, limber::detail::update_operations{}),
         updater_(lists_.values),
         mirror_(e),
         states_(e.template share<device_state>(2)),
@@ -88,10 +92,10 @@ class fused_step {
     std::size_t k = 0;
     auto assign = [&](auto const& g) {
       for (std::size_t i = 0; i < g.tensors.size(); ++i)
-        updater_.assign(lists_.use_order[k++], g.rule, g.lr_scale);
+        updater_.assign<E>(lists_.use_order[k++], g.rule, g.lr_scale);
     };
     (assign(groups), ...);
-    updater_.allocate(exec_);
+    updater_.allocate(list_operations_);
     if (o.ranks > 1) {
       expects(!o.buckets.error_feedback,
               "fused_step: error_feedback is not there in captured steps; use limber::optimizer, or a wire "
@@ -142,7 +146,7 @@ class fused_step {
     expects(options_.ranks == 1, "fused_step: ", options_.ranks,
             " ranks: use update(reduce), or pack and land");
     expect_started();
-    updater_.template launch<true>(exec_, lists_.gradients);
+    updater_.launch(list_operations_, lists_.gradients, true);
   }
 
   /// pack, reduce(*this), land. Does not synchronize unless `reduce` does.
@@ -165,7 +169,7 @@ class fused_step {
   void land() {
     expect_started();
     exec_.run(1, gpu::settle{updater_.hyper().device, settled_.device, control_.device + 1, wire_.device});
-    updater_.template launch<false>(exec_, reduced_.parts);
+    updater_.launch(list_operations_, reduced_.parts, false);
   }
   [[nodiscard]] bucket_plan const& buckets() const noexcept { return plan_; }
   [[nodiscard]] slab const& packed() const noexcept { return packed_; }
@@ -232,18 +236,25 @@ class fused_step {
   }
 
  private:
+  template <update_rule... R>
+  [[nodiscard]] static std::vector<tensor> tensors_of(group<R> const&... groups) {
+    std::vector<tensor> all;
+    (all.insert(all.end(), groups.tensors.begin(), groups.tensors.end()), ...);
+    return all;
+  }
+
   void expect_started() const {
     expects(started_, "fused_step: call advance(n, planned) before the update, also before it is captured");
   }
 
   // Lists are seen once, with nothing to do, so that neither a captured nor a later step allocates.
   void start() {
-    updater_.seed(exec_);
-    updater_.mask(exec_);
+    updater_.seed(list_operations_);
+    updater_.mask(list_operations_);
     updater_.hyper()[0] = hyper_block(0, 1, true);
     exec_.publish(updater_.hyper());
     if (options_.ranks > 1) exec_.measure(local_, detail::look{}, in(packed_.parts), in(lists_.gradients));
-    updater_.template launch<false>(exec_, options_.ranks > 1 ? reduced_.parts : lists_.gradients);
+    updater_.launch(list_operations_, options_.ranks > 1 ? reduced_.parts : lists_.gradients, false);
     started_ = true;
   }
 
@@ -254,7 +265,7 @@ class fused_step {
 
   template <class F>
   void with_counters(F const& f) const {
-    f(step_counters(updater_), std::max<i64>(1, static_cast<i64>(lists_.values.size())));
+    f(step_counters<Rules>(updater_), std::max<i64>(1, static_cast<i64>(lists_.values.size())));
   }
 
   [[nodiscard]] tensor_view control_view(i64 which) const noexcept {
@@ -265,8 +276,9 @@ class fused_step {
   E& exec_;
   fused_options options_;
   Schedule rate_;
-  step_lists lists_;
-  Updater updater_;
+  parameter_lists lists_;
+  any_executor list_operations_;  // the same executor, for the updater
+  updater updater_;
   state_mirror<E> mirror_;
   shared_array<device_state> states_;  // before and after an advance, in turn
   shared_array<hyper_block> settled_;
@@ -284,8 +296,8 @@ template <class L>
 using schedule_of = decltype(limber::detail::as_schedule(std::declval<L const&>()));
 
 template <class E, class R, class L>
-fused_step(E&, std::vector<tensor>, R, L, fused_options = {}) -> fused_step<E, schedule_of<L>, updater<R>>;
+fused_step(E&, std::vector<tensor>, R, L, fused_options = {}) -> fused_step<E, schedule_of<L>, std::tuple<R>>;
 template <class E, class L, class... R>
-fused_step(E&, L, fused_options, group<R>...) -> fused_step<E, schedule_of<L>, updater_of_groups<R...>>;
+fused_step(E&, L, fused_options, group<R>...) -> fused_step<E, schedule_of<L>, rules_of_groups<R...>>;
 
 }  // namespace limber::gpu

@@ -103,7 +103,7 @@ LIMBER_DETAIL_INLINE void add_columns(Warp const& w,
 }  // namespace detail
 
 /// Norms over the tensors that are computed in T; an item is a leaf.
-template <class T, int Sums, class F, access... A>
+template <class T, int Sums, class F, access_mode... A>
 struct norm_body {
   static constexpr char const* name = "limber measure";
 

@@ -29,8 +29,8 @@ LIMBER_DETAIL_INLINE void for_each_index(F const& f, std::index_sequence<K...>) 
 }
 
 /// What a functor gets: T const& of what is only read, T& otherwise.
-template <access A, class T>
-[[nodiscard]] LIMBER_DETAIL_INLINE std::conditional_t<A == access::in, T const&, T&> as_argument(
+template <access_mode A, class T>
+[[nodiscard]] LIMBER_DETAIL_INLINE std::conditional_t<A == access_mode::in, T const&, T&> as_argument(
     T& x) noexcept {
   return x;
 }
@@ -54,21 +54,21 @@ enum class path {
 };
 
 /// What F, or the functor that the source F makes for a tensor, returns for elements of type T.
-template <class T, class F, access... A>
-using result_of = decltype(functor_of<T>(
-    std::declval<F const&>(), i64{})(std::declval<std::conditional_t<A == access::in, T const&, T&>>()...));
+template <class T, class F, access_mode... A>
+using result_of = decltype(functor_of<T>(std::declval<F const&>(), i64{})(
+    std::declval<std::conditional_t<A == access_mode::in, T const&, T&>>()...));
 
 /// One tensor of every operand list.
 ///
 /// Access   if a position exists where all of them are aligned to 16 bytes, `phase` is the first such
 ///          and from there on every access is of 16 bytes; else phase is 0 and each operand is accessed
 ///          as its own address allows.
-template <class T, access... A>
+template <class T, access_mode... A>
 class tensor_operands {
  public:
   static constexpr int size = static_cast<int>(sizeof...(A));
-  [[nodiscard]] LIMBER_HD static constexpr access how(std::size_t k) noexcept {
-    access const all[] = {A...};
+  [[nodiscard]] LIMBER_HD static constexpr access_mode how(std::size_t k) noexcept {
+    access_mode const all[] = {A...};
     return all[k];
   }
 
@@ -109,7 +109,7 @@ class tensor_operands {
     std::uint32_t raw[sizeof...(A)][N][most_words<T, W>];
     detail::for_each_index(
         [&](auto k) {
-          if constexpr (how(k) != access::out) {
+          if constexpr (how(k) != access_mode::out) {
             LIMBER_DETAIL_UNROLL
             for (int j = 0; j < N; ++j)
               if (first + 32 * j < groups) load<Way, W>(k, begin + (first + 32 * j) * W, raw[k][j]);
@@ -123,7 +123,7 @@ class tensor_operands {
       T x[sizeof...(A)][W];
       detail::for_each_index(
           [&](auto k) {
-            if constexpr (how(k) == access::out) {
+            if constexpr (how(k) == access_mode::out) {
               LIMBER_DETAIL_UNROLL
               for (int i = 0; i < W; ++i) x[k][i] = T(0);
             } else {
@@ -135,7 +135,7 @@ class tensor_operands {
       for (int i = 0; i < W; ++i) call(f, indices{}, x, i, [&](auto const& y) { take(j, i, y); });
       detail::for_each_index(
           [&](auto k) {
-            if constexpr (how(k) != access::in)
+            if constexpr (how(k) != access_mode::in)
               store_values<T, W>(address(entry_[k], type_of<Way>(k), at), type_of<Way>(k), width_of<Way>(k),
                                  x[k], rounding_of(k), at);
           },
@@ -150,14 +150,14 @@ class tensor_operands {
     detail::for_each_index(
         [&](auto k) {
           x[k][0] = T(0);
-          if constexpr (how(k) != access::out)
+          if constexpr (how(k) != access_mode::out)
             x[k][0] = load_one<T>(address(entry_[k], entry_[k].type, at), entry_[k].type);
         },
         indices{});
     call(f, indices{}, x, 0, take);
     detail::for_each_index(
         [&](auto k) {
-          if constexpr (how(k) != access::in)
+          if constexpr (how(k) != access_mode::in)
             store_one<T>(address(entry_[k], entry_[k].type, at), entry_[k].type, x[k][0], rounding_of(k), at);
         },
         indices{});

@@ -4,45 +4,65 @@
 /// @file
 /// Any batch policy as one type, for options.
 
-#include <limber/batch/increase_instead_of_decay.hpp>
 #include <limber/batch/plan.hpp>
 #include <limber/batch/replan.hpp>
+#include <limber/core/box.hpp>
 
-#include <concepts>
 #include <cstddef>
-#include <functional>
+#include <type_traits>
 #include <utility>
 
 namespace limber {
 
-/// Holds a policy, and what can be asked of its type.
+namespace detail {
+
+/// What can be asked of a policy, by functions of its type, and what its type says.
+struct policy_functions {
+  batch_plan (*plan)(void const*, batch_facts const&);
+  bool (*due)(void const*, progress const&, progress const&);
+  bool (*counts_epochs)(void const*);
+  bool asks_again, scales_batch;
+};
+template <class P>
+inline constexpr policy_functions policy_functions_of{
+    [](void const* p, batch_facts const& facts) { return (*static_cast<P const*>(p))(facts); },
+    [](void const* p, progress const& then, progress const& now) {
+      return is_due(*static_cast<P const*>(p), then, now);
+    },
+    [](void const* p) { return limber::counts_epochs(*static_cast<P const*>(p)); }, replans<P>,
+    scales_batch_with_schedule<P>};
+
+}  // namespace detail
+
+/// Holds a copy of a policy, and what can be asked of its type; empty if made of nullptr or moved from.
 class any_policy {
  public:
-  any_policy(std::nullptr_t) {}
+  any_policy(std::nullptr_t) noexcept {}
   template <class P>
-    requires(!std::same_as<P, any_policy> && batch_policy<P>)
+    requires(!std::is_same_v<P, any_policy> && batch_policy<P>)
   any_policy(P policy)
-      : due_([policy](progress const& then, progress const& now) { return is_due(policy, then, now); }),
-        plan_(std::move(policy)),
-        asks_again_(replans<P>),
-        scales_(scales_batch_with_schedule<P>) {}
+      : held_(std::in_place, std::move(policy)), functions_(&detail::policy_functions_of<P>) {}
 
-  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const { return plan_(facts); }
-  /// True if the policy wants to be asked at `now`, having been considered last at `then`.
-  [[nodiscard]] bool due(progress const& then, progress const& now) const { return due_(then, now); }
+  /// @pre it is not empty
+  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const {
+    return functions_->plan(held_.get(), facts);
+  }
+  /// True if the policy wants to be asked at `now`, having been considered last at `then`. @pre it is not
+  /// empty
+  [[nodiscard]] bool due(progress const& then, progress const& now) const {
+    return functions_->due(held_.get(), then, now);
+  }
   /// False for policies that are asked when workers come or go, and never else.
-  [[nodiscard]] bool asks_again() const noexcept { return asks_again_; }
+  [[nodiscard]] bool asks_again() const noexcept { return *this && functions_->asks_again; }
   /// The batch grows where the rate would decay: a rate that follows the batch would undo it.
-  [[nodiscard]] bool scales_batch() const noexcept { return scales_; }
-  [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(plan_); }
+  [[nodiscard]] bool scales_batch() const noexcept { return *this && functions_->scales_batch; }
+  /// It measures progress in epochs: `progress::epoch_size` must be known then.
+  [[nodiscard]] bool counts_epochs() const { return *this && functions_->counts_epochs(held_.get()); }
+  [[nodiscard]] explicit operator bool() const noexcept { return held_.get() != nullptr; }
 
  private:
-  std::function<bool(progress const&, progress const&)> due_;
-  std::function<batch_plan(batch_facts const&)> plan_;
-  bool asks_again_ = false;
-  bool scales_ = false;
+  detail::box held_;
+  detail::policy_functions const* functions_ = nullptr;
 };
-
-static_assert(batch_policy<any_policy>);
 
 }  // namespace limber

@@ -4,15 +4,10 @@
 /// @file
 /// A constant global batch whose shares follow the speed of the workers.
 
-#include <limber/batch/bounded.hpp>
 #include <limber/batch/plan.hpp>
 #include <limber/batch/replan.hpp>
-#include <limber/batch/speed.hpp>
 
-#include <algorithm>
-#include <cstddef>
 #include <limits>
-#include <numeric>
 #include <span>
 #include <vector>
 
@@ -51,70 +46,22 @@ struct dbs {
 
   /// @throws std::invalid_argument if a member is out of range, there are no workers, caps are not one a
   ///         rank, bounds leave no shares that sum to the batch, or the facts are not sound
-  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const {
-    std::vector<i64> const high = highest(detail::world_of("dbs", facts));
-    expects(smoothing >= 0 && smoothing < 1, "dbs: smoothing must lie in [0, 1), got ", smoothing);
-    expects(dead_band >= 0 && dead_band < 1, "dbs: dead_band must lie in [0, 1), got ", dead_band);
-    batch_plan plan{.total = batch, .speed = detail::believed_speeds("dbs", facts, smoothing)};
-    auto const weight = detail::weights_of(plan.speed, high.size());
-    plan.share = detail::apportion_within(batch, weight, min_share, high);
-    batch_plan const* const current = detail::plan_in_force(facts);
-    if (current != nullptr && legal(current->share, high) &&
-        (plan.speed == current->speed || too_little(current->share, plan.share, weight)))
-      plan.share = current->share;
-    return plan;
-  }
+  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const;
 
  private:
   // The largest share of each rank, after all checks of sizes.
-  [[nodiscard]] std::vector<i64> highest(i64 world) const {
-    expects(batch >= 1 && batch <= i64{1} << 53, "dbs: batch must lie in [1, 2^53], got ", batch);
-    expects(min_share >= 0, "dbs: min_share must not be negative, got ", min_share);
-    expects(max_share >= min_share, "dbs: max_share ", max_share, " is smaller than min_share ", min_share);
-    expects(min_share <= batch / world, "dbs: batch ", batch, " is smaller than ", world,
-            " workers x min_share ", min_share);
-    auto const n = static_cast<std::size_t>(world);
-    expects(caps.empty() || caps.size() == n, "dbs: caps holds ", caps.size(), " values for ", world,
-            " workers");
-    std::vector<i64> high(n, std::min(max_share, batch));
-    for (std::size_t i = 0; i < caps.size(); ++i) {
-      expects(caps[i] >= min_share, "dbs: cap of rank ", i, " is ", caps[i], ", smaller than min_share ",
-              min_share);
-      high[i] = std::min(high[i], caps[i]);
-    }
-    expects_room(high);
-    return high;
-  }
+  [[nodiscard]] std::vector<i64> highest(i64 world) const;
 
-  void expects_room(std::span<i64 const> high) const {
-    i64 room = 0;
-    for (std::size_t i = 0; i < high.size() && room < batch; ++i) room += high[i];
-    auto const lowest = std::ranges::min_element(high);
-    expects(room >= batch, "dbs: batch ", batch, " does not fit: all ", high.size(), " workers hold ", room,
-            " samples; rank ", lowest - high.begin(), " holds the fewest, ", *lowest);
-  }
+  void expects_room(std::span<i64 const> high) const;
 
-  [[nodiscard]] bool legal(std::span<i64 const> share, std::span<i64 const> high) const {
-    i64 left = batch;
-    for (std::size_t i = 0; i < share.size(); ++i) {
-      if (share[i] < min_share || share[i] > high[i] || share[i] > left) return false;
-      left -= share[i];
-    }
-    return left == 0;
-  }
+  [[nodiscard]] bool legal(std::span<i64 const> share, std::span<i64 const> high) const;
 
   [[nodiscard]] bool too_little(std::span<i64 const> now, std::span<i64 const> next,
-                                std::span<double const> weight) const {
-    auto const time = [&](std::span<i64 const> share) {
-      double slowest = 0;
-      for (std::size_t i = 0; i < share.size(); ++i)
-        slowest = std::max(slowest, static_cast<double>(share[i]) / weight[i]);
-      return slowest;
-    };
-    return dead_band > 0 && time(next) > (1 - dead_band) * time(now);
-  }
+                                std::span<double const> weight) const;
 };
 
-static_assert(batch_policy<dbs> && replans<dbs>);
-
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/batch/impl/dbs.ipp>
+#endif

@@ -8,7 +8,6 @@
 #include <limber/batch/plan.hpp>
 #include <limber/batch/replan.hpp>
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <limits>
@@ -41,6 +40,8 @@ concept sized_policy = batch_policy<P> && requires(P& policy, i64 size) {
 ///          ICLR 2018, arXiv:1711.00489.
 template <sized_policy P>
 struct increase_instead_of_decay {
+  static constexpr bool scales_batch_with_schedule = true;
+
   P base;                          ///< the policy whose `batch` grows; its b₀ is the first
   std::vector<amount> milestones;  ///< increasing, of one unit
   double factor;                   ///< f > 1
@@ -67,7 +68,7 @@ struct increase_instead_of_decay {
 
   /// b(t). @throws std::invalid_argument if it exceeds 2⁵³
   [[nodiscard]] i64 batch_at(progress const& now) const {
-    double const sized = std::min(wanted_at(now), static_cast<double>(max_batch));
+    double const sized = math::min(wanted_at(now), static_cast<double>(max_batch));
     expects(sized <= 0x1p53, "increase_instead_of_decay: batch ", base.batch, " x ", factor, "^", passed(now),
             " exceeds 2^53; set max_batch");
     return static_cast<i64>(math::add(sized, 0.5));
@@ -75,7 +76,7 @@ struct increase_instead_of_decay {
 
   /// What the rate still has to be multiplied by: 1 until `max_batch` is reached, then b_max / (b₀ fᵏ).
   [[nodiscard]] double rate_factor(progress const& now) const {
-    return std::min(1.0, static_cast<double>(max_batch) / wanted_at(now));
+    return math::min(1.0, static_cast<double>(max_batch) / wanted_at(now));
   }
 
   /// True where a milestone was passed, and where the base policy wants to be asked.
@@ -83,10 +84,21 @@ struct increase_instead_of_decay {
     return passed(then) != passed(now) || is_due(base, then, now);
   }
 
+  /// Its milestones; and the base policy's own.
+  template <class F>
+  void each_amount(F f) const {
+    for (amount const a : milestones) f(a);
+    if constexpr (measures_progress<P>) base.each_amount(f);
+    if constexpr (replans_periodically<P>) f(static_cast<amount>(base.replan_every));
+  }
+
  private:
   [[nodiscard]] std::size_t passed(progress const& now) const {
     std::size_t k = 0;
-    while (k < milestones.size() && now.in(milestones[k].in) >= milestones[k].value) ++k;
+    for (; k < milestones.size(); ++k) {
+      detail::expects_known("increase_instead_of_decay", milestones[k].in, now);
+      if (now.in(milestones[k].in) < milestones[k].value) break;
+    }
     return k;
   }
 
@@ -114,19 +126,5 @@ struct increase_instead_of_decay {
 
 increase_instead_of_decay(i64, std::vector<amount>, double)->increase_instead_of_decay<fixed>;
 increase_instead_of_decay(i64, std::vector<amount>, double, i64)->increase_instead_of_decay<fixed>;
-
-/// True for policies whose batch already stands in for the rate's decay. A rate that grows with the batch
-/// (linear, square root, Dynamic SGD, AdaScale) takes that decay back: refuse the pair. Specialise it for
-/// your own policy.
-template <class P>
-inline constexpr bool scales_batch_with_schedule = false;
-
-template <class P>
-inline constexpr bool scales_batch_with_schedule<P const> = scales_batch_with_schedule<P>;
-
-template <sized_policy P>
-inline constexpr bool scales_batch_with_schedule<increase_instead_of_decay<P>> = true;
-
-static_assert(batch_policy<increase_instead_of_decay<fixed>> && replans<increase_instead_of_decay<fixed>>);
 
 }  // namespace limber

@@ -6,9 +6,8 @@
 
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
+#include <limber/core/math.hpp>
 #include <limber/core/random.hpp>
-
-#include <cmath>
 
 namespace limber {
 
@@ -35,7 +34,7 @@ class permutation {
   permutation(i64 size, std::uint64_t seed, std::uint64_t stream)
       : size_(size), seed_(seed), stream_(stream) {
     expects(size >= 1 && size <= (i64{1} << 62), "permutation: size must lie in [1, 2^62], got ", size);
-    a_ = static_cast<i64>(std::sqrt(static_cast<double>(size)));
+    a_ = static_cast<i64>(math::sqrt(static_cast<double>(size)));
     // The root of a rounded double may be off by a few units.
     while (a_ * a_ >= size && a_ > 1) --a_;
     while (a_ * a_ < size) ++a_;

@@ -9,7 +9,6 @@
 #include <limber/core/progress.hpp>
 
 #include <concepts>
-#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -56,20 +55,25 @@ concept batch_policy = std::copy_constructible<P> && requires(P const& policy, b
   { policy(facts) } -> std::same_as<batch_plan>;
 };
 
+/// True for policies whose batch already stands in for the rate's decay. A rate that grows with the batch
+/// (linear, square root, Dynamic SGD, AdaScale) takes that decay back: refuse the pair. Your own policy says
+/// it by a member, `static constexpr bool scales_batch_with_schedule = true`.
+template <class P>
+inline constexpr bool scales_batch_with_schedule = requires {
+  requires P::scales_batch_with_schedule;
+};
+
 namespace detail {
 
 /// The number of workers, checked. @throws std::invalid_argument
-[[nodiscard]] inline i64 world_of(std::string_view policy, batch_facts const& facts) {
-  expects(facts.world >= 1, policy, ": world must be at least 1, got ", facts.world);
-  return facts.world;
-}
-
+[[nodiscard]] i64 world_of(std::string_view policy, batch_facts const& facts);
 /// a · b for positive a and b. @throws std::invalid_argument if it does not fit 64 bits
-[[nodiscard]] inline i64 checked_product(std::string_view policy, i64 a, i64 b) {
-  expects(a <= std::numeric_limits<i64>::max() / b, policy, ": ", a, " x ", b, " samples do not fit 64 bits");
-  return a * b;
-}
+[[nodiscard]] i64 checked_product(std::string_view policy, i64 a, i64 b);
 
 }  // namespace detail
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/batch/impl/plan.ipp>
+#endif

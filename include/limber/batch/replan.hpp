@@ -7,8 +7,8 @@
 #include <limber/batch/plan.hpp>
 #include <limber/core/units.hpp>
 
-#include <cmath>
 #include <concepts>
+#include <string_view>
 
 namespace limber {
 
@@ -28,6 +28,30 @@ concept replans_at_will = batch_policy<P> && requires(P const& policy, progress 
 template <class P>
 concept replans = replans_periodically<P> || replans_at_will<P>;
 
+/// A policy that measures progress by amounts of its own, beside `replan_every`: each_amount(f) calls
+/// f(amount) for every one.
+template <class P>
+concept measures_progress = batch_policy<P> && requires(P const& policy, void (*f)(amount)) {
+  policy.each_amount(f);
+};
+
+/// True if `policy` measures progress in epochs: their size must be known then. What a lambda measures by
+/// cannot be seen.
+template <batch_policy P>
+[[nodiscard]] bool counts_epochs(P const& policy) {
+  bool found = false;
+  if constexpr (measures_progress<P>)
+    policy.each_amount([&found](amount a) { found = found || a.in == unit::epochs; });
+  if constexpr (replans_periodically<P>)
+    found = found || static_cast<amount>(policy.replan_every).in == unit::epochs;
+  return found;
+}
+
+namespace detail {
+/// @throws std::invalid_argument if `in` is epochs, of a size that is not known
+void expects_known(std::string_view what, unit in, progress const& now);
+}  // namespace detail
+
 /// True if a multiple of `every` lies in (then, now].
 ///
 ///     ⌊now / every⌋ > ⌊then / every⌋
@@ -36,12 +60,8 @@ concept replans = replans_periodically<P> || replans_at_will<P>;
 /// Choices  multiples of the period since the start of training, not since the last plan: a resume or a
 ///          resize in between moves no boundary. In fractions of an epoch a boundary that rounding misses
 ///          is seen one update later.
-/// @throws std::invalid_argument unless every > 0 and finite
-[[nodiscard]] inline bool is_due(amount every, progress const& then, progress const& now) {
-  expects(math::finite(every.value) && every.value > 0, "replan_every must be finite and > 0, got ",
-          every.value, " ", name_of(every.in));
-  return std::floor(now.in(every.in) / every.value) > std::floor(then.in(every.in) / every.value);
-}
+/// @throws std::invalid_argument unless every > 0 and finite, and the size of an epoch is known if it counts
+[[nodiscard]] bool is_due(amount every, progress const& then, progress const& now);
 
 /// True if `policy` wants to be asked at `now`, having been considered last at `then`.
 ///
@@ -59,3 +79,7 @@ template <batch_policy P>
 }
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/batch/impl/replan.ipp>
+#endif

@@ -4,15 +4,9 @@
 /// @file
 /// Deals the samples of a data set to a changing set of workers, each exactly once an epoch.
 
-#include <limber/batch/apportion.hpp>
-#include <limber/batch/permutation.hpp>
 #include <limber/batch/plan.hpp>
 #include <limber/core/config.hpp>
-#include <limber/core/error.hpp>
-#include <limber/core/math.hpp>
 
-#include <cstddef>
-#include <limits>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -59,21 +53,7 @@ class sampler {
 
   /// The samples of `rank` in the coming step. Valid until the next call of deal, deal_shard or take.
   /// @throws std::invalid_argument naming the rank whose share is negative, or a rank out of range
-  [[nodiscard]] std::span<i64 const> deal(std::span<i64 const> share, int rank) {
-    i64 const total = total_of(share);
-    auto const ranks = static_cast<i64>(share.size());
-    expects(rank >= 0 && rank < ranks, "sampler: rank must lie in [0, ", ranks, "), got ", rank);
-    // Grown here, so that the short step at the end of an epoch allocates nothing either.
-    short_share_.resize(share.size());
-    order_.resize(share.size());
-    if (total > remaining()) {
-      detail::apportion_into(remaining(), share, short_share_, order_);
-      share = short_share_;
-    }
-    i64 first = 0;
-    for (i64 r = 0; r < rank; ++r) first += share[static_cast<std::size_t>(r)];
-    return fill(first, share[static_cast<std::size_t>(rank)]);
-  }
+  [[nodiscard]] std::span<i64 const> deal(std::span<i64 const> share, int rank);
 
   /// The samples of a logical shard in the coming update; none for shard −1 (a rank without a shard).
   ///
@@ -81,35 +61,14 @@ class sampler {
   /// step too (the first shards get the odd ones). After the last call of an update, every rank calls
   /// `advance(plan.total)`. Valid until the next call of deal, deal_shard or take.
   /// @throws std::invalid_argument if the plan has no shards, or the shard is out of range
-  [[nodiscard]] std::span<i64 const> deal_shard(batch_plan const& plan, i64 shard) {
-    expects(plan.shards >= 1, "sampler: the plan has no shards");
-    expects(plan.total >= 1, "sampler: the plan's total must be at least 1, got ", plan.total);
-    expects(shard >= -1 && shard < plan.shards, "sampler: shard must lie in [-1, ", plan.shards, "), got ",
-            shard);
-    if (shard < 0) return {};
-    i64 const dealt = math::min(plan.total, remaining());
-    i64 const each = dealt / plan.shards, odd = dealt % plan.shards;
-    return fill(shard * each + math::min(shard, odd), each + (shard < odd ? 1 : 0));
-  }
+  [[nodiscard]] std::span<i64 const> deal_shard(batch_plan const& plan, i64 shard);
 
   /// Consumes the coming `total` samples, or what the epoch still has. Every rank must call it alike.
   /// @throws std::invalid_argument if total is negative
-  void advance(i64 total) {
-    expects(total >= 0, "sampler: cannot advance by ", total, " samples");
-    if (total < remaining()) {
-      state_.cursor += total;
-    } else {
-      state_.cursor = 0;
-      ++state_.epoch;
-    }
-  }
+  void advance(i64 total);
 
   /// This rank's samples of the coming step, which is consumed by all ranks. @throws as deal
-  [[nodiscard]] std::span<i64 const> take(std::span<i64 const> share, int rank) {
-    auto const mine = deal(share, rank);
-    advance(total_of(share));
-    return mine;
-  }
+  [[nodiscard]] std::span<i64 const> take(std::span<i64 const> share, int rank);
 
   [[nodiscard]] i64 size() const noexcept { return state_.size; }
 
@@ -123,41 +82,14 @@ class sampler {
 
   /// Goes to a saved state, back or forth.
   /// @throws std::invalid_argument if it is no valid state, or of a data set of another size
-  void restore(sampler_state const& state) {
-    expects(state.size == state_.size, "sampler: the state is of ", state.size, " samples, the data set has ",
-            state_.size);
-    state_ = checked(state);
-  }
+  void restore(sampler_state const& state);
 
  private:
-  [[nodiscard]] static sampler_state const& checked(sampler_state const& s) {
-    expects(s.size >= 1 && s.size <= (i64{1} << 62), "sampler: size must lie in [1, 2^62], got ", s.size);
-    expects(s.epoch >= 0, "sampler: epoch must not be negative, got ", s.epoch);
-    expects(s.cursor >= 0 && s.cursor < s.size, "sampler: cursor must lie in [0, ", s.size, "), got ",
-            s.cursor);
-    return s;
-  }
+  [[nodiscard]] static sampler_state const& checked(sampler_state const& s);
 
-  [[nodiscard]] static i64 total_of(std::span<i64 const> share) {
-    i64 total = 0;
-    for (std::size_t r = 0; r < share.size(); ++r) {
-      expects(share[r] >= 0, "sampler: share of rank ", r, " must not be negative, got ", share[r]);
-      expects(share[r] <= std::numeric_limits<i64>::max() - total, "sampler: shares up to rank ", r,
-              " overflow");
-      total += share[r];
-    }
-    // A step of no samples would leave an epoch forever unfinished.
-    expects(total >= 1, "sampler: the shares of ", share.size(), " ranks sum to 0");
-    return total;
-  }
+  [[nodiscard]] static i64 total_of(std::span<i64 const> share);
 
-  [[nodiscard]] std::span<i64 const> fill(i64 first, i64 count) {
-    permutation const at(state_.size, state_.seed, static_cast<std::uint64_t>(state_.epoch));
-    dealt_.resize(static_cast<std::size_t>(count));
-    i64 position = state_.cursor + first;
-    for (i64& sample : dealt_) sample = at(position++);
-    return dealt_;
-  }
+  [[nodiscard]] std::span<i64 const> fill(i64 first, i64 count);
 
   sampler_state state_;
   std::vector<i64> dealt_;
@@ -166,3 +98,7 @@ class sampler {
 };
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/batch/impl/sampler.ipp>
+#endif

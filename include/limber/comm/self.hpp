@@ -5,15 +5,15 @@
 /// The collective of a single worker.
 
 #include <limber/comm/collective.hpp>
-#include <limber/comm/detail/signature.hpp>
+#include <limber/core/config.hpp>
+#include <limber/core/dtype.hpp>
+#include <limber/core/tensor.hpp>
 
-#include <cstring>
-#include <deque>
-#include <map>
+#include <cstddef>
 #include <optional>
 #include <span>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 namespace limber {
@@ -22,6 +22,7 @@ namespace limber {
 ///
 /// State    messages to itself (send, post) wait in order until they are received; a group made by
 ///          split or shrink starts with none.
+/// Cost     one copy an operation. `recv` and `poll` are linear in the number of messages that wait.
 /// Errors   std::invalid_argument on views that do not fit, as in every engine; limber::error from
 ///          `recv` if nothing was sent or something else was, and from everything after `revoke`.
 /// Choices  models every optional capability, so code written for many workers runs with one.
@@ -30,105 +31,49 @@ class self {
   [[nodiscard]] int rank() const noexcept { return 0; }
   [[nodiscard]] int size() const noexcept { return 1; }
 
-  completed all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
-    return copy(detail::all_reduce_of(in, out, how), in, out);
-  }
-  completed reduce_scatter(const_tensor_view in, tensor_view out) {
-    return copy(detail::reduce_scatter_of(in, out, 1), in, out);
-  }
-  completed all_gather(const_tensor_view in, tensor_view out) {
-    return copy(detail::all_gather_of(in, out, 1), in, out);
-  }
-  completed broadcast(tensor_view data, int root) {
-    (void)detail::broadcast_of(data, root, 1);
-    check_alive("broadcast", data.name);
-    return {};
-  }
-  void barrier() { check_alive("barrier"); }
+  completed all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum);
+  completed reduce_scatter(const_tensor_view in, tensor_view out);
+  completed all_gather(const_tensor_view in, tensor_view out);
+  completed broadcast(tensor_view data, int root);
+  void barrier();
 
   /// Keeps a copy of `in` until `recv`. @throws std::invalid_argument unless peer is 0
-  void send(const_tensor_view in, int peer) {
-    detail::check_memory("send", "in", in, in.name);
-    detail::check_rank("send", "peer", peer, 1);
-    check_alive("send", in.name);
-    letters_.push_back({in.type, in.length, {in.data, in.data + in.bytes()}});
-  }
-  void recv(tensor_view out, int peer) {
-    detail::check_memory("recv", "out", out, out.name);
-    detail::check_rank("recv", "peer", peer, 1);
-    check_alive("recv", out.name);
-    if (letters_.empty()) throw failed("recv", out.name, "nothing was sent, and nobody else can send");
-    letter const& l = letters_.front();
-    if (l.type != out.type || l.length != out.length)
-      throw failed("recv", out.name,
-                   text("rank 0 receives ", out.length, " ", name_of(out.type), " but rank 0 sent ", l.length,
-                        " ", name_of(l.type)));
-    if (out.length > 0) std::memcpy(out.data, l.bytes.data(), l.bytes.size());
-    letters_.pop_front();
-  }
+  void send(const_tensor_view in, int peer);
+  void recv(tensor_view out, int peer);
 
-  [[nodiscard]] self split(int /*color*/) {
-    check_alive("split");
-    return {};
-  }
+  [[nodiscard]] self split(int color);
 
-  void revoke(std::string const& reason) {
-    if (!revoked_) revoked_ = reason;
-  }
+  void revoke(std::string const& reason);
 
   /// A fresh group, also of a revoked one. @throws std::invalid_argument unless `lost` is empty
-  [[nodiscard]] self shrink(std::span<int const> lost) const {
-    expects(lost.empty(), "self: shrink: the only rank cannot be lost, got ", lost.size(), " lost ranks");
-    return {};
-  }
+  [[nodiscard]] self shrink(std::span<int const> lost) const;
 
-  void post(int peer, i64 tag, std::span<std::byte const> bytes) {
-    detail::check_rank("post", "peer", peer, 1);
-    check_alive("post");
-    mail_[tag].push_back({0, {bytes.begin(), bytes.end()}});
-  }
-  [[nodiscard]] std::optional<message> poll(i64 tag) {
-    auto const box = mail_.find(tag);
-    if (box == mail_.end()) {
-      check_alive("poll");
-      return std::nullopt;
-    }
-    std::optional<message> first{std::move(box->second.front())};
-    box->second.pop_front();
-    if (box->second.empty()) mail_.erase(box);
-    return first;
-  }
+  void post(int peer, i64 tag, std::span<std::byte const> bytes);
+  [[nodiscard]] std::optional<message> poll(i64 tag);
   /// @throws limber::error if nothing is there, since nobody else can post
-  void listen() const {
-    check_alive("listen");
-    if (mail_.empty()) throw failed("listen", {}, "nothing was posted, and nobody else can post");
-  }
+  void listen() const;
 
  private:
-  struct letter {
+  struct pending_send {
     dtype type;
     i64 length;
     std::vector<std::byte> bytes;
   };
+  struct pending_post {
+    i64 tag;
+    std::vector<std::byte> bytes;
+  };
 
-  [[nodiscard]] static error failed(std::string_view call, std::string_view bucket, std::string reason) {
-    return error({"self", std::string(call), 0, 0, std::string(bucket), std::move(reason)});
-  }
-  void check_alive(std::string_view call, std::string_view bucket = {}) const {
-    if (revoked_) throw failed(call, bucket, *revoked_);
-  }
-  completed copy(detail::signature const& s, const_tensor_view in, tensor_view out) const {
-    check_alive(detail::name_of(s.what), detail::bucket_of(in, out));
-    if (out.length > 0) std::memcpy(out.data, in.data, static_cast<std::size_t>(out.bytes()));
-    return {};
-  }
+  void check_alive(std::string_view call, std::string_view bucket = {}) const;
+  completed copy(std::string_view call, const_tensor_view in, tensor_view out) const;
 
-  std::deque<letter> letters_;
-  std::map<i64, std::deque<message>> mail_;
+  std::vector<pending_send> pending_sends_;
+  std::vector<pending_post> pending_posts_;
   std::optional<std::string> revoked_;
 };
 
-static_assert(collective<self> && point_to_point<self> && splittable<self> && mailbox<self>);
-static_assert(revocable<self> && shrinkable<self>);
-
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/comm/impl/self.ipp>
+#endif

@@ -6,6 +6,17 @@
 
 #include <limber/core/version.hpp>
 
+// Every header includes this one ahead of its own text, so that these lines are the first that a compiler
+// reports. A header that does not exist ends the compilation: no other error follows.
+#if defined(__cplusplus) && __cplusplus < 202002L
+#error "limber: needs C++20: compile with -std=c++20 (CMake: target_compile_features(... cxx_std_20))"
+#include <compilation_ends_here>
+#endif
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__cpp_exceptions) && !defined(__CUDA_ARCH__)
+#error "limber: needs exceptions: compile without -fno-exceptions"
+#include <compilation_ends_here>
+#endif
+
 #include <cstdint>
 
 /// Marks a function that runs on the host and, in a CUDA compilation, on the device too.
@@ -30,6 +41,37 @@
 // gradients by their exponents. -ffast-math breaks the first and may remove the second.
 #if defined(__FAST_MATH__) && !defined(LIMBER_ALLOW_FAST_MATH)
 #error "limber: compile without -ffast-math, or define LIMBER_ALLOW_FAST_MATH to give up bit-stable results"
+#endif
+
+// The two forms of these headers. By default everything is defined in them and nothing needs to be linked.
+// With LIMBER_COMPILED they only declare what is not a template: one unit, that of the library, defines it
+// by including <limber/impl/src.hpp>.
+#if defined(LIMBER_COMPILED)
+#define LIMBER_FN
+#else
+#define LIMBER_FN inline
+#endif
+
+// One symbol of two kinds, thread-local in header-only units and plain in compiled ones: no ELF linker binds
+// one to the other, so that a program cannot mix the forms.
+#if defined(__ELF__) && !defined(__CUDACC__)
+#if defined(LIMBER_COMPILED)
+extern "C" char const limber_is_header_only_in_one_unit_and_compiled_in_another;
+namespace {
+[[gnu::used]] char const* const limber_form = &limber_is_header_only_in_one_unit_and_compiled_in_another;
+}
+#else
+extern "C" {
+[[gnu::used, gnu::weak]] thread_local char limber_is_header_only_in_one_unit_and_compiled_in_another = 0;
+}
+#endif
+#endif
+
+/// Stands before functions that run on errors only: they are kept out of line.
+#if defined(__GNUC__) || defined(__clang__)
+#define LIMBER_COLD __attribute__((cold, noinline))
+#else
+#define LIMBER_COLD
 #endif
 
 namespace limber {

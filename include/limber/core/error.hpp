@@ -6,20 +6,66 @@
 
 #include <limber/core/config.hpp>
 
-#include <sstream>
+#include <concepts>
+#include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 
 namespace limber {
 
-/// Joins its arguments to one text, as an output stream prints them.
+namespace detail {
+
+/// One argument of a message, whatever it was: messages are put together out of line.
+struct text_part {
+  enum class kind : unsigned char { words, integer, count, real, address } what;
+  union {
+    std::string_view words;
+    long long integer;
+    unsigned long long count;
+    double real;
+    void const* address;
+  };
+
+  text_part(std::string_view s) noexcept : what(kind::words), words(s) {}
+  text_part(std::string const& s) noexcept : text_part(std::string_view(s)) {}
+  text_part(char const* s) noexcept : text_part(std::string_view(s)) {}
+  template <std::same_as<char> C>
+  text_part(C const& c) noexcept : text_part(std::string_view(&c, 1)) {}
+  template <std::integral Int>
+    requires(!std::same_as<Int, char>)
+  text_part(Int const& i)
+  noexcept : what(std::is_signed_v<Int> ? kind::integer : kind::count), integer(0) {
+    if constexpr (std::is_signed_v<Int>)
+      integer = i;
+    else
+      count = i;
+  }
+  text_part(void const* p) noexcept : what(kind::address), address(p) {}
+  template <std::floating_point F>
+  text_part(F const& x) noexcept : what(kind::real), real(static_cast<double>(x)) {}
+};
+
+/// The parts one after the other; numbers as an output stream with 12 digits prints them.
+[[nodiscard]] std::string join(text_part const* parts, std::size_t n);
+/// @throws std::invalid_argument "limber: " and the parts
+[[noreturn, gnu::cold]] void refuse(text_part const* parts, std::size_t n);
+
+template <class... Parts>
+[[noreturn]] LIMBER_COLD void refuse_with(Parts const&... parts) {
+  text_part const all[] = {text_part(parts)..., text_part("")};
+  refuse(all, sizeof...(Parts));
+}
+
+}  // namespace detail
+
+/// Joins its arguments (words, numbers) to one text.
 template <class... Parts>
 [[nodiscard]] std::string text(Parts const&... parts) {
-  std::ostringstream out;
-  out.precision(12);
-  (out << ... << parts);
-  return std::move(out).str();
+  detail::text_part const all[] = {detail::text_part(parts)..., detail::text_part("")};
+  return detail::join(all, sizeof...(Parts));
 }
 
 /// Misuse: throws with `parts` as the message unless `ok`. The message names argument and value.
@@ -29,7 +75,8 @@ template <class... Parts>
 /// @throws std::invalid_argument "limber: " followed by the parts
 template <class... Parts>
 void expects(bool ok, Parts const&... parts) {
-  if (!ok) throw std::invalid_argument(text("limber: ", parts...));
+  if (!ok) [[unlikely]]
+    detail::refuse_with(parts...);
 }
 
 /// Where an engine failed. Fields that do not apply keep their defaults.
@@ -45,20 +92,16 @@ struct failure {
 /// An engine failed, a peer died or a deadline passed. `where()` is for programs, `what()` for people.
 class error : public std::runtime_error {
  public:
-  explicit error(failure where) : std::runtime_error(describe(where)), where_(std::move(where)) {}
+  explicit error(failure where);
 
   [[nodiscard]] failure const& where() const noexcept { return where_; }
 
  private:
-  [[nodiscard]] static std::string describe(failure const& f) {
-    std::string out = text("limber: ", f.engine, ": ", f.call, ": ", f.reason);
-    if (f.code != 0) out += text(" [code ", f.code, "]");
-    if (f.rank >= 0) out += text(" [rank ", f.rank, "]");
-    if (!f.bucket.empty()) out += text(" [", f.bucket, "]");
-    return out;
-  }
-
   failure where_;
 };
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/core/impl/error.ipp>
+#endif

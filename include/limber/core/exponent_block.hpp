@@ -7,7 +7,6 @@
 #include <limber/core/dtype.hpp>
 #include <limber/core/piece.hpp>
 
-#include <algorithm>
 #include <span>
 
 namespace limber::detail {
@@ -33,7 +32,7 @@ void for_each_exponent(std::span<piece const> pieces, F const& f) {
   i64 block = 0, run = 0;
   for (auto const& p : pieces)
     for (i64 done = 0; done < p.length; done += exponent_block) {
-      i64 const n = std::min(exponent_block, p.length - done);
+      i64 const n = p.length - done < exponent_block ? p.length - done : exponent_block;
       f(block++, p.offset + done, run, n);
       run += n;
     }

@@ -14,11 +14,11 @@ enum class slot {
 
 /// How a piece of state relates to the same piece on other ranks.
 enum class kept {
-  alike,  ///< the same bits on every rank: one copy is saved, a joiner receives it
-  apart,  ///< each rank's own: saved per worker, a joiner receives the weighted mean
-  round,  ///< each rank's own share of the open round: saved per worker, a joiner starts at zero
-  dealt,  ///< each rank's own part of a sum: saved per worker, a joiner starts at zero; where the number of
-          ///< workers is another, the sum is dealt out again
+  replicated,  ///< the same bits on every rank: one copy is saved, a joiner receives it
+  per_rank,    ///< each rank's own: saved per worker, a joiner receives the weighted mean
+  round,       ///< each rank's own share of the open round: saved per worker, a joiner starts at zero
+  partial,     ///< each rank's own part of a sum: saved per worker, a joiner starts at zero; where the number
+               ///< of workers is another, the sum is divided again
 };
 
 /// What the host hands over as "the gradient" of its n samples.

@@ -57,7 +57,7 @@ template <class T>
 /// The same value in double, for host-side arithmetic. +∞ if it is out of range, NaN if not finite.
 template <class T>
 [[nodiscard]] LIMBER_HD inline double value_of(square_sum<T> q) noexcept {
-  return std::ldexp(static_cast<double>(q.s), 2 * q.e);
+  return math::ldexp(static_cast<double>(q.s), 2 * q.e);
 }
 
 /// √(sum of squares), in T: the norm itself is in range whenever the elements are, but for a factor

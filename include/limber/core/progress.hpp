@@ -9,7 +9,6 @@
 #include <limber/core/noise.hpp>
 #include <limber/core/units.hpp>
 
-#include <cmath>
 #include <type_traits>
 
 namespace limber {
@@ -77,7 +76,7 @@ struct progress {
   i64 calls = 0;             ///< calls of optimizer.step(), skipped ones included
   i64 steps = 0;             ///< updates applied
   i64 samples = 0;           ///< samples in the applied updates
-  i64 epoch_size = 1;        ///< samples an epoch has
+  i64 epoch_size = 1;        ///< samples an epoch has; 0 if unknown
   ramp batch{};              ///< the batch the rate believes in
   noise_statistics noise{};  ///< gradient noise, for AdaScale and noise-scale policies
   double gain = 1;           ///< r, base-batch steps that the coming update is worth: said by the schedule
@@ -95,12 +94,13 @@ struct progress {
     base_steps = math::fma(gain, static_cast<double>(n), base_steps);
   }
 
-  /// Progress in unit `u`; epochs are fractional.
+  /// Progress in unit `u`; epochs are fractional, and NaN if `epoch_size` is 0.
   [[nodiscard]] LIMBER_HD double in(unit u) const noexcept {
     switch (u) {
       case unit::steps: return static_cast<double>(steps);
       case unit::samples: return static_cast<double>(samples);
-      case unit::epochs: return static_cast<double>(samples) / static_cast<double>(epoch_size);
+      case unit::epochs:  // 0 / 0 where nobody knows
+        return static_cast<double>(epoch_size != 0 ? samples : 0) / static_cast<double>(epoch_size);
     }
     return 0;
   }

@@ -16,14 +16,14 @@ namespace limber {
 /// A piece of state: its name, how it relates to the same piece elsewhere, and its memory.
 struct state_piece {
   std::string name;
-  kept how = kept::alike;
+  kept how = kept::replicated;
   tensor_view data;
 };
 
 /// A control block in the host's memory as a piece of state: its bytes.
 template <class T>
   requires std::is_trivially_copyable_v<T>
-[[nodiscard]] state_piece block_piece(std::string name, T& block, kept how = kept::alike) {
+[[nodiscard]] state_piece block_piece(std::string name, T& block, kept how = kept::replicated) {
   return {std::move(name),
           how,
           {reinterpret_cast<std::byte*>(&block), static_cast<i64>(sizeof block), dtype::uint8, {}}};

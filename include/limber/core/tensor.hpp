@@ -8,10 +8,8 @@
 #include <limber/core/dtype.hpp>
 #include <limber/core/error.hpp>
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
-#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +18,11 @@
 #include <vector>
 
 namespace limber {
+
+namespace detail {
+/// @throws std::invalid_argument unless `held` and `wanted` are the same, naming both
+void expect_type(dtype held, dtype wanted, std::string_view name);
+}  // namespace detail
 
 /// A flat run of elements in somebody else's memory. Copying copies the view, never the elements.
 ///
@@ -35,7 +38,7 @@ struct tensor_view {
   /// The elements as a span of T. @throws std::invalid_argument if T is not the element type
   template <class T>
   [[nodiscard]] std::span<T> as() const {
-    expects(dtype_of<T> == type, "tensor '", name, "' holds ", name_of(type), ", not ", name_of(dtype_of<T>));
+    detail::expect_type(type, dtype_of<T>, name);
     return {reinterpret_cast<T*>(data), static_cast<std::size_t>(length)};
   }
 
@@ -61,7 +64,7 @@ struct const_tensor_view {
 
   template <class T>
   [[nodiscard]] std::span<T const> as() const {
-    expects(dtype_of<T> == type, "tensor '", name, "' holds ", name_of(type), ", not ", name_of(dtype_of<T>));
+    detail::expect_type(type, dtype_of<T>, name);
     return {reinterpret_cast<T const*>(data), static_cast<std::size_t>(length)};
   }
 };
@@ -75,7 +78,7 @@ using element_t = std::remove_reference_t<decltype(*std::data(std::declval<Range
 
 template <class Range>
 concept contiguous_memory = requires(Range& r) {
-  std::data(r);
+  *std::data(r);
   std::size(r);
 };
 }  // namespace detail
@@ -99,20 +102,75 @@ template <class Range>
           dtype_of<std::remove_cv_t<detail::element_t<Range const>>>, name};
 }
 
+namespace detail {
+
+/// True for an object that owns no elements: a constant one, too, gives them for writing.
+template <class Range>
+inline constexpr bool only_refers =
+    std::ranges::enable_borrowed_range<std::remove_cv_t<Range>> || !std::is_const_v<element_t<Range const>>;
+
+/// True if a tensor may keep a view of an argument T&&. Else it does not compile, and says why in one
+/// sentence.
+template <class T>
+constexpr bool expect_lasting_memory() {
+  using range = std::remove_reference_t<T>;
+  if constexpr (std::is_convertible_v<T, const_tensor_view>) {
+    static_assert(std::is_convertible_v<T, tensor_view>,
+                  "limber: tensor: the memory is read-only; an optimizer writes values and gradients");
+    return false;
+  } else if constexpr (!contiguous_memory<range>) {
+    static_assert(contiguous_memory<range>,
+                  "limber: tensor: the memory is not contiguous; give a vector, an array or a span");
+    return false;
+  } else if constexpr (std::is_const_v<element_t<range>>) {
+    static_assert(!std::is_const_v<element_t<range>>,
+                  "limber: tensor: the memory is read-only; an optimizer writes values and gradients");
+    return false;
+  } else if constexpr (!has_dtype<element_t<range>>) {
+    static_assert(has_dtype<element_t<range>>,
+                  "limber: tensor: the elements must be float, double, limber::bf16 or limber::f16");
+    return false;
+  } else {
+    constexpr bool lasts = std::is_lvalue_reference_v<T> || only_refers<range>;
+    static_assert(
+        lasts,
+        "limber: tensor: the memory is a temporary that is gone after this line; keep the vector and "
+        "pass it by name");
+    return lasts;
+  }
+}
+
+template <class T>
+[[nodiscard]] tensor_view kept_view(T&& memory) {
+  if constexpr (std::is_convertible_v<T, tensor_view>)
+    return static_cast<T&&>(memory);
+  else if constexpr (expect_lasting_memory<T>())
+    return view(memory);
+  else
+    return {};
+}
+
+}  // namespace detail
+
 /// A parameter: its values and its gradient in the host framework's memory, under one name.
 ///
 /// Shapes   value and gradient have the same length; their dtypes may differ (bf16 values with an
 ///          fp32 gradient, say). A tensor of a `buffers` group has no gradient.
+/// Memory   contiguous and writable, by name: vectors, arrays. Spans and tensor_views may be temporaries; a
+///          temporary that owns its elements does not compile.
 struct tensor {
   std::string name;
   tensor_view value;
   tensor_view gradient{};
 
   tensor(std::string n, tensor_view v, tensor_view g = {}) : name(std::move(n)), value(v), gradient(g) {}
-  template <tensor_memory Value, tensor_memory Gradient>
-  tensor(std::string n, Value&& v, Gradient&& g) : name(std::move(n)), value(view(v)), gradient(view(g)) {}
-  template <tensor_memory Value>
-  tensor(std::string n, Value&& v) : name(std::move(n)), value(view(v)) {}
+  template <class Value, class Gradient>
+  tensor(std::string n, Value&& v, Gradient&& g)
+      : tensor(std::move(n), detail::kept_view<Value>(static_cast<Value&&>(v)),
+               detail::kept_view<Gradient>(static_cast<Gradient&&>(g))) {}
+  template <class Value>
+  tensor(std::string n, Value&& v)
+      : tensor(std::move(n), detail::kept_view<Value>(static_cast<Value&&>(v))) {}
 };
 
 /// Tensors that share hyper-parameters: a group carries its own copy of a rule, of any type.
@@ -137,30 +195,10 @@ struct buffers {
 /// Checks what every list of parameters must satisfy, whatever group it is in.
 /// @throws std::invalid_argument naming the tensor: empty or repeated name, no memory, a type that
 ///         is not floating, value and gradient of different length
-inline void check(std::vector<tensor> const& tensors, bool with_gradient) {
-  std::vector<std::string_view> names;
-  for (auto const& t : tensors) {
-    expects(!t.name.empty(), "a parameter of ", t.value.length, " elements has an empty name");
-    expects(t.value.length >= 0, "'", t.name, "': length ", t.value.length, " is negative");
-    expects(t.value.length == 0 || t.value.data != nullptr, "'", t.name, "': value is a null pointer");
-    expects(is_floating(t.value.type), "'", t.name, "': values of type ", name_of(t.value.type),
-            " cannot be trained");
-    if (with_gradient) {
-      expects(t.gradient.length == t.value.length, "'", t.name, "': ", t.value.length, " values but ",
-              t.gradient.length, " gradients");
-      expects(t.value.length == 0 || t.gradient.data != nullptr, "'", t.name,
-              "': gradient is a null pointer");
-      expects(is_floating(t.gradient.type), "'", t.name, "': gradients of type ", name_of(t.gradient.type),
-              " cannot be used");
-      expects((t.value.type == dtype::f64) == (t.gradient.type == dtype::f64) || t.value.length == 0, "'",
-              t.name, "': values are ", name_of(t.value.type), " but gradients ", name_of(t.gradient.type),
-              "; f64 goes with f64 only");
-    }
-    names.emplace_back(t.name);
-  }
-  std::ranges::sort(names);
-  auto const twice = std::ranges::adjacent_find(names);
-  expects(twice == names.end(), "two parameters are named '", twice == names.end() ? "" : *twice, "'");
-}
+void check(std::vector<tensor> const& tensors, bool with_gradient);
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/core/impl/tensor.ipp>
+#endif

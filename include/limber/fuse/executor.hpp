@@ -15,27 +15,28 @@
 
 namespace limber {
 
-enum class access { in, out, inout };
+enum class access_mode { in, out, inout };
 
 /// A list handed to an executor, with what happens to it. Made by `in`, `out`, `inout`.
 ///
 /// Elements are converted to float (double for f64) when loaded and back when stored; what is only
 /// written is not loaded, what is only read is not stored.
-template <access A>
+template <access_mode A>
 struct operand {
-  static constexpr access how = A;
+  static constexpr access_mode how = A;
   tensor_list const* list;
   rounding const* round = nullptr;  ///< per tensor, for 16-bit stores; null: to nearest even
   i64 const* origin = nullptr;      ///< per tensor: index of its first element, keys the rounding
 };
 
-[[nodiscard]] inline operand<access::in> in(tensor_list const& list) noexcept { return {&list}; }
-[[nodiscard]] inline operand<access::out> out(tensor_list const& list, rounding const* round = nullptr,
-                                              i64 const* origin = nullptr) noexcept {
+[[nodiscard]] inline operand<access_mode::in> in(tensor_list const& list) noexcept { return {&list}; }
+[[nodiscard]] inline operand<access_mode::out> out(tensor_list const& list, rounding const* round = nullptr,
+                                                   i64 const* origin = nullptr) noexcept {
   return {&list, round, origin};
 }
-[[nodiscard]] inline operand<access::inout> inout(tensor_list const& list, rounding const* round = nullptr,
-                                                  i64 const* origin = nullptr) noexcept {
+[[nodiscard]] inline operand<access_mode::inout> inout(tensor_list const& list,
+                                                       rounding const* round = nullptr,
+                                                       i64 const* origin = nullptr) noexcept {
   return {&list, round, origin};
 }
 

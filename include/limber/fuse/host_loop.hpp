@@ -30,6 +30,47 @@
 
 namespace limber::detail {
 
+/// Elements that a conversion buffer holds: six of them fit the L1 cache.
+inline constexpr i64 block_elements = 512;
+/// Lists that one call can work on.
+inline constexpr int most_operands = 12;
+
+/// A list and what happens to it, as loops that are compiled once see it.
+struct host_operand {
+  tensor_list const* list;
+  access_mode how;
+  rounding const* round;
+  i64 const* origin;
+};
+template <access_mode A>
+[[nodiscard]] host_operand host_operand_of(operand<A> const& o) noexcept {
+  return {o.list, A, o.round, o.origin};
+}
+
+/// A leaf under way: block by block where something is converted, at once where nothing is.
+struct leaf {
+  host_operand const* operands;
+  int count;
+  bool wide;                 ///< arithmetic in double
+  i64 tensor;                ///< index into the lists
+  i64 first;                 ///< the leaf's first element in the tensor
+  i64 n;                     ///< its elements
+  i64 step;                  ///< elements of a block
+  std::byte* buffer;         ///< `block_elements` elements for each operand; used where one is converted
+  i64 at = 0;                ///< the block under way begins here
+  i64 m = 0;                 ///< and has so many elements
+  void* x[most_operands]{};  ///< pointers to the block, in the arithmetic type
+
+  /// Stores the block under way and loads the next. @return its elements; 0 behind the last
+  [[nodiscard]] i64 next();
+
+ private:
+  template <class T>
+  void load();
+  template <class T>
+  void store();
+};
+
 template <class F, class... P>
 LIMBER_DETAIL_PLAIN inline void loop_plain(F const& f, i64 n, P* __restrict... x) {
   for (i64 i = 0; i < n; ++i) f(x[i]...);
@@ -38,11 +79,6 @@ LIMBER_DETAIL_PLAIN inline void loop_plain(F const& f, i64 n, P* __restrict... x
 template <class F, class T, class... P>
 LIMBER_DETAIL_PLAIN inline void loop_result_plain(F const& f, i64 n, T* __restrict y, P* __restrict... x) {
   for (i64 i = 0; i < n; ++i) y[i] = f(x[i]...);
-}
-
-template <class T>
-LIMBER_DETAIL_PLAIN inline square_sum<T> square_plain(T const* x, i64 n) {
-  return leaf_square_sum(x, n);
 }
 
 #if LIMBER_DETAIL_CLONES
@@ -54,11 +90,6 @@ LIMBER_DETAIL_AVX2 inline void loop_avx2(F const& f, i64 n, P* __restrict... x) 
 template <class F, class T, class... P>
 LIMBER_DETAIL_AVX2 inline void loop_result_avx2(F const& f, i64 n, T* __restrict y, P* __restrict... x) {
   for (i64 i = 0; i < n; ++i) y[i] = f(x[i]...);
-}
-
-template <class T>
-LIMBER_DETAIL_AVX2 inline square_sum<T> square_avx2(T const* x, i64 n) {
-  return leaf_square_sum(x, n);
 }
 
 [[nodiscard]] inline bool has_avx2() noexcept {
@@ -83,143 +114,75 @@ inline void loop_result(F const& f, i64 n, T* y, P*... x) {
   loop_result_plain(f, n, y, x...);
 }
 
-template <class T>
-inline square_sum<T> square_of(T const* x, i64 n) {
-#if LIMBER_DETAIL_CLONES
-  if (has_avx2()) return square_avx2(x, n);
-#endif
-  return square_plain(x, n);
-}
+/// Source F over operands A in arithmetic type T: all that is compiled for each.
+template <class T, class F, access_mode... A>
+struct leaf_loop {
+  using functor = std::remove_cvref_t<decltype(functor_of<T>(std::declval<F const&>(), i64{}))>;
 
-/// Elements that a conversion buffer holds: six of them fit the L1 cache.
-inline constexpr i64 block = 512;
-
-/// One operand's stretch of a leaf as T: a pointer into the tensor itself, or a converted copy.
-template <class T, access A>
-class stretch {
- public:
-  using pointer = std::conditional_t<A == access::in, T const*, T*>;
-
-  stretch(operand<A> const& o, i64 t, i64 first) noexcept
-      : tensor_((*o.list)[static_cast<std::size_t>(t)]),
-        round_(o.round != nullptr ? o.round[t] : rounding{}),
-        origin_(o.origin != nullptr ? o.origin[t] : 0),
-        first_(first) {}
-
-  [[nodiscard]] bool direct() const noexcept { return tensor_.type == dtype_of<T>; }
-
-  [[nodiscard]] pointer load(i64 at, i64 n, T* buffer) const {
-    if (direct()) return reinterpret_cast<T*>(tensor_.data) + first_ + at;
-    if constexpr (A != access::out) convert([&](auto* p) { read(p + first_ + at, n, buffer); });
-    return buffer;
+  /// Calls the functor for every element.
+  static void each(void const* source, leaf& l) {
+    decltype(auto) f = functor_of<T>(*static_cast<F const*>(source), l.tensor);
+    while (i64 const m = l.next()) [&]<std::size_t... K>(std::index_sequence<K...>) {
+        loop(f, m, static_cast<pointer<A>>(l.x[K])...);
+      }
+    (std::index_sequence_for<operand<A>...>{});
   }
 
-  void store(i64 at, i64 n, T const* buffer) const {
-    if constexpr (A != access::in)
-      if (!direct()) convert([&](auto* p) { write(p + first_ + at, n, buffer, first_ + at); });
+  /// What the functor returns for an element.
+  template <class Functor = functor>
+  using result = decltype(std::declval<Functor const&>()(
+      std::declval<std::conditional_t<A == access_mode::in, T const&, T&>>()...));
+
+  /// The same, and writes what it returns to y, or to y and z.
+  static void measure(void const* source, leaf& l, void* to, [[maybe_unused]] void* second) {
+    decltype(auto) f = functor_of<T>(*static_cast<F const*>(source), l.tensor);
+    T* const y = static_cast<T*>(to);
+    if constexpr (norms_in<result<>> == 2) {
+      two<T> both[block_elements];
+      if (l.step > block_elements) l.step = block_elements;
+      while (i64 const m = l.next()) {
+        [&]<std::size_t... K>(std::index_sequence<K...>) {
+          loop_result(f, m, both, static_cast<pointer<A>>(l.x[K])...);
+        }
+        (std::index_sequence_for<operand<A>...>{});
+        T* const z = static_cast<T*>(second);
+        for (i64 i = 0; i < m; ++i) {
+          y[l.at + i] = both[i].first;
+          z[l.at + i] = both[i].second;
+        }
+      }
+    } else {
+      while (i64 const m = l.next()) [&]<std::size_t... K>(std::index_sequence<K...>) {
+          loop_result(f, m, y + l.at, static_cast<pointer<A>>(l.x[K])...);
+        }
+      (std::index_sequence_for<operand<A>...>{});
+    }
   }
 
  private:
-  // Only 16-bit storage (and f32 beside f64) is ever converted.
-  template <class F>
-  void convert(F const& f) const {
-    switch (tensor_.type) {
-      case dtype::bf16: return f(reinterpret_cast<bf16*>(tensor_.data));
-      case dtype::f16: return f(reinterpret_cast<f16*>(tensor_.data));
-      case dtype::f32: return f(reinterpret_cast<float*>(tensor_.data));
-      default: break;
-    }
-  }
-  template <class S>
-  static void read(S const* from, i64 n, T* to) {
-    loop([](T& y, S const& x) { y = static_cast<T>(static_cast<float>(x)); }, n, to, from);
-  }
-  template <class S>
-  void write(S* to, i64 n, T const* from, i64 index) const {
-    if constexpr (std::is_same_v<S, float>) {
-      for (i64 i = 0; i < n; ++i) to[i] = static_cast<float>(from[i]);
-    } else if (round_.stochastic) {
-      for (i64 i = 0; i < n; ++i) to[i] = S(static_cast<float>(from[i]), round_.bits(origin_ + index + i));
-    } else {
-      loop([](S& y, T const& x) { y = S(static_cast<float>(x)); }, n, to, from);
-    }
-  }
-
-  tensor_view tensor_;
-  rounding round_;
-  i64 origin_;
-  i64 first_;
+  template <access_mode How>
+  using pointer = std::conditional_t<How == access_mode::in, T const*, T*>;
 };
 
-template <class T, class F, std::size_t... K, access... A>
-void run_stretches(F const& f, i64 n, std::index_sequence<K...>, stretch<T, A> const&... x) {
-  if ((x.direct() && ...)) return loop(f, n, x.load(0, n, nullptr)...);
-  alignas(64) T buffer[sizeof...(A)][block];
-  for (i64 at = 0; at < n; at += block) {
-    i64 const m = n - at < block ? n - at : block;
-    loop(f, m, x.load(at, m, buffer[K])...);
-    (x.store(at, m, buffer[K]), ...);
-  }
-}
+/// The two loops of `each`, by arithmetic type.
+struct each_code {
+  void (*narrow)(void const*, leaf&);
+  void (*wide)(void const*, leaf&);
+};
+template <class F, access_mode... A>
+inline constexpr each_code each_code_of{&leaf_loop<float, F, A...>::each, &leaf_loop<double, F, A...>::each};
 
-template <class T, class F, std::size_t... K, access... A>
-void run_stretches_for(T* y, F const& f, i64 n, std::index_sequence<K...>, stretch<T, A> const&... x) {
-  if ((x.direct() && ...)) return loop_result(f, n, y, x.load(0, n, nullptr)...);
-  alignas(64) T buffer[sizeof...(A)][block];
-  for (i64 at = 0; at < n; at += block) {
-    i64 const m = n - at < block ? n - at : block;
-    loop_result(f, m, y + at, x.load(at, m, buffer[K])...);
-    (x.store(at, m, buffer[K]), ...);
-  }
-}
-
-// Block by block into `y`, and `then(first, elements)` after each.
-template <class Y, class F, class Then, std::size_t... K, class T, access... A>
-void stretch_results(Y* y, F const& f, i64 n, std::index_sequence<K...>, Then const& then,
-                     stretch<T, A> const&... x) {
-  alignas(64) T buffer[sizeof...(A)][block];
-  for (i64 at = 0; at < n; at += block) {
-    i64 const m = n - at < block ? n - at : block;
-    loop_result(f, m, y, x.load(at, m, buffer[K])...);
-    (x.store(at, m, buffer[K]), ...);
-    then(at, m);
-  }
-}
-
-/// Calls f for `n` elements of tensor `t` from `first`; all operands directly, or block by block.
-template <class T, class F, access... A>
-void run_leaf(F const& f, i64 t, i64 first, i64 n, operand<A> const&... lists) {
-  run_stretches<T>(f, n, std::index_sequence_for<operand<A>...>{}, stretch<T, A>(lists, t, first)...);
-}
-
-/// The same, and the sum of squares of what f returns; the second is zero unless f returns two values.
-template <class T, class F, access... A>
-two<square_sum<T>> norm_leaf(F const& f, i64 t, i64 first, i64 n, operand<A> const&... lists) {
-  if constexpr (std::is_same_v<F, identity> && sizeof...(A) == 1) {
-    // The norm of a list as it lies there: nothing to write down first.
-    stretch<T, A...> const x(lists..., t, first);
-    if (x.direct()) return {square_of(static_cast<T const*>(x.load(0, n, nullptr)), n), {}};
-  }
-  constexpr auto operands = std::index_sequence_for<operand<A>...>{};
-  using result = decltype(f(std::declval<std::conditional_t<A == access::in, T const&, T&>>()...));
-  if constexpr (norms_in<result> == 2) {
-    alignas(64) T y[leaf_size], z[leaf_size];
-    two<T> both[block];
-    stretch_results(
-        both, f, n, operands,
-        [&](i64 at, i64 m) {
-          for (i64 i = 0; i < m; ++i) {
-            y[at + i] = both[i].first;
-            z[at + i] = both[i].second;
-          }
-        },
-        stretch<T, A>(lists, t, first)...);
-    return {square_of(y, n), square_of(z, n)};
-  } else {
-    alignas(64) T y[leaf_size];
-    run_stretches_for<T>(y, f, n, operands, stretch<T, A>(lists, t, first)...);
-    return {square_of(y, n), {}};
-  }
-}
+/// Those of `measure`; `plain`: the norm of a list as it lies there, for which nothing needs to be written.
+struct measure_code {
+  void (*narrow)(void const*, leaf&, void*, void*);
+  void (*wide)(void const*, leaf&, void*, void*);
+  int sums;  ///< norms that it finds out
+  bool plain;
+};
+template <class F, access_mode... A>
+inline constexpr measure_code measure_code_of{&leaf_loop<float, F, A...>::measure,
+                                              &leaf_loop<double, F, A...>::measure,
+                                              norms_in<typename leaf_loop<float, F, A...>::template result<>>,
+                                              std::is_same_v<F, identity> && sizeof...(A) == 1};
 
 }  // namespace limber::detail

@@ -4,12 +4,11 @@
 /// @file
 /// Where the tensors of a list lie in one flat piece of memory, and the memory itself.
 
+#include <limber/core/box.hpp>
 #include <limber/core/tensor.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -55,10 +54,34 @@ struct layout {
   return out;
 }
 
+/// Memory that an executor allocated; `release(pointer)` is called once, with the last use of it. Moves,
+/// never copies.
+class flat_memory {
+ public:
+  flat_memory() noexcept = default;
+  template <class Release>
+  flat_memory(std::byte* p, Release release) : p_(p), owner_(new releaser<Release>(p, std::move(release))) {}
+
+  [[nodiscard]] std::byte* get() const noexcept { return p_; }
+
+ private:
+  struct resource {
+    virtual ~resource() = default;
+  };
+  template <class Release>
+  struct releaser final : resource {
+    std::byte* p;
+    Release release;
+    releaser(std::byte* q, Release r) : p(q), release(std::move(r)) {}
+    ~releaser() override { release(p); }
+  };
+  std::byte* p_ = nullptr;
+  detail::owner<resource> owner_;
+};
+
 /// Flat memory with a view of each tensor in it. Owns the memory; moves, never copies.
 struct slab {
-  using memory = std::unique_ptr<std::byte, std::function<void(std::byte*)>>;
-  memory flat{};
+  flat_memory flat{};
   i64 bytes = 0;
   tensor_list parts{};
 
@@ -66,7 +89,7 @@ struct slab {
 };
 
 /// Lays the views of `where` over `flat`.
-[[nodiscard]] inline slab slab_over(slab::memory flat, layout const& where) {
+[[nodiscard]] inline slab slab_over(flat_memory flat, layout const& where) {
   slab out{std::move(flat), where.bytes, {}};
   out.parts.reserve(where.places.size());
   for (auto const& p : where.places) out.parts.push_back({out.data() + p.offset, p.length, p.type, p.name});

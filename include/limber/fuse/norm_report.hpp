@@ -7,7 +7,6 @@
 #include <limber/core/norm.hpp>
 #include <limber/fuse/shared_array.hpp>
 
-#include <algorithm>
 #include <vector>
 
 namespace limber {
@@ -81,10 +80,15 @@ struct norm_memory {
   int sums = 1;
   std::vector<char> is_wide{};  ///< per tensor: measured in double, as of the last `measure`
 
+  [[nodiscard]] bool any_wide() const noexcept {
+    for (char const w : is_wide)
+      if (w != 0) return true;
+    return false;
+  }
   /// @param sum  0, or 1 for the second value of a functor that returns `two`
   [[nodiscard]] norm_facts facts(int sum = 0) const noexcept {
     i64 const at = sum * (tensors + 1);
-    return {narrow.device + at, wide.device + at, tensors, std::ranges::count(is_wide, 1) > 0};
+    return {narrow.device + at, wide.device + at, tensors, any_wide()};
   }
 };
 
@@ -101,20 +105,10 @@ template <class E>
 }
 
 /// Reads norms that were collected to the host side into `out`.
-inline void read_norms(norm_memory const& m, norm_report& out, int sum = 0) {
-  auto const at = static_cast<std::size_t>(sum) * static_cast<std::size_t>(m.tensors + 1);
-  bool const any_wide = m.facts(sum).any_wide;
-  out.tensors.resize(static_cast<std::size_t>(m.tensors));
-  out.culprit = -1;
-  auto read = [](auto const& x) {
-    return norm_report::entry{value_of(x.sum), static_cast<double>(x.root), x.sum.finite()};
-  };
-  for (std::size_t t = 0; t < out.tensors.size(); ++t) {
-    out.tensors[t] = m.is_wide[t] != 0 ? read(m.wide[at + t]) : read(m.narrow[at + t]);
-    if (!out.tensors[t].finite && out.culprit < 0) out.culprit = static_cast<i64>(t);
-  }
-  auto const last = at + static_cast<std::size_t>(m.tensors);
-  out.total = any_wide ? read(m.wide[last]) : read(m.narrow[last]);
-}
+void read_norms(norm_memory const& m, norm_report& out, int sum = 0);
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/fuse/impl/norm_report.ipp>
+#endif

@@ -20,12 +20,17 @@ struct rule_share {
 
 namespace detail {
 
-/// A tensor's part in an updater, as control functors see it.
-template <update_rule R>
-struct rule_entry {
-  rule_share<R> share;
+/// What an updater says of a tensor, whatever its rule.
+struct rule_flags {
   i64 wide = 0;    ///< arithmetic in double
   i64 frozen = 0;  ///< left out of updates
+};
+
+/// A tensor's part in an updater, as control functors see it: flags first.
+template <update_rule R>
+struct rule_entry {
+  rule_flags is;
+  rule_share<R> share;
 };
 
 /// rule.at<T>(f); on a device, refused at compile time if it is host-only.
@@ -58,7 +63,7 @@ struct rule_counters {
     double const scale = e.share.lr_scale;
     double const before = seen[t] == 0 ? h.rate : previous_rate[t];
     update_facts const f{seen[t] + 1, h.rate * scale, before * scale};
-    if (e.wide != 0)
+    if (e.is.wide != 0)
       wide[t] = coefficients_at<double>(e.share.rule, f);
     else
       narrow[t] = coefficients_at<float>(e.share.rule, f);
@@ -66,7 +71,7 @@ struct rule_counters {
   }
 
   LIMBER_HD void commit(i64 t, hyper_block const& h, norm_facts const& gradient) const noexcept {
-    if (entries[t].frozen != 0 || h.hold != 0 || !gradient.finite()) return;
+    if (entries[t].is.frozen != 0 || h.hold != 0 || !gradient.finite()) return;
     ++seen[t];
     previous_rate[t] = h.rate;
   }
@@ -92,7 +97,7 @@ template <update_rule R>
 struct forget_rule {
   rule_counters<R> counters;
   LIMBER_HD void operator()(i64 t) const noexcept {
-    if (counters.entries[t].frozen == 0) counters.seen[t] = 0;
+    if (counters.entries[t].is.frozen == 0) counters.seen[t] = 0;
   }
 };
 

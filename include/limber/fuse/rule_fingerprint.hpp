@@ -29,7 +29,7 @@ void mix_rule(fingerprint& h, R const& rule) {
       if constexpr (uses_norms<R>) c = R::refine(c, norms<double>{2, 300, 4000});
       double const p = 1.25, g = 0.75;
       std::array<double, K + 1> s{};
-      for (std::size_t k = 0; k < K; ++k) s[k] = 0.5 + static_cast<double>(k);
+      for (std::size_t k = 0; k + 1 < s.size(); ++k) s[k] = 0.5 + static_cast<double>(k);
       [&]<std::size_t... J>(std::index_sequence<J...>) {
         if constexpr (two_pass<R>) {
           double const d = R::direction(c, p, g, s[J]...);

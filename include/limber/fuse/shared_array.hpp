@@ -4,10 +4,10 @@
 /// @file
 /// Small arrays that the host and an executor both see: coefficients, counters, norms.
 
+#include <limber/core/box.hpp>
 #include <limber/core/config.hpp>
 
 #include <cstddef>
-#include <memory>
 #include <type_traits>
 
 namespace limber {
@@ -24,10 +24,16 @@ struct shared_array {
   T* host = nullptr;
   T* device = nullptr;
   i64 n = 0;
-  std::shared_ptr<void> owner{};
+  detail::shared_owner owner{};
 
   [[nodiscard]] i64 bytes() const noexcept { return n * static_cast<i64>(sizeof(T)); }
   [[nodiscard]] T& operator[](std::size_t i) const noexcept { return host[i]; }
+  /// The same memory as values of another type. @pre it has their size and alignment
+  template <class U>
+  [[nodiscard]] shared_array<U> as() const {
+    return {reinterpret_cast<U*>(host), reinterpret_cast<U*>(device), bytes() / static_cast<i64>(sizeof(U)),
+            owner};
+  }
 };
 
 }  // namespace limber

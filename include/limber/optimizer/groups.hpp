@@ -5,7 +5,7 @@
 /// Groups of parameters as one argument: groups of different rules, and buffers, side by side.
 
 #include <limber/core/tensor.hpp>
-#include <limber/rule/rule.hpp>
+#include <limber/fuse/any_rule.hpp>
 
 #include <tuple>
 #include <type_traits>
@@ -15,54 +15,47 @@
 namespace limber {
 
 /// Groups of any rules. Made by `groups(…)`.
-template <class... R>
+template <class... Group>
 struct parameter_groups {
-  std::tuple<std::vector<group<R>>...> of;  ///< one vector per argument
-  std::vector<tensor> buffers;
+  std::tuple<Group...> of;
 };
-
-namespace detail {
-
-template <class R>
-auto as_tuple(group<R> g) {
-  return std::tuple<std::vector<group<R>>>{std::vector<group<R>>{std::move(g)}};
-}
-inline std::tuple<> as_tuple(buffers const&) { return {}; }
-
-template <class... R>
-parameter_groups<R...> make_groups(std::tuple<std::vector<group<R>>...> of, std::vector<tensor> b) {
-  return {std::move(of), std::move(b)};
-}
-
-}  // namespace detail
-
-namespace detail {
-
-// Gives every registered tensor the rule of its group; `place` says where the k-th stands in the updater.
-template <class Updater, class... R>
-void assign_rules(Updater& to, parameter_groups<R...> const& from, std::vector<i64> const& place) {
-  std::size_t registered = 0;
-  auto add = [&](auto const& list) {
-    for (auto const& g : list)
-      for (std::size_t k = 0; k < g.tensors.size(); ++k) to.assign(place[registered++], g.rule, g.lr_scale);
-  };
-  std::apply([&](auto const&... of) { (add(of), ...); }, from.of);
-}
-
-}  // namespace detail
 
 /// Puts groups of different rules, and buffers, into one optimizer: one plan, one norm, one skip.
 ///
 ///     groups(group{matrices, lamb{}}, group{biases, sgd{.momentum = 0.9}}, buffers{statistics})
 template <class... Group>
-[[nodiscard]] auto groups(Group const&... each) {
-  std::vector<tensor> b;
-  auto collect = [&](auto const& g) {
-    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(g)>, buffers>)
-      b.insert(b.end(), g.tensors.begin(), g.tensors.end());
-  };
-  (collect(each), ...);
-  return detail::make_groups(std::tuple_cat(detail::as_tuple(each)...), std::move(b));
+[[nodiscard]] parameter_groups<Group...> groups(Group const&... each) {
+  return {{each...}};
 }
 
+namespace detail {
+
+/// All groups of an optimizer, whatever their rules.
+struct erased_groups {
+  struct group {
+    std::vector<tensor> tensors;
+    erased_rule rule;
+    double lr_scale;
+  };
+  std::vector<group> groups;
+  std::vector<tensor> buffers;
+
+  /// @tparam E  the executor
+  template <class E, class R>
+  void add(limber::group<R> const& g) {
+    groups.push_back({g.tensors, erase_rule<E>(g.rule), g.lr_scale});
+  }
+  template <class E>
+  void add(limber::buffers const& b) {
+    for (auto const& t : b.tensors) buffers.push_back(t);
+  }
+  [[nodiscard]] std::vector<tensor> tensors() const {
+    std::vector<tensor> all;
+    for (auto const& g : groups)
+      for (auto const& t : g.tensors) all.push_back(t);
+    return all;
+  }
+};
+
+}  // namespace detail
 }  // namespace limber

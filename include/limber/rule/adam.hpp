@@ -9,8 +9,6 @@
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 
-#include <cmath>
-
 namespace limber {
 
 /// Adam, with L2 regularisation added to the gradient.
@@ -48,10 +46,10 @@ struct adam {
   template <class T>
   [[nodiscard]] LIMBER_HD coefficients<T> at(update_facts f) const noexcept {
     auto const t = static_cast<double>(f.t);
-    double const bias1 = 1 - std::pow(beta1, t), bias2 = 1 - std::pow(beta2, t);
+    double const bias1 = 1 - math::pow(beta1, t), bias2 = 1 - math::pow(beta2, t);
     return {average_of<T>(beta1),
             average_of<T>(beta2),
-            static_cast<T>(1 / std::sqrt(bias2)),
+            static_cast<T>(1 / math::sqrt(bias2)),
             static_cast<T>(eps),
             static_cast<T>(-f.rate / bias1),
             static_cast<T>(weight_decay)};

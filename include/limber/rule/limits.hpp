@@ -5,8 +5,8 @@
 /// Ranges of hyper-parameters, and how a rule says that one is out of range.
 
 #include <limber/core/error.hpp>
+#include <limber/core/math.hpp>
 
-#include <cmath>
 #include <limits>
 
 namespace limber::detail {
@@ -20,7 +20,7 @@ inline void expects_fraction(char const* rule, char const* argument, double x) {
 /// x ≥ 0 and finite: weight decay.
 /// @throws std::invalid_argument naming rule, argument and value
 inline void expects_not_negative(char const* rule, char const* argument, double x) {
-  expects(x >= 0 && std::isfinite(x), rule, ": ", argument, " must be finite and >= 0, got ", x);
+  expects(x >= 0 && math::finite(x), rule, ": ", argument, " must be finite and >= 0, got ", x);
 }
 
 /// x > 0, and not rounded to 0 or infinity when it becomes a float: ε, trust coefficients.

@@ -9,8 +9,6 @@
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 
-#include <cmath>
-
 namespace limber {
 
 /// Where the rate enters momentum. Alike while the rate is constant, different when it changes.
@@ -112,7 +110,7 @@ struct sgd {
     if (form == momentum_form::outside || !momentum_correction || f.previous_rate == 0)
       return static_cast<T>(momentum);
     double const corrected = momentum * (f.rate / f.previous_rate);
-    bool const in_range = std::abs(corrected) <= double{detail::largest_finite<T>};
+    bool const in_range = (corrected < 0 ? -corrected : corrected) <= double{detail::largest_finite<T>};
     return static_cast<T>(in_range ? corrected : momentum);
   }
 };

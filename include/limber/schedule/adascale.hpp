@@ -7,7 +7,6 @@
 #include <limber/schedule/gain.hpp>
 #include <limber/schedule/linear_scaling.hpp>
 
-#include <cmath>
 #include <utility>
 
 namespace limber {
@@ -25,10 +24,10 @@ struct base_clock;
 ///          that multiplies this one runs on steps, samples or epochs as they are.
 ///          No warm-up: r starts at 1 by itself.
 /// Paper    Johnson et al., AdaScale SGD, ICML 2020, arXiv:2007.05105.
-/// @throws std::invalid_argument unless base_lr > 0 and base_batch > 0
+/// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, and both are finite
 struct adascale {
-  double base_lr = 0;     ///< η₀, the rate at the base batch
-  double base_batch = 0;  ///< B₀, in samples
+  double base_lr = detail::no_number;  ///< η₀, the rate at the base batch
+  double base_batch = 0;               ///< B₀, in samples
   detail::checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
@@ -76,9 +75,14 @@ struct base_clock {
 
   [[nodiscard]] LIMBER_HD double gain(progress const& p) const noexcept { return scale.gain(p); }
 
+  template <class F>
+  void each_amount(F f) const {
+    if constexpr (!requires { F::on_this_clock; }) detail::each_amount(part, f);
+  }
+
  private:
   [[nodiscard]] LIMBER_HD progress at_base(progress p) const noexcept {
-    double const steps = std::floor(p.base_steps);
+    double const steps = math::floor(p.base_steps);
     p.steps = whole(steps);
     p.samples = whole(math::mul(steps, scale.base_batch));
     p.batch = {scale.base_batch, scale.base_batch, 0, 0};
@@ -88,7 +92,5 @@ struct base_clock {
     return x > 0 ? (x < 0x1p62 ? static_cast<i64>(x) : i64{1} << 62) : 0;
   }
 };
-
-static_assert(device_schedule<adascale>);
 
 }  // namespace limber

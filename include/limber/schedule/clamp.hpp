@@ -44,6 +44,4 @@ struct clamp {
   }
 };
 
-static_assert(device_schedule<clamp<constant>>);
-
 }  // namespace limber

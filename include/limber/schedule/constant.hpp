@@ -32,6 +32,4 @@ template <schedule S>
 [[nodiscard]] inline constant as_schedule(double value) { return constant(value); }
 }  // namespace detail
 
-static_assert(device_schedule<constant> && !finite_schedule<constant>);
-
 }  // namespace limber

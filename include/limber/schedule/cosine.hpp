@@ -6,15 +6,13 @@
 
 #include <limber/schedule/elapsed.hpp>
 
-#include <cmath>
-
 namespace limber {
 
 namespace detail {
 /// Half a cosine wave from 1 at x = 0 to 0 at x = 1.
 [[nodiscard]] LIMBER_HD inline double half_wave(double x) noexcept {
   constexpr double pi = 3.14159265358979323846;
-  return 0.5 * (1 + std::cos(pi * x));
+  return 0.5 * (1 + math::cos(pi * x));
 }
 }  // namespace detail
 
@@ -22,8 +20,9 @@ namespace detail {
 ///
 ///     η(t) = to + (1 − to) (1 + cos(π min(1, t / T))) / 2
 ///
+/// Choices  length 0: `to` at once.
 /// Paper    Loshchilov and Hutter, SGDR, ICLR 2017, arXiv:1608.03983, eq. 5 without restarts.
-/// @throws std::invalid_argument unless length > 0 and to lies in [0, 1]
+/// @throws std::invalid_argument unless length ≥ 0 and finite, and to lies in [0, 1]
 struct cosine {
   amount length;
   double to;  ///< the last rate, in [0, 1]
@@ -47,13 +46,13 @@ struct cosine {
 /// Paper    Loshchilov and Hutter, SGDR, ICLR 2017, arXiv:1608.03983.
 /// @throws std::invalid_argument unless period > 0, multiplier ≥ 1 and to lies in [0, 1]
 struct cosine_restarts {
-  amount period{};        ///< T, length of the first cycle
-  double multiplier = 1;  ///< m, each cycle is this many times as long as the one before
-  double to = 0;          ///< the lowest rate, in [0, 1]
+  amount period = detail::not_given;  ///< T, length of the first cycle
+  double multiplier = 1;              ///< m, each cycle is this many times as long as the one before
+  double to = 0;                      ///< the lowest rate, in [0, 1]
   detail::checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    return detail::between(to, 1, detail::half_wave(detail::zero_to_one(in_cycle(p))));
+    return detail::between(to, 1, detail::half_wave(in_cycle(p)));
   }
 
   template <class F>
@@ -62,28 +61,27 @@ struct cosine_restarts {
   }
 
  private:
-  /// x of the formula, up to rounding. Closed form, because the number of cycles has no useful bound.
+  /// x of the formula, up to rounding, or NaN. Closed form, because the number of cycles has no useful bound.
   [[nodiscard]] LIMBER_HD double in_cycle(progress const& p) const noexcept {
     if (multiplier == 1) return detail::passed(p, period).rest / period.value;
-    double const q = detail::elapsed(p, period.in) / period.value, log_m = std::log(multiplier);
+    if (detail::unknown(p, period.in)) return p.in(period.in);
+    double const q = detail::elapsed(p, period.in) / period.value, log_m = math::log(multiplier);
     // math::mul, so that no device fuses a product with the first sum inside log1p or expm1.
     double const grown = math::mul(q, multiplier - 1);
     // A start that rounding alone misses counts as reached: the rate there is 1, not `to`.
-    double const n = std::floor(math::mul(std::log1p(grown) / log_m, 1 + 0x1p-50));
+    double const n = math::floor(math::mul(math::log1p(grown) / log_m, 1 + 0x1p-50));
     double const log_length = math::mul(n, log_m);
-    double const start = std::expm1(log_length) / (multiplier - 1);
-    return (q - start) / std::exp(log_length);
+    double const start = math::expm1(log_length) / (multiplier - 1);
+    return detail::zero_to_one((q - start) / math::exp(log_length));
   }
 
   [[nodiscard]] detail::checked check() const {
-    detail::expects_length("cosine_restarts", "period", period);
+    detail::expects_period("cosine_restarts", "period", period);
     expects(math::finite(multiplier) && multiplier >= 1,
             "cosine_restarts: multiplier must be finite and >= 1, got ", multiplier);
     detail::expects_0_to_1("cosine_restarts", "to", to);
     return {};
   }
 };
-
-static_assert(finite_schedule<cosine> && device_schedule<cosine> && device_schedule<cosine_restarts>);
 
 }  // namespace limber

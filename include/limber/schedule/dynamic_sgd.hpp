@@ -21,7 +21,7 @@ namespace limber {
 ///          multiplies this one goes on during a ramp. Meant for the outside form of momentum; the inside
 ///          form needs its momentum correction besides, once and not instead.
 /// Paper    Lin et al., Dynamic Mini-batch SGD for Elastic Distributed Training, arXiv:1904.12043.
-/// @throws std::invalid_argument unless base_lr > 0, base_batch > 0 and warmup ≥ 0
+/// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, and all are finite
 [[nodiscard]] inline linear_scaling dynamic_sgd(double base_lr, double base_batch, amount warmup = {}) {
   return {.base_lr = base_lr, .base_batch = base_batch, .warmup = warmup};
 }

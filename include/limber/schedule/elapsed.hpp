@@ -9,22 +9,28 @@
 #include <limber/core/progress.hpp>
 #include <limber/schedule/schedule.hpp>
 
-#include <cmath>
+#include <limits>
 
 namespace limber::detail {
 
 /// x limited to [0, 1]; 0 when x is NaN, so that 0/0 means "not begun".
 [[nodiscard]] LIMBER_HD inline double zero_to_one(double x) noexcept { return x > 0 ? (x < 1 ? x : 1) : 0; }
 
-/// Progress in unit `u`, at least 0 and always finite, whatever the progress holds.
-[[nodiscard]] LIMBER_HD inline double elapsed(progress const& p, unit u) noexcept {
-  double const t = p.in(u);
-  return t > 0 ? (t < 0x1p63 ? t : 0x1p63) : 0;
+/// True if progress cannot be measured in `u`: epochs of unknown size. Rates are NaN then.
+[[nodiscard]] LIMBER_HD inline bool unknown(progress const& p, unit u) noexcept {
+  return u == unit::epochs && p.epoch_size == 0;
 }
 
-/// The part of `length` that is over, in [0, 1]; 1 for a length of 0.
+/// Progress in unit `u`, at least 0 and finite, whatever the progress holds; NaN if it is unknown.
+[[nodiscard]] LIMBER_HD inline double elapsed(progress const& p, unit u) noexcept {
+  double const t = p.in(u);
+  return t <= 0 ? 0 : t >= 0x1p63 ? 0x1p63 : t;
+}
+
+/// The part of `length` that is over, in [0, 1] or NaN; 1 for a length of 0.
 [[nodiscard]] LIMBER_HD inline double fraction(progress const& p, amount length) noexcept {
-  return length.value > 0 ? zero_to_one(elapsed(p, length.in) / length.value) : 1;
+  double const x = length.value > 0 ? elapsed(p, length.in) / length.value : 1;
+  return x >= 1 ? 1 : x;
 }
 
 /// A number of periods, and the time since the last one ended.
@@ -36,8 +42,8 @@ struct periods {
 /// How often `every` has passed. Exact in steps and samples; in epochs a boundary that rounding alone
 /// misses counts as reached (0.3 epochs are three times 0.1 epochs).
 [[nodiscard]] LIMBER_HD inline periods passed(progress const& p, amount every) noexcept {
-  double const t = elapsed(p, every.in), rest = std::fmod(t, every.value);
-  double const whole = std::floor((t - rest) / every.value + 0.5);
+  double const t = elapsed(p, every.in), rest = math::fmod(t, every.value);
+  double const whole = math::floor((t - rest) / every.value + 0.5);
   if (every.in == unit::epochs && every.value - rest <= t * 0x1p-51) return {whole + 1, 0};
   return {whole, rest};
 }
@@ -57,7 +63,7 @@ struct periods {
   // Two roundings on every device: a fused multiply-add could move the boundary by one.
   double const n =
       length.in == unit::epochs ? math::mul(length.value, static_cast<double>(epoch_size)) : length.value;
-  return n > 0 ? (n < 0x1p62 ? static_cast<i64>(std::floor(math::add(n, 0.5))) : i64{1} << 62) : 0;
+  return n > 0 ? (n < 0x1p62 ? static_cast<i64>(math::floor(math::add(n, 0.5))) : i64{1} << 62) : 0;
 }
 
 /// The length of a finite schedule in whole steps or samples. Those made of parts add up their parts'
@@ -84,7 +90,8 @@ template <finite_schedule S>
   return p;
 }
 
-/// Calls `f` with every amount that `s` measures progress by, its length included.
+/// Calls `f` with every amount that `s` measures progress by, its length included. What a lambda measures by
+/// cannot be seen.
 template <schedule S, class F>
 void each_amount(S const& s, F f) {
   if constexpr (requires { s.each_amount(f); }) {
@@ -94,27 +101,34 @@ void each_amount(S const& s, F f) {
   }
 }
 
+/// For `each_amount`: refuses another unit than `in`, except of what runs on a clock of its own.
+struct same_unit {
+  static constexpr bool on_this_clock = true;
+  unit in;
+  /// @throws std::invalid_argument naming the sequence and both units
+  void operator()(amount other) const;
+};
+
 /// In the place of `length`, where a schedule has no end.
 struct endless {};
 
 /// The last member of an aggregate: its initialiser checks the members before it.
 struct checked {};
 
-inline void expects_length(char const* schedule, char const* argument, amount a) {
-  expects(math::finite(a.value) && a.value > 0, schedule, ": ", argument, " must be finite and > 0, got ",
-          a.value, " ", name_of(a.in));
-}
+/// The default of a member that has none.
+inline constexpr amount not_given{0, static_cast<unit>(255)};
+inline constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
 
-inline void expects_at_least_0(char const* schedule, char const* argument, double x) {
-  expects(math::finite(x) && x >= 0, schedule, ": ", argument, " must be finite and >= 0, got ", x);
-}
-
-inline void expects_above_0(char const* schedule, char const* argument, double x) {
-  expects(math::finite(x) && x > 0, schedule, ": ", argument, " must be finite and > 0, got ", x);
-}
-
-inline void expects_0_to_1(char const* schedule, char const* argument, double x) {
-  expects(x >= 0 && x <= 1, schedule, ": ", argument, " must lie in [0, 1], got ", x);
-}
+/// @throws std::invalid_argument "schedule: argument …" unless a is given, finite and ≥ 0
+void expects_length(char const* schedule, char const* argument, amount a);
+/// … and > 0: what progress is divided by.
+void expects_period(char const* schedule, char const* argument, amount a);
+void expects_at_least_0(char const* schedule, char const* argument, double x);
+void expects_above_0(char const* schedule, char const* argument, double x);
+void expects_0_to_1(char const* schedule, char const* argument, double x);
 
 }  // namespace limber::detail
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/schedule/impl/elapsed.ipp>
+#endif

@@ -6,22 +6,20 @@
 
 #include <limber/schedule/elapsed.hpp>
 
-#include <cmath>
-
 namespace limber {
 
-/// Decays smoothly by `factor` per period, without end.
+/// Multiplies smoothly by `factor` per period, without end.
 ///
 ///     η(t) = factor^(t / every)
 ///
-/// @throws std::invalid_argument unless every > 0 and factor lies in [0, 1]
+/// @throws std::invalid_argument unless every > 0, factor ≥ 0, and both are finite
 struct exponential {
-  amount every{};        ///< the period
-  double factor = 0.95;  ///< in [0, 1]
+  amount every = detail::not_given;  ///< the period
+  double factor = 0.95;              ///< below 1 the rate falls, above it grows
   detail::checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    return std::pow(factor, detail::elapsed(p, every.in) / every.value);
+    return math::pow(factor, detail::elapsed(p, every.in) / every.value);
   }
 
   template <class F>
@@ -31,12 +29,10 @@ struct exponential {
 
  private:
   [[nodiscard]] detail::checked check() const {
-    detail::expects_length("exponential", "every", every);
-    detail::expects_0_to_1("exponential", "factor", factor);
+    detail::expects_period("exponential", "every", every);
+    detail::expects_at_least_0("exponential", "factor", factor);
     return {};
   }
 };
-
-static_assert(device_schedule<exponential>);
 
 }  // namespace limber

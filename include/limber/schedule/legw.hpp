@@ -16,11 +16,13 @@ namespace limber {
 /// Choices  the paper's batch is constant. When it grows before k T the warm-up gets longer, and the rate
 ///          falls to η₀ t / (√k T) with the ramp; when it grows later than that only √k is felt.
 /// Paper    You et al., Large-Batch Training for LSTM and Beyond, arXiv:1901.08137.
-/// @throws std::invalid_argument unless base_lr > 0, base_batch > 0 and warmup ≥ 0 in epochs or samples
+/// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, all are finite, and a
+/// warm-up
+///         is in epochs or samples
 struct legw {
-  double base_lr = 0;              ///< η₀, the rate at the base batch
-  double base_batch = 0;           ///< B₀, in samples
-  amount warmup{0, unit::epochs};  ///< T, warm-up at the base batch; 0 is no warm-up
+  double base_lr = detail::no_number;  ///< η₀, the rate at the base batch
+  double base_batch = 0;               ///< B₀, in samples
+  amount warmup{0, unit::epochs};      ///< T, warm-up at the base batch; 0 is no warm-up
   detail::checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
@@ -36,12 +38,10 @@ struct legw {
  private:
   [[nodiscard]] detail::checked check() const {
     detail::expects_scaling("legw", base_lr, base_batch, warmup);
-    expects(warmup.in != unit::steps, "legw: warmup must be in epochs or samples, got ", warmup.value,
-            " steps");
+    expects(warmup.in != unit::steps || warmup.value == 0, "legw: warmup must be in epochs or samples, got ",
+            warmup.value, " steps");
     return {};
   }
 };
-
-static_assert(device_schedule<legw>);
 
 }  // namespace limber

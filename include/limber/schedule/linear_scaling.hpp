@@ -14,11 +14,8 @@ namespace detail {
   return math::div(p.effective_batch(), base_batch);
 }
 
-inline void expects_scaling(char const* schedule, double base_lr, double base_batch, amount warmup) {
-  expects_above_0(schedule, "base_lr", base_lr);
-  expects_above_0(schedule, "base_batch", base_batch);
-  expects_at_least_0(schedule, "warmup", warmup.value);
-}
+/// @throws std::invalid_argument naming schedule, argument and value
+void expects_scaling(char const* schedule, double base_lr, double base_batch, amount warmup);
 }  // namespace detail
 
 /// The rate grows in proportion to the batch; over the warm-up it rises from the unscaled rate.
@@ -30,18 +27,18 @@ inline void expects_scaling(char const* schedule, double base_lr, double base_ba
 /// State    none; the ramp is part of the progress. A resize during the warm-up changes its target only.
 /// Choices  the warm-up starts at η₀, as the paper's does; `* warmup(T)` starts at 0.
 /// Paper    Goyal et al., Accurate, Large Minibatch SGD, arXiv:1706.02677, §2.1 and §2.2.
-/// @throws std::invalid_argument unless base_lr > 0, base_batch > 0 and warmup ≥ 0
+/// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, and all are finite
 struct linear_scaling {
-  double base_lr = 0;     ///< η₀, the rate at the base batch
-  double base_batch = 0;  ///< B₀, in samples
-  amount warmup{};        ///< T; 0 is no warm-up
+  double base_lr = detail::no_number;  ///< η₀, the rate at the base batch
+  double base_batch = 0;               ///< B₀, in samples
+  amount warmup{};                     ///< T; 0 is no warm-up
   detail::checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     double const k = detail::growth(p, base_batch);
     // Without this branch the full rate would differ from η₀ k by a rounding.
     double const done = detail::fraction(p, warmup);
-    return math::mul(base_lr, done < 1 ? detail::between(1, k, done) : k);
+    return math::mul(base_lr, done >= 1 ? k : detail::between(1, k, done));
   }
 
   template <class F>
@@ -56,6 +53,8 @@ struct linear_scaling {
   }
 };
 
-static_assert(device_schedule<linear_scaling>);
-
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/schedule/impl/linear_scaling.ipp>
+#endif

@@ -16,10 +16,11 @@ namespace limber {
 ///
 /// Choices  defaults as in torch.optim.lr_scheduler.OneCycleLR (peak/25, then peak/250,000), but the peak
 ///          is at rise · T and the end at T, not one step before each. Momentum is the rule's business.
+///          Length 0: `to` at once.
 /// Paper    Smith and Topin, Super-Convergence, arXiv:1708.07120.
-/// @throws std::invalid_argument unless length > 0 and from, to and rise lie in [0, 1]
+/// @throws std::invalid_argument unless length ≥ 0 and finite, and from, to and rise lie in [0, 1]
 struct one_cycle {
-  amount length{};
+  amount length = detail::not_given;
   double rise = 0.3;   ///< part of the length that rises, in [0, 1]
   double from = 0.04;  ///< the first rate, in [0, 1]
   double to = 4e-6;    ///< the last rate, in [0, 1]
@@ -27,7 +28,7 @@ struct one_cycle {
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     double const x = detail::fraction(p, length);
-    if (x < rise) return detail::between(from, 1, detail::half_wave(1 - x / rise));
+    if (!(x >= rise)) return detail::between(from, 1, detail::half_wave(1 - x / rise));
     return detail::between(to, 1, detail::half_wave(rise < 1 ? (x - rise) / (1 - rise) : 1));
   }
 
@@ -40,7 +41,5 @@ struct one_cycle {
     return {};
   }
 };
-
-static_assert(finite_schedule<one_cycle> && device_schedule<one_cycle>);
 
 }  // namespace limber

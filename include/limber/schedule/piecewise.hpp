@@ -20,8 +20,9 @@ struct switched {
 
   LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const {
-    return detail::elapsed(p, at.in) < at.value ? static_cast<double>(before(p))
-                                                : static_cast<double>(after(p));
+    double const t = detail::elapsed(p, at.in);
+    if (detail::unknown(p, at.in)) return t;
+    return t < at.value ? static_cast<double>(before(p)) : static_cast<double>(after(p));
   }
 
   template <class F>
@@ -43,7 +44,7 @@ template <class S, class... More>
   expects_length("piecewise", "boundary", at);
   expects(at.in == previous.in, "piecewise: boundaries must share one unit, got ", name_of(previous.in),
           " and ", name_of(at.in));
-  expects(at.value > previous.value, "piecewise: boundaries must increase, got ", at.value, " after ",
+  expects(at.value >= previous.value, "piecewise: boundaries must not decrease, got ", at.value, " after ",
           previous.value);
   auto rest = piecewise_after(at, std::move(more)...);
   auto head = as_schedule(std::move(before));
@@ -56,14 +57,14 @@ template <class S, class... More>
 ///     piecewise(0.1, 30_epochs, 0.01, 60_epochs, cosine(90_epochs))
 ///
 /// Choices  every piece sees the whole progress; in a sequence (`|`) each sees progress since its start.
-/// @throws std::invalid_argument if boundaries are not > 0, do not increase or differ in unit, or if a
+///          Boundary 0, or two that are equal: the piece between them is skipped.
+/// @throws std::invalid_argument if boundaries are negative or not finite, decrease or differ in unit, or if
+/// a
 ///         number is negative, infinite or NaN
 template <class S, class... More>
 [[nodiscard]] auto piecewise(S first, amount boundary, More... more) {
   static_assert(sizeof...(More) % 2 == 1, "piecewise: a piece, then boundary and piece by turns");
   return detail::piecewise_after(amount{0, boundary.in}, std::move(first), boundary, std::move(more)...);
 }
-
-static_assert(device_schedule<switched<constant, constant>>);
 
 }  // namespace limber

@@ -6,24 +6,23 @@
 
 #include <limber/schedule/elapsed.hpp>
 
-#include <cmath>
-
 namespace limber {
 
 /// Falls from 1 to `to`, then stays there.
 ///
 ///     η(t) = to + (1 − to) (1 − min(1, t / T))^power
 ///
-/// @throws std::invalid_argument unless length > 0, power > 0 and to lies in [0, 1]
+/// Choices  length 0: `to` at once.
+/// @throws std::invalid_argument unless length ≥ 0, power > 0, both are finite, and to lies in [0, 1]
 struct polynomial {
-  amount length{};
+  amount length = detail::not_given;
   double power = 1;  ///< 1 is linear; LARS uses 2
   double to = 0;     ///< the last rate, in [0, 1]
   detail::checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     double const left = 1 - detail::fraction(p, length);
-    return detail::between(to, 1, power == 1 ? left : std::pow(left, power));
+    return detail::between(to, 1, power == 1 ? left : math::pow(left, power));
   }
 
  private:
@@ -34,7 +33,5 @@ struct polynomial {
     return {};
   }
 };
-
-static_assert(finite_schedule<polynomial> && device_schedule<polynomial>);
 
 }  // namespace limber

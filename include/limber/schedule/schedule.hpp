@@ -14,7 +14,9 @@ namespace limber {
 
 /// A pure function of progress, evaluated in double. No state: what it returns for a progress does
 /// not depend on what was asked before, so seeking, resuming and nesting cannot change a value.
-/// A lambda is a schedule.
+/// A lambda is a schedule. A type of your own may say more: `gain(progress)` (`gain_of`), `length`
+/// (`finite_schedule`), and `each_amount(f)`, which calls f with every amount that it measures progress by,
+/// so that an optimizer can ask for the size of an epoch before training, and a sequence for one common unit.
 template <class S>
 concept schedule = std::copy_constructible<S> && requires(S const& s, progress const& p) {
   { s(p) } -> std::convertible_to<double>;

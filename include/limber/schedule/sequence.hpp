@@ -17,7 +17,7 @@ namespace limber {
 ///     lasting(5_epochs, 0.1) | cosine(85_epochs)
 ///
 /// After the end, if nothing follows, it goes on as if it had none.
-/// @throws std::invalid_argument unless length > 0
+/// @throws std::invalid_argument unless length ≥ 0 and finite
 template <schedule S>
 struct lasting {
   amount length;
@@ -49,7 +49,8 @@ lasting(amount, double)->lasting<constant>;
 ///          ramp of the batch moves along, so scalings see the batch of now, not of L steps ago.
 /// Choices  all pieces measure progress in one unit: how many steps an epoch has depends on the batch.
 ///          Lengths add up in whole steps or samples, hence (a | b) | c and a | (b | c) have the same bits.
-///          A schedule without end cannot have a successor; `lasting` gives it an end.
+///          A schedule without end cannot have a successor; `lasting` gives it an end. What runs on a clock
+///          of its own (`adascale::over`) is not moved, and may have another unit.
 /// @throws std::invalid_argument if two amounts among the pieces differ in unit, or if first.length is
 ///         negative, infinite or NaN
 template <finite_schedule A, schedule B>
@@ -62,16 +63,14 @@ struct sequence {
   sequence(A a, B b) : first(std::move(a)), rest(std::move(b)) {
     amount const head = first.length;
     detail::expects_at_least_0("sequence", "length of a piece", head.value);
-    each_amount([&head](amount other) {
-      expects(other.in == head.in, "sequence: pieces must share one unit, got ", name_of(head.in), " and ",
-              other.value, " ", name_of(other.in));
-    });
+    each_amount(detail::same_unit{head.in});
     if constexpr (finite_schedule<B>) length = {head.value + amount(rest.length).value, head.in};
   }
 
   LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const {
     unit const in = static_cast<amount>(first.length).in;
+    if (detail::unknown(p, in)) return p.in(in);
     i64 const end = detail::length_in_ticks(first, p.epoch_size);
     if (detail::ticks(p, in) < end) return static_cast<double>(first(p));
     return static_cast<double>(rest(detail::since(p, in, end)));
@@ -99,7 +98,5 @@ template <finite_schedule A, schedule B>
 template <schedule A, schedule B>
   requires(!finite_schedule<A>)
 void operator|(A first, B rest) = delete;
-
-static_assert(device_schedule<lasting<constant>> && device_schedule<sequence<lasting<constant>, constant>>);
 
 }  // namespace limber

@@ -16,17 +16,17 @@ namespace limber {
 /// Units    as `linear_scaling`.
 /// Paper    Krizhevsky, One weird trick for parallelizing convolutional neural networks,
 ///          arXiv:1404.5997, §5; Hoffer et al., Train longer, generalize better, arXiv:1705.08741.
-/// @throws std::invalid_argument unless base_lr > 0, base_batch > 0 and warmup ≥ 0
+/// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, and all are finite
 struct sqrt_scaling {
-  double base_lr = 0;     ///< η₀, the rate at the base batch
-  double base_batch = 0;  ///< B₀, in samples
-  amount warmup{};        ///< T; 0 is no warm-up
+  double base_lr = detail::no_number;  ///< η₀, the rate at the base batch
+  double base_batch = 0;               ///< B₀, in samples
+  amount warmup{};                     ///< T; 0 is no warm-up
   detail::checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     double const root = math::sqrt(detail::growth(p, base_batch));
     double const done = detail::fraction(p, warmup);
-    return math::mul(base_lr, done < 1 ? detail::between(1, root, done) : root);
+    return math::mul(base_lr, done >= 1 ? root : detail::between(1, root, done));
   }
 
   template <class F>
@@ -40,7 +40,5 @@ struct sqrt_scaling {
     return {};
   }
 };
-
-static_assert(device_schedule<sqrt_scaling>);
 
 }  // namespace limber

@@ -6,7 +6,6 @@
 
 #include <limber/schedule/elapsed.hpp>
 
-#include <cmath>
 #include <initializer_list>
 #include <span>
 
@@ -16,14 +15,14 @@ namespace limber {
 ///
 ///     η(t) = factor^⌊t / every⌋
 ///
-/// @throws std::invalid_argument unless every > 0 and factor lies in [0, 1]
+/// @throws std::invalid_argument unless every > 0, factor ≥ 0, and both are finite
 struct step_decay {
-  amount every{};       ///< the period
-  double factor = 0.1;  ///< in [0, 1]
+  amount every = detail::not_given;  ///< the period
+  double factor = 0.1;               ///< below 1 the rate falls, above it grows
   detail::checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    return std::pow(factor, detail::passed(p, every).whole);
+    return math::pow(factor, detail::passed(p, every).whole);
   }
 
   template <class F>
@@ -33,19 +32,20 @@ struct step_decay {
 
  private:
   [[nodiscard]] detail::checked check() const {
-    detail::expects_length("step_decay", "every", every);
-    detail::expects_0_to_1("step_decay", "factor", factor);
+    detail::expects_period("step_decay", "every", every);
+    detail::expects_at_least_0("step_decay", "factor", factor);
     return {};
   }
 };
 
-/// Multiplies by `factor` at each milestone; the update at a milestone already runs at the lower rate.
+/// Multiplies by `factor` at each milestone; the update at a milestone already runs at the new rate.
 ///
 ///     η(t) = factor^#{i : milestone_i ≤ t}
 ///
-/// Choices  room for 16 milestones inside the object, so that it can be copied to a device.
-/// @throws std::invalid_argument if there are no or more than 16 milestones, they do not increase, differ
-///         in unit or are not > 0, or factor lies outside [0, 1]
+/// Choices  room for 16 milestones inside the object, so that it can be copied to a device; none is rate 1.
+/// @throws std::invalid_argument if there are more than 16 milestones, they do not increase or differ in
+/// unit,
+///         or if a milestone or factor is negative, infinite or NaN
 struct multi_step {
   static constexpr std::size_t capacity = 16;
 
@@ -54,26 +54,14 @@ struct multi_step {
   unit in = unit::steps;
   double factor;
 
-  explicit multi_step(std::span<amount const> at, double by = 0.1) : factor(by) {
-    expects(!at.empty() && at.size() <= capacity, "multi_step: milestones must number 1 to ", capacity,
-            ", got ", at.size());
-    detail::expects_0_to_1("multi_step", "factor", by);
-    in = at.front().in;
-    for (amount const a : at) {
-      detail::expects_length("multi_step", "milestone", a);
-      expects(a.in == in, "multi_step: milestones must share one unit, got ", name_of(in), " and ",
-              name_of(a.in));
-      expects(count == 0 || a.value > milestones[count - 1], "multi_step: milestones must increase, got ",
-              a.value, " after ", milestones[count == 0 ? 0 : count - 1]);
-      milestones[count++] = a.value;
-    }
-  }
+  explicit multi_step(std::span<amount const> at, double by = 0.1);
 
   multi_step(std::initializer_list<amount> at, double by = 0.1)
       : multi_step(std::span<amount const>(at.begin(), at.size()), by) {}
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     double const t = detail::elapsed(p, in);
+    if (detail::unknown(p, in)) return t;
     double rate = 1;
     for (int i = 0; i < count && t >= milestones[i]; ++i) rate *= factor;
     return rate;
@@ -81,10 +69,12 @@ struct multi_step {
 
   template <class F>
   void each_amount(F f) const {
-    f(amount{milestones[0], in});
+    for (int i = 0; i < count; ++i) f(amount{milestones[i], in});
   }
 };
 
-static_assert(device_schedule<step_decay> && device_schedule<multi_step>);
-
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/schedule/impl/step_decay.ipp>
+#endif

@@ -17,10 +17,10 @@ namespace limber {
 ///          piece, is the first at full rate. Update 0 at rate 0 changes no parameter but fills the
 ///          momentum; pass `from` to let it move.
 /// Choices  measured in samples or epochs it ends after the same data whatever the number of workers.
-///          A constant warm-up is `lasting(length, value)`.
+///          A constant warm-up is `lasting(length, value)`. Length 0: the full rate at once.
 /// Paper    Goyal et al., Accurate, Large Minibatch SGD, arXiv:1706.02677, §2.2; their warm-up from η to
 ///          kη, whose target follows the batch, is `linear_scaling::warmup`.
-/// @throws std::invalid_argument unless length > 0 and from lies in [0, 1]
+/// @throws std::invalid_argument unless length ≥ 0 and finite, and from lies in [0, 1]
 struct warmup {
   amount length;
   double from;
@@ -34,7 +34,5 @@ struct warmup {
     return detail::between(from, 1, detail::fraction(p, length));
   }
 };
-
-static_assert(finite_schedule<warmup> && device_schedule<warmup>);
 
 }  // namespace limber

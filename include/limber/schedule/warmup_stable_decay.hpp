@@ -17,7 +17,7 @@ namespace limber {
 ///     warmup_stable_decay(1000_steps, 8000_steps, cosine(1000_steps))
 ///
 /// Paper    Hu et al., MiniCPM, arXiv:2404.06395.
-/// @throws std::invalid_argument unless all three lengths are > 0 and share one unit
+/// @throws std::invalid_argument unless all three lengths are ≥ 0 and finite, and share one unit
 template <finite_schedule S>
 [[nodiscard]] auto warmup_stable_decay(amount warm, amount stable, S decay) {
   return warmup(warm) | lasting(stable, 1) | std::move(decay);

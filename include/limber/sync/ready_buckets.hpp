@@ -2,11 +2,12 @@
 #pragma once
 
 /// @file
-/// Which buckets can cross while backward still computes others.
+/// Which buckets can be communicated while backward still computes others.
 
+#include <limber/core/function_ref.hpp>
 #include <limber/core/tensor.hpp>
+#include <limber/fuse/any_executor.hpp>
 #include <limber/fuse/bucket_plan.hpp>
-#include <limber/fuse/executor.hpp>
 #include <limber/fuse/norm_report.hpp>
 
 #include <cstddef>
@@ -19,11 +20,11 @@ struct bucket_part {
   std::vector<i64> tensors;         ///< indices into the list
   std::size_t first = 0, last = 0;  ///< its buckets are [first, last) of the plan
   i64 missing = 0;                  ///< tensors that were not marked yet
-  tensor_list to, sum, owed, gradients;
+  tensor_list to, sum, residual, gradients;
   norm_memory norms;
 };
 
-/// Hands out the parts of a plan in its order, as far as their tensors are marked.
+/// Returns the parts of a plan in its order, as far as their tensors are marked.
 ///
 /// Order    that of the plan, the same on all ranks: a part waits for those before it, whatever the order
 ///          of marks.
@@ -32,13 +33,7 @@ struct bucket_part {
 class ready_buckets {
  public:
   /// Starts a call in which nothing is marked. Allocates the first time.
-  template <executor E>
-  void open(E& e, bucket_plan const& plan) {
-    if (parts_.empty()) make(e, plan);
-    for (auto& p : parts_) p.missing = static_cast<i64>(p.tensors.size());
-    next_ = 0;
-    open_ = true;
-  }
+  void open(any_executor& e, bucket_plan const& plan);
   void close() noexcept { open_ = false; }
   /// True between `open` and `close`.
   [[nodiscard]] bool is_open() const noexcept { return open_; }
@@ -52,39 +47,23 @@ class ready_buckets {
   [[nodiscard]] bucket_part* take_complete() noexcept {
     return next_ < parts_.size() && parts_[next_].missing == 0 ? &parts_[next_++] : nullptr;
   }
-  /// The next part, null behind the last.
+  /// The next part, null after the last.
   [[nodiscard]] bucket_part* take() noexcept { return next_ < parts_.size() ? &parts_[next_++] : nullptr; }
 
   /// Calls f(part) for all parts.
-  template <class F>
-  void each(F const& f) const {
-    for (auto const& p : parts_) f(p);
-  }
+  void each(function_ref<void(bucket_part const&)> f) const;
 
  private:
-  template <executor E>
-  void make(E& e, bucket_plan const& plan) {
-    for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
-      auto const& tensors = plan.buckets[b].tensors;
-      if (parts_.empty() || parts_.back().tensors != tensors) {
-        bucket_part p;
-        p.tensors = tensors;
-        p.first = b;
-        for (auto* list : {&p.to, &p.sum, &p.owed, &p.gradients}) list->resize(tensors.size());
-        p.norms = make_norms(e, static_cast<i64>(tensors.size()));
-        parts_.push_back(std::move(p));
-      }
-      parts_.back().last = b + 1;
-    }
-    part_of_.assign(plan.where.places.size(), parts_.size());
-    for (std::size_t p = 0; p < parts_.size(); ++p)
-      for (i64 const i : parts_[p].tensors) part_of_[static_cast<std::size_t>(i)] = p;
-  }
+  void make(any_executor& e, bucket_plan const& plan);
 
   std::vector<bucket_part> parts_;
   std::vector<std::size_t> part_of_;  // per tensor; the number of parts for one in none
-  std::size_t next_ = 0;              // parts before it were handed out
+  std::size_t next_ = 0;              // parts before it were returned
   bool open_ = false;
 };
 
 }  // namespace limber::sync
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/sync/impl/ready_buckets.ipp>
+#endif

@@ -4,55 +4,41 @@
 /// @file
 /// A sum over the ranks that is started in one call of step() and waited for in a later one.
 
-#include <limber/comm/collective.hpp>
+#include <limber/comm/any_communicator.hpp>
 #include <limber/fuse/bucket_plan.hpp>
-#include <limber/sync/bucket_sum.hpp>
 
-#include <exception>
-#include <utility>
 #include <vector>
 
 namespace limber::sync {
 
-/// All buckets of a plan and a control block, on their way. At most one flight at a time.
+/// The reductions of all buckets of a plan and of a control block. At most one set is in flight.
 ///
 /// Memory   buffers and control must stay where they are until `wait`, and outlive this object.
-/// Errors   `wait` throws limber::error if a peer or the engine failed. Destroyed in flight it waits, so
-///          that ranks which all end here end well; when an exception passes, it lets go instead, and the
-///          others get an error.
-template <collective C>
+/// Errors   `wait` throws limber::error if a peer or the engine failed. The destructor waits for what is in
+///          flight, so that ranks which all end here end without an error; while an exception unwinds it
+///          drops the requests instead, and the other ranks get an error.
 class standing_reduction {
-  using handle = decltype(std::declval<C&>().all_reduce(const_tensor_view{}, tensor_view{}));
-
  public:
-  standing_reduction() = default;
-  standing_reduction(standing_reduction&&) = default;
-  standing_reduction& operator=(standing_reduction&&) = delete;
-  ~standing_reduction() {
-    if (std::uncaught_exceptions() > exceptions_) return;
-    try {
-      wait();
-    } catch (...) {  // whoever waits for a result is told
-    }
-  }
+  standing_reduction();
+  standing_reduction(standing_reduction const&) = delete;
+  standing_reduction& operator=(standing_reduction const&) = delete;
+  ~standing_reduction();
 
   /// Starts every bucket, then the control values in fp64. @pre not in flight
-  void start(C& group, bucket_plan const& plan, slab const& from, slab const& to,
-             const_tensor_view control_in, tensor_view control_out) {
-    for (auto const& b : plan.buckets) requests_.push_back(sum_bucket(group, b, from, to));
-    requests_.push_back(group.all_reduce(control_in, control_out));
-  }
-  void wait() {
-    for (auto& r : requests_) r.wait();
-    requests_.clear();
-  }
-  /// Gives up what is in flight, and the group with it.
+  void start(communicator group, bucket_plan const& plan, slab const& from, slab const& to,
+             const_tensor_view control_in, tensor_view control_out);
+  void wait();
+  /// Drops what is in flight, which ends the group.
   void drop() noexcept { requests_.clear(); }
   [[nodiscard]] bool in_flight() const noexcept { return !requests_.empty(); }
 
  private:
-  std::vector<handle> requests_;
-  int exceptions_ = std::uncaught_exceptions();
+  std::vector<any_request> requests_;
+  int exceptions_;  // uncaught when this object was made
 };
 
 }  // namespace limber::sync
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/sync/impl/standing_reduction.ipp>
+#endif

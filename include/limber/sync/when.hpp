@@ -2,8 +2,9 @@
 #pragma once
 
 /// @file
-/// When something crosses: the first choice of a strategy after what crosses.
+/// When something is communicated: the first choice of a strategy after what it is.
 
+#include <limber/core/box.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/progress.hpp>
 
@@ -13,12 +14,13 @@ namespace limber::sync {
 
 /// Decides whether an exchange is due, from facts that all ranks agree on.
 ///
-/// @param calls_open  calls of step() since the last exchange of this tap, this one included; for a
+/// @param calls_open  calls of step() since the last exchange of this stage, this one included; for a
 ///                    merge: updates since the last one
 template <class W>
-concept timing = std::copyable<W> && requires(W const& w, i64 calls_open, progress const& now) {
+concept timing = requires(W const& w, i64 calls_open, progress const& now) {
   { w(calls_open, now) } -> std::convertible_to<bool>;
-};
+}
+&&std::copyable<W>;
 
 /// Every `period` calls.
 struct every {
@@ -44,24 +46,37 @@ struct every_after {
   }
 };
 
-static_assert(timing<every> && timing<every_after>);
+/// Any timing. One that has a member `period` is known to have an exchange every so many calls at least.
+class any_timing {
+ public:
+  template <class W>
+    requires(!std::same_as<W, any_timing> && timing<W>)
+  any_timing(W when)
+      : when_(std::in_place, when), due_([](void const* w, i64 calls, progress const& now) -> bool {
+          return (*static_cast<W const*>(w))(calls, now);
+        }) {
+    if constexpr (requires { when.period; }) period_ = when.period;
+    if constexpr (requires {
+                    { when.from.in } -> std::convertible_to<unit>;
+                  })
+      counts_epochs_ = when.from.in == unit::epochs && when.from.value > 0;
+  }
 
-/// True if every call is due, now and later.
-template <timing W>
-[[nodiscard]] bool always_due(W const& when) {
-  if constexpr (requires { when.period; })
-    return when.period == 1;
-  else
-    return false;
-}
+  [[nodiscard]] bool operator()(i64 calls_open, progress const& now) const {
+    return due_(when_.get(), calls_open, now);
+  }
+  /// Calls between exchanges, where that is a constant; else 1, the shortest.
+  [[nodiscard]] i64 period() const noexcept { return period_ > 0 ? period_ : 1; }
+  /// True if it measures progress in epochs.
+  [[nodiscard]] bool counts_epochs() const noexcept { return counts_epochs_; }
+  /// True if every call is due, now and later.
+  [[nodiscard]] bool always() const noexcept { return period_ == 1; }
 
-/// Calls between exchanges, where that is a constant; else 1, the shortest.
-template <timing W>
-[[nodiscard]] i64 period_of(W const& when) {
-  if constexpr (requires { when.period; })
-    return when.period;
-  else
-    return 1;
-}
+ private:
+  limber::detail::box when_;
+  bool (*due_)(void const*, i64, progress const&);
+  i64 period_ = 0;
+  bool counts_epochs_ = false;
+};
 
 }  // namespace limber::sync

@@ -4,54 +4,84 @@
 /// @file
 /// With whom something is exchanged: a group made from the optimizer's collective.
 
-#include <limber/comm/collective.hpp>
+#include <limber/comm/any_communicator.hpp>
 #include <limber/comm/self.hpp>
+#include <limber/core/box.hpp>
 #include <limber/core/error.hpp>
 
-#include <tuple>
-#include <type_traits>
-#include <utility>
+#include <concepts>
+#include <optional>
 
 namespace limber::sync {
 
 /// All workers.
 struct everyone {
-  static constexpr bool agreed = true;  ///< all ranks see the same outcome
-  template <collective C>
-  [[nodiscard]] C& of(C& comm) const noexcept {
-    return comm;
-  }
+  static constexpr bool uniform_updates = true;  ///< all ranks see the same outcome
 };
 
 /// Nobody: each worker on its own.
 struct alone {
-  static constexpr bool agreed = false;
-  template <collective C>
-  [[nodiscard]] self of(C&) const {
-    return {};
-  }
+  static constexpr bool uniform_updates = false;
+  [[nodiscard]] any_communicator of(communicator) const { return any_communicator(self{}); }
 };
 
 /// Runs of `size` neighbouring ranks, the last of which may be shorter: the workers of one machine.
 struct block {
-  static constexpr bool agreed = false;
+  static constexpr bool uniform_updates = false;
+  static constexpr capabilities needs = can_split;
   int size;
 
   explicit block(int n) : size(n) { expects(n >= 1, "block: size must be at least 1, got ", n); }
   /// A collective call of all ranks of `comm`.
-  template <collective C>
-  [[nodiscard]] auto of(C& comm) const {
-    static_assert(splittable<C>, "limber: blocks need a collective that models limber::splittable");
-    return comm.split(comm.rank() / size);
-  }
+  [[nodiscard]] any_communicator of(communicator comm) const { return comm.split(comm.rank() / size); }
 };
 
-/// The group that `Who` makes of C: a reference to C itself, or a group of its own.
-template <class Who, class C>
-using group_of = std::tuple<decltype(std::declval<Who const&>().of(std::declval<C&>()))>;
+/// Any choice of a group: one of the above, or a value with `uniform_updates` and `of`.
+class any_group {
+ public:
+  bool uniform_updates;
+  capabilities needs = 0;
 
-/// The collective that operations of that group are called on.
-template <class Who, class C>
-using group_type = std::remove_reference_t<std::tuple_element_t<0, group_of<Who, C>>>;
+  template <class W>
+    requires(!std::same_as<W, any_group> && requires { W::uniform_updates; })
+  any_group(W who)
+      : uniform_updates(W::uniform_updates), who_(std::in_place, who), alone_(std::same_as<W, alone>) {
+    if constexpr (requires { W::needs; }) needs = W::needs;
+    if constexpr (requires(communicator c) { who.of(c); })
+      of_ = [](void const* w, communicator c) -> any_communicator { return static_cast<W const*>(w)->of(c); };
+  }
+
+  /// False if each worker is on its own.
+  [[nodiscard]] bool communicates() const noexcept { return !alone_; }
+  /// All ranks of the collective itself.
+  [[nodiscard]] bool is_all() const noexcept { return of_ == nullptr; }
+  /// @pre not is_all()
+  [[nodiscard]] any_communicator of(communicator comm) const { return of_(who_.get(), comm); }
+
+ private:
+  limber::detail::box who_;
+  any_communicator (*of_)(void const*, communicator) = nullptr;
+  bool alone_;
+};
+
+/// The group that a stage is in.
+class process_group {
+ public:
+  /// A collective call if the group is a part of the ranks.
+  void enter(any_group const& who, communicator all) {
+    if (who.is_all()) {
+      comm_ = all;
+      return;
+    }
+    own_.emplace(who.of(all));
+    comm_ = own_->handle();
+  }
+  [[nodiscard]] communicator& comm() noexcept { return comm_; }
+  [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(comm_); }
+
+ private:
+  std::optional<any_communicator> own_;
+  communicator comm_;
+};
 
 }  // namespace limber::sync

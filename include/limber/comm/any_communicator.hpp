@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// Collectives and requests of any type, for code that is compiled once: a handle, and an owner.
+
+#include <limber/comm/collective.hpp>
+#include <limber/core/config.hpp>
+#include <limber/core/piece.hpp>
+#include <limber/core/tensor.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <new>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace limber {
+
+/// A request of any engine. Move-only; an empty one counts as completed.
+///
+/// Memory   holds the engine's request inline, in `room` bytes; never allocates.
+/// Errors   as the engine's request, also when it is destroyed before it was waited for.
+class any_request {
+ public:
+  static constexpr std::size_t room = 112;  ///< the largest of this library (MPI, NCCL) have 96 bytes
+
+  any_request() noexcept = default;
+  template <class Q>
+    requires(!std::same_as<Q, any_request> && request<Q>)
+  explicit any_request(Q q) noexcept {
+    static_assert(sizeof(Q) <= room && alignof(Q) <= alignof(void*),
+                  "limber: the request of this collective does not fit into an any_request: 112 bytes "
+                  "(any_request::room) with the alignment of a pointer");
+    static_assert(std::is_nothrow_move_constructible_v<Q>,
+                  "limber: the move constructor of this collective's request must be noexcept");
+    if constexpr (!std::same_as<Q, completed>) {
+      ::new (static_cast<void*>(memory_)) Q(std::move(q));
+      functions_ = &functions_of<Q>;
+    }
+  }
+  any_request(any_request&& other) noexcept { take(other); }
+  any_request& operator=(any_request&& other) noexcept {
+    if (this != &other) {
+      drop();
+      take(other);
+    }
+    return *this;
+  }
+  ~any_request() { drop(); }
+
+  /// @throws what the engine's request throws
+  void wait() {
+    if (functions_ != nullptr) functions_->wait(memory_);
+  }
+  [[nodiscard]] bool done() { return functions_ == nullptr || functions_->done(memory_); }
+
+ private:
+  struct functions {
+    void (*wait)(void*);
+    bool (*done)(void*);
+    void (*relocate)(void* to, void* from) noexcept;  ///< moves, and destroys what is left
+    void (*destroy)(void*) noexcept;
+  };
+  template <class Q>
+  static void wait_of(void* q) {
+    static_cast<Q*>(q)->wait();
+  }
+  template <class Q>
+  static bool done_of(void* q) {
+    return static_cast<Q*>(q)->done();
+  }
+  template <class Q>
+  static void relocate(void* to, void* from) noexcept {
+    ::new (to) Q(std::move(*static_cast<Q*>(from)));
+    destroy<Q>(from);
+  }
+  template <class Q>
+  static void destroy(void* q) noexcept {
+    static_cast<Q*>(q)->~Q();
+  }
+  template <class Q>
+  static constexpr functions functions_of{&wait_of<Q>, &done_of<Q>, &relocate<Q>, &destroy<Q>};
+
+  void take(any_request& other) noexcept {
+    functions_ = std::exchange(other.functions_, nullptr);
+    if (functions_ != nullptr) functions_->relocate(memory_, other.memory_);
+  }
+  void drop() noexcept {
+    if (functions_ != nullptr) std::exchange(functions_, nullptr)->destroy(memory_);
+  }
+
+  functions const* functions_ = nullptr;
+  alignas(void*) std::byte memory_[room];
+};
+
+/// What a collective can do beyond the concept `collective`: a set of the bits below.
+using capabilities = unsigned;
+inline constexpr capabilities can_send_receive = 1;     ///< point_to_point
+inline constexpr capabilities can_post = 2;             ///< mailbox
+inline constexpr capabilities can_split = 4;            ///< splittable
+inline constexpr capabilities can_shrink = 8;           ///< shrinkable
+inline constexpr capabilities can_revoke = 16;          ///< revocable
+inline constexpr capabilities sums_tensor_pieces = 32;  ///< sums_pieces
+
+/// What the type C models. `communicator` and `any_communicator` model everything: ask their can().
+template <class C>
+inline constexpr capabilities capabilities_of = (point_to_point<C> ? can_send_receive : 0) |
+                                                (mailbox<C> ? can_post : 0) |
+                                                (splittable<C> ? can_split : 0) |
+                                                (shrinkable<C> ? can_shrink : 0) |
+                                                (revocable<C> ? can_revoke : 0) |
+                                                (sums_pieces<C> ? sums_tensor_pieces : 0);
+
+/// For messages: "a mailbox (post, poll, listen) and splittable groups (split)"; "nothing" for 0.
+///
+///     if (capabilities const missing = needed & ~comm.can())
+///       expects(false, "sync::gossip needs ", describe(missing), ", which this collective lacks");
+[[nodiscard]] std::string describe(capabilities what);
+
+class any_communicator;
+
+namespace detail {
+
+/// What a communicator knows of the collective's type: one such object a type. Null for what it lacks.
+struct communicator_functions {
+  capabilities models;
+  capabilities (*can)(void const*);  ///< null where the type alone decides
+  int (*rank)(void const*);
+  int (*size)(void const*);
+  any_request (*all_reduce)(void*, const_tensor_view, tensor_view, reduction);
+  any_request (*all_reduce_pieces)(void*, const_tensor_view, tensor_view, std::span<piece const>);
+  any_request (*reduce_scatter)(void*, const_tensor_view, tensor_view);
+  any_request (*all_gather)(void*, const_tensor_view, tensor_view);
+  any_request (*broadcast)(void*, tensor_view, int);
+  void (*barrier)(void*);
+  void (*send)(void*, const_tensor_view, int);
+  void (*recv)(void*, tensor_view, int);
+  void (*post)(void*, int, i64, std::span<std::byte const>);
+  std::optional<message> (*poll)(void*, i64);
+  void (*listen)(void*);
+  void (*revoke)(void*, std::string const&);
+  any_communicator (*split)(void*, int);
+  any_communicator (*shrink)(void*, std::span<int const>);
+};
+
+template <class C>
+struct communicator_calls;
+
+template <class C>
+inline constexpr communicator_functions communicator_functions_of = communicator_calls<C>::table();
+
+}  // namespace detail
+
+/// Refers to a collective of any type: two pointers. Copying copies the handle; the collective must
+/// outlive it.
+///
+///     threads::communicator comm = …;
+///     communicator handle(comm);
+///     handle.all_reduce(in, out).wait();
+///
+/// Models   every concept of collective.hpp; can() says what the collective itself can do.
+/// Cost     one indirect call an operation, and one each for wait, done and the destruction of its request.
+/// Memory   allocates only what split and shrink return.
+/// Errors   as the collective's. std::invalid_argument from what it cannot do, naming operation and
+///          capability, and from an empty handle.
+class communicator {
+ public:
+  /// An empty handle.
+  communicator() noexcept = default;
+  template <class C>
+    requires(!std::same_as<std::remove_const_t<C>, communicator> &&
+             !std::same_as<std::remove_const_t<C>, any_communicator> && collective<C>)
+  explicit communicator(C& c) noexcept
+      : object_(const_cast<void*>(static_cast<void const*>(&c))),
+        functions_(&detail::communicator_functions_of<C>) {}
+  /// Refers to the collective inside; stays valid when `c` moves, but not when it is assigned to.
+  explicit communicator(any_communicator& c) noexcept;
+
+  /// False of an empty handle.
+  [[nodiscard]] explicit operator bool() const noexcept { return functions_ != nullptr; }
+  /// What operations may be called beyond those of `collective`; 0 of an empty handle. Where the collective
+  /// has a can() itself, as wrappers of a communicator may, that decides too.
+  [[nodiscard]] capabilities can() const;
+
+  [[nodiscard]] int rank() const;
+  [[nodiscard]] int size() const;
+
+  [[nodiscard]] any_request all_reduce(const_tensor_view in, tensor_view out,
+                                       reduction how = reduction::sum) const;
+  /// The plain sum where the collective does not model sums_pieces.
+  [[nodiscard]] any_request all_reduce(const_tensor_view in, tensor_view out,
+                                       std::span<piece const> pieces) const;
+  [[nodiscard]] any_request reduce_scatter(const_tensor_view in, tensor_view out) const;
+  [[nodiscard]] any_request all_gather(const_tensor_view in, tensor_view out) const;
+  [[nodiscard]] any_request broadcast(tensor_view data, int root) const;
+  void barrier() const;
+
+  void send(const_tensor_view in, int peer) const;
+  void recv(tensor_view out, int peer) const;
+
+  void post(int peer, i64 tag, std::span<std::byte const> bytes) const;
+  [[nodiscard]] std::optional<message> poll(i64 tag) const;
+  void listen() const;
+
+  void revoke(std::string const& reason) const;
+  [[nodiscard]] any_communicator split(int color) const;
+  [[nodiscard]] any_communicator shrink(std::span<int const> lost) const;
+
+ private:
+  [[nodiscard]] detail::communicator_functions const& functions(char const* call) const;
+  [[nodiscard]] detail::communicator_functions const& functions(char const* call, capabilities needed) const;
+
+  void* object_ = nullptr;
+  detail::communicator_functions const* functions_ = nullptr;
+};
+
+/// Owns a collective of any type. Move-only; has all operations of `communicator`.
+///
+///     any_communicator comm(gloo::communicator(rank, size, store));
+///     comm = comm.shrink(lost);
+///
+/// Memory   the collective is moved or copied to the heap once and keeps its address when its owner
+///          moves: handles stay valid. Assignment destroys the collective that was there before.
+/// Errors   as `communicator`; one that was moved from is empty.
+class any_communicator : private communicator {
+ public:
+  /// Moves from an rvalue, copies an lvalue of a copyable type. Of a `communicator` the handle is copied.
+  template <class C>
+    requires(!std::same_as<std::remove_cvref_t<C>, any_communicator> && collective<std::remove_cvref_t<C>> &&
+             std::constructible_from<std::remove_cvref_t<C>, C>)
+  explicit any_communicator(C&& c)
+      : any_communicator(std::in_place, new std::remove_cvref_t<C>(std::forward<C>(c))) {}
+  any_communicator(any_communicator&& other) noexcept
+      : communicator(std::exchange(static_cast<communicator&>(other), communicator())),
+        owned_(std::exchange(other.owned_, nullptr)),
+        destroy_(other.destroy_) {}
+  any_communicator& operator=(any_communicator&& other) noexcept;
+  ~any_communicator() {
+    if (owned_ != nullptr) destroy_(owned_);
+  }
+
+  /// Refers to the collective inside, not to this owner.
+  [[nodiscard]] communicator handle() const noexcept { return *this; }
+
+  using communicator::operator bool;
+  using communicator::can;
+
+  using communicator::rank;
+  using communicator::size;
+
+  using communicator::all_gather;
+  using communicator::all_reduce;
+  using communicator::barrier;
+  using communicator::broadcast;
+  using communicator::reduce_scatter;
+
+  using communicator::recv;
+  using communicator::send;
+
+  using communicator::listen;
+  using communicator::poll;
+  using communicator::post;
+
+  using communicator::revoke;
+  using communicator::shrink;
+  using communicator::split;
+
+ private:
+  template <class C>
+  any_communicator(std::in_place_t, C* c) noexcept
+      : communicator(*c), owned_(c), destroy_([](void* p) noexcept { delete static_cast<C*>(p); }) {}
+
+  void* owned_;
+  void (*destroy_)(void*) noexcept;
+};
+
+namespace detail {
+
+template <class C>
+struct communicator_calls {
+  static C& at(void* c) noexcept { return *static_cast<C*>(c); }
+
+  static capabilities can(void const* c) { return capabilities_of<C> & static_cast<C const*>(c)->can(); }
+  static int rank(void const* c) { return static_cast<C const*>(c)->rank(); }
+  static int size(void const* c) { return static_cast<C const*>(c)->size(); }
+  static any_request all_reduce(void* c, const_tensor_view in, tensor_view out, reduction how) {
+    return any_request(at(c).all_reduce(in, out, how));
+  }
+  static any_request all_reduce_pieces(void* c, const_tensor_view in, tensor_view out,
+                                       std::span<piece const> pieces) {
+    if constexpr (sums_pieces<C>)
+      return any_request(at(c).all_reduce(in, out, pieces));
+    else
+      return any_request(at(c).all_reduce(in, out));
+  }
+  static any_request reduce_scatter(void* c, const_tensor_view in, tensor_view out) {
+    return any_request(at(c).reduce_scatter(in, out));
+  }
+  static any_request all_gather(void* c, const_tensor_view in, tensor_view out) {
+    return any_request(at(c).all_gather(in, out));
+  }
+  static any_request broadcast(void* c, tensor_view data, int root) {
+    return any_request(at(c).broadcast(data, root));
+  }
+  static void barrier(void* c) { at(c).barrier(); }
+  static void send(void* c, const_tensor_view in, int peer) { at(c).send(in, peer); }
+  static void recv(void* c, tensor_view out, int peer) { at(c).recv(out, peer); }
+  static void post(void* c, int peer, i64 tag, std::span<std::byte const> bytes) {
+    at(c).post(peer, tag, bytes);
+  }
+  static std::optional<message> poll(void* c, i64 tag) { return at(c).poll(tag); }
+  static void listen(void* c) { at(c).listen(); }
+  static void revoke(void* c, std::string const& reason) { at(c).revoke(reason); }
+  static any_communicator split(void* c, int color) { return any_communicator(at(c).split(color)); }
+  static any_communicator shrink(void* c, std::span<int const> lost) {
+    return any_communicator(at(c).shrink(lost));
+  }
+
+  static constexpr communicator_functions table() {
+    communicator_functions t{};
+    t.models = capabilities_of<C>;
+    if constexpr (requires(C const& c) {
+                    { c.can() } -> std::same_as<capabilities>;
+                  })
+      t.can = &can;
+    t.rank = &rank;
+    t.size = &size;
+    t.all_reduce = &all_reduce;
+    t.all_reduce_pieces = &all_reduce_pieces;
+    t.reduce_scatter = &reduce_scatter;
+    t.all_gather = &all_gather;
+    t.broadcast = &broadcast;
+    t.barrier = &barrier;
+    if constexpr (point_to_point<C>) {
+      t.send = &send;
+      t.recv = &recv;
+    }
+    if constexpr (mailbox<C>) {
+      t.post = &post;
+      t.poll = &poll;
+      t.listen = &listen;
+    }
+    if constexpr (revocable<C>) t.revoke = &revoke;
+    if constexpr (splittable<C>) t.split = &split;
+    if constexpr (shrinkable<C>) t.shrink = &shrink;
+    return t;
+  }
+};
+
+}  // namespace detail
+}  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/comm/impl/any_communicator.ipp>
+#endif

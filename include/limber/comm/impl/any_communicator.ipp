@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <limber/comm/any_communicator.hpp>
+#include <limber/core/error.hpp>
+
+#include <utility>
+
+namespace limber {
+
+LIMBER_FN std::string describe(capabilities what) {
+  static constexpr struct {
+    capabilities bit;
+    char const* words;
+  } known[] = {{can_send_receive, "point-to-point messages (send, recv)"},
+               {can_post, "a mailbox (post, poll, listen)"},
+               {can_split, "splittable groups (split)"},
+               {can_shrink, "shrinkable groups (shrink)"},
+               {can_revoke, "revocable groups (revoke)"},
+               {sums_tensor_pieces, "sums of tensor pieces (all_reduce with pieces)"}};
+  std::string out;
+  for (auto const& k : known) {
+    if ((what & k.bit) == 0) continue;
+    what &= ~k.bit;
+    if (!out.empty()) out += what == 0 ? " and " : ", ";
+    out += k.words;
+  }
+  return out.empty() ? "nothing" : out;
+}
+
+LIMBER_FN communicator::communicator(any_communicator& c) noexcept : communicator(c.handle()) {}
+
+LIMBER_FN detail::communicator_functions const& communicator::functions(char const* call) const {
+  expects(functions_ != nullptr, call, ": this communicator is empty: default-constructed, or moved from");
+  return *functions_;
+}
+
+LIMBER_FN detail::communicator_functions const& communicator::functions(char const* call,
+                                                                        capabilities needed) const {
+  auto const& f = functions(call);
+  if ((f.models & needed) != needed) [[unlikely]]
+    detail::refuse_with("this collective cannot ", call, ": it lacks ", describe(needed & ~f.models));
+  return f;
+}
+
+LIMBER_FN capabilities communicator::can() const {
+  if (functions_ == nullptr) return 0;
+  return functions_->can != nullptr ? functions_->can(object_) : functions_->models;
+}
+
+LIMBER_FN int communicator::rank() const { return functions("rank").rank(object_); }
+LIMBER_FN int communicator::size() const { return functions("size").size(object_); }
+
+LIMBER_FN any_request communicator::all_reduce(const_tensor_view in, tensor_view out, reduction how) const {
+  return functions("all_reduce").all_reduce(object_, in, out, how);
+}
+LIMBER_FN any_request communicator::all_reduce(const_tensor_view in, tensor_view out,
+                                               std::span<piece const> pieces) const {
+  return functions("all_reduce").all_reduce_pieces(object_, in, out, pieces);
+}
+LIMBER_FN any_request communicator::reduce_scatter(const_tensor_view in, tensor_view out) const {
+  return functions("reduce_scatter").reduce_scatter(object_, in, out);
+}
+LIMBER_FN any_request communicator::all_gather(const_tensor_view in, tensor_view out) const {
+  return functions("all_gather").all_gather(object_, in, out);
+}
+LIMBER_FN any_request communicator::broadcast(tensor_view data, int root) const {
+  return functions("broadcast").broadcast(object_, data, root);
+}
+LIMBER_FN void communicator::barrier() const { functions("barrier").barrier(object_); }
+
+LIMBER_FN void communicator::send(const_tensor_view in, int peer) const {
+  functions("send", can_send_receive).send(object_, in, peer);
+}
+LIMBER_FN void communicator::recv(tensor_view out, int peer) const {
+  functions("recv", can_send_receive).recv(object_, out, peer);
+}
+
+LIMBER_FN void communicator::post(int peer, i64 tag, std::span<std::byte const> bytes) const {
+  functions("post", can_post).post(object_, peer, tag, bytes);
+}
+LIMBER_FN std::optional<message> communicator::poll(i64 tag) const {
+  return functions("poll", can_post).poll(object_, tag);
+}
+LIMBER_FN void communicator::listen() const { functions("listen", can_post).listen(object_); }
+
+LIMBER_FN void communicator::revoke(std::string const& reason) const {
+  functions("revoke", can_revoke).revoke(object_, reason);
+}
+LIMBER_FN any_communicator communicator::split(int color) const {
+  return functions("split", can_split).split(object_, color);
+}
+LIMBER_FN any_communicator communicator::shrink(std::span<int const> lost) const {
+  return functions("shrink", can_shrink).shrink(object_, lost);
+}
+
+LIMBER_FN any_communicator& any_communicator::operator=(any_communicator&& other) noexcept {
+  any_communicator before(std::move(other));
+  std::swap(static_cast<communicator&>(*this), static_cast<communicator&>(before));
+  std::swap(owned_, before.owned_);
+  std::swap(destroy_, before.destroy_);
+  return *this;
+}
+
+}  // namespace limber

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <limber/schedule/elapsed.hpp>
+
+namespace limber::detail {
+
+LIMBER_FN void same_unit::operator()(amount other) const {
+  expects(other.in == in, "sequence: pieces must share one unit, got ", name_of(in), " and ", other.value,
+          " ", name_of(other.in));
+}
+
+LIMBER_FN void expects_length(char const* schedule, char const* argument, amount a) {
+  expects(a.in != not_given.in, schedule, ": ", argument, " was not given");
+  expects(math::finite(a.value) && a.value >= 0, schedule, ": ", argument, " must be finite and >= 0, got ",
+          a.value, " ", name_of(a.in));
+}
+
+LIMBER_FN void expects_period(char const* schedule, char const* argument, amount a) {
+  expects(a.in != not_given.in, schedule, ": ", argument, " was not given");
+  expects(math::finite(a.value) && a.value > 0, schedule, ": ", argument, " must be finite and > 0, got ",
+          a.value, " ", name_of(a.in));
+}
+
+LIMBER_FN void expects_at_least_0(char const* schedule, char const* argument, double x) {
+  expects(math::finite(x) && x >= 0, schedule, ": ", argument, " must be finite and >= 0, got ", x);
+}
+
+LIMBER_FN void expects_above_0(char const* schedule, char const* argument, double x) {
+  expects(math::finite(x) && x > 0, schedule, ": ", argument, " must be finite and > 0, got ", x);
+}
+
+LIMBER_FN void expects_0_to_1(char const* schedule, char const* argument, double x) {
+  expects(x >= 0 && x <= 1, schedule, ": ", argument, " must lie in [0, 1], got ", x);
+}
+
+}  // namespace limber::detail

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <limber/core/error.hpp>
+#include <limber/sync/agreement.hpp>
+
+#include <array>
+#include <cstring>
+#include <vector>
+
+namespace limber::sync {
+
+LIMBER_FN void agreement::write(double* to, training_context const& at, int ranks) {
+  std::uint64_t all;
+  std::memcpy(&all, &at.rate, sizeof all);
+  all = (all ^ at.inner.frozen_hash()) * 0x9e37'79b9'7f4a'7c15u;
+  all = (all ^ (all >> 29)) * 0xbf58'476d'1ce4'e5b9u;
+  int bits = 21;  // ranks · h² must stay below 2^53
+  for (i64 n = 2048; n < ranks; n *= 4) --bits;
+  auto const few = static_cast<double>((all ^ (all >> 32)) & ((std::uint64_t{1} << bits) - 1));
+  to[0] = 1;
+  to[1] = few;
+  to[2] = few * few;
+}
+
+LIMBER_FN void agreement::expect(double const* sums, training_context const& at, communicator group) {
+  if (sums[0] * sums[2] == sums[1] * sums[1]) return;
+  auto const failed = [](std::size_t rank, std::string bucket, std::string reason) {
+    return error({"sync", "exchange", 0, static_cast<int>(rank), std::move(bucket),
+                  std::move(reason) + "; nothing was updated"});
+  };
+  auto const n = static_cast<std::size_t>(group.size());
+  std::array<double, 1> const rate{at.rate};
+  std::vector<double> rates(n);
+  group.all_gather(const_view(rate, "rates"), view(rates, "rates")).wait();
+  for (std::size_t r = 1; r < n; ++r)
+    if (rates[r] != rates[0])
+      throw failed(r, {},
+                   text("the rate is ", rates[0], " on rank 0 and ", rates[r], " on rank ", r,
+                        ": the schedule must give the same on all ranks"));
+  auto const& values = at.inner.values();
+  std::vector<i64> mine(values.size()), all(n * values.size());
+  for (std::size_t i = 0; i < mine.size(); ++i) mine[i] = at.inner.is_frozen(i) ? 1 : 0;
+  group.all_gather(const_view(mine, "frozen tensors"), view(all, "frozen tensors")).wait();
+  for (std::size_t r = 1; r < n; ++r)
+    for (std::size_t i = 0; i < mine.size(); ++i)
+      if (i64 const here = all[r * mine.size() + i]; here != all[i])
+        throw failed(r, std::string(values[i].name),
+                     text("'", values[i].name, "' is frozen on rank ", here != 0 ? r : 0, " and not on rank ",
+                          here != 0 ? 0 : r, ": freeze() is a call of all ranks"));
+  throw failed(0, {}, "ranks differ in rate or frozen tensors for a moment; call all of them alike");
+}
+
+}  // namespace limber::sync

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <limber/core/error.hpp>
+#include <limber/core/math.hpp>
+#include <limber/fuse/functors.hpp>
+#include <limber/fuse/strategy_functors.hpp>
+#include <limber/sync/parameter_server.hpp>
+#include <limber/sync/server.hpp>
+#include <limber/sync/tensor_message.hpp>
+#include <limber/sync/weighted_mean.hpp>
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace limber::sync {
+
+namespace detail {
+
+/// The stage at work.
+class server_gradients_state final : public gradient_stage {
+  struct request_header {
+    server_request what = server_request::exchange;
+    i64 samples = 0;
+    double weighted_square = 0;  // b‖g‖²
+    i64 culprit = -1;            // first tensor that is not finite: nothing follows then
+  };
+  struct reply_header {
+    i64 steps = 0;
+    i64 samples = 0;
+    i64 culprit = -1;  // refused by the server
+  };
+  struct pending_reply {
+    int worker;
+    i64 culprit;
+  };
+
+ public:
+  server_gradients_state(server_gradients const& stage, training_context& at)
+      : stage_(stage.checked()),
+        model_(at.inner.model()),
+        plan_(plan_buckets(at.gradients, at.buckets, at.use_order)),
+        gradient_(at.exec, plan_.where),
+        reply_(at.exec, layout_of(model_)),
+        buffers_(at.exec, at.buffers, at.buckets) {
+    expects(!at.buckets.error_feedback,
+            "parameter_server: buckets.error_feedback is for gradients that are summed over all workers; "
+            "what this strategy casts is not made up for later");
+    if (!stage_.adaptive_compensation) return;
+    square_ = at.exec.make(layout_of(at.gradients));
+    next_square_ = at.exec.make(layout_of(at.gradients));
+  }
+
+  void attach(training_context& at) override {
+    group_ = at.comm;
+    workers_.start(group_.size(), stage_.server);
+    calls_ = 0;
+  }
+
+  /// Requests without a reply are void, and gradients that the server has made no update of.
+  i64 interrupt(training_context& at) override {
+    at.exec.each(zero{}, out(at.gradients));
+    calls_ = own_ = 0;
+    return 0;
+  }
+
+  /// Sends the gradient of n samples, and takes the newest model.
+  outcome step(training_context& at, i64 n) override {
+    request_header const q = pack_gradient(at, n);
+    bool const sends = q.samples > 0 && q.culprit < 0;
+    group_.post(stage_.server, request_tag, sends ? gradient_.pack(at.exec, q) : header_bytes(q));
+    reply_header const a = receive_model(at, next_message(group_, reply_tag));
+    i64 const culprit = q.culprit > a.culprit ? q.culprit : a.culprit;
+    outcome o = moved_to(at, a.steps, a.samples);
+    o.calls = 1;
+    o.due = true;
+    o.skipped = culprit >= 0;
+    o.culprit = culprit;
+    o.culprit_rank = o.skipped ? group_.rank() : -1;
+    o.own_samples = o.skipped ? 0 : n;
+    own_ += o.own_samples;
+    ++calls_;
+    return o;
+  }
+
+  /// Replies to workers until all have left.
+  void serve(training_context& at, before_update before, on_update after) override {
+    start_serving(at);
+    while (workers_.any()) {
+      message const m = next_message(group_, request_tag);
+      auto const q = tensor_message::header_of<request_header>(m.bytes);
+      if (q.what == server_request::leave)
+        workers_.leave(m.source);
+      else
+        pending_.push_back({m.source, accept(at, m, q, before, after)});
+      // Nobody is left who could complete the update.
+      if (!workers_.any() && accumulated_ > 0)
+        (void)update(at, sum_.parts, at.planned_share / count_, -1, before, after);
+      reply_within_bound(at);
+    }
+  }
+
+  /// Ends the round for all: model, rule state and progress are the server's on every rank afterwards.
+  outcome finish(training_context& at) override {
+    if (serves())
+      workers_.receive_leaves(group_);
+    else
+      group_.post(stage_.server, request_tag, header_bytes(request_header{server_request::leave}));
+    // As at a handshake: progress is the server's, except calls.
+    i64 const calls = at.now.calls;
+    broadcast_from_server(at, {reinterpret_cast<std::byte*>(&at.now), static_cast<i64>(sizeof at.now),
+                               dtype::uint8, "parameter_server: progress"});
+    at.now.calls = calls;
+    for (auto const& v : at.inner.values()) broadcast_from_server(at, v);
+    at.inner.visit("", [&](std::string const& name, tensor_view v, bool) {
+      v.name = name;
+      broadcast_from_server(at, v);
+    });
+    for (auto const& v : square_.parts) broadcast_from_server(at, v);
+    buffers_.run(at.exec, group_, static_cast<double>(own_) / at.planned_share);
+    workers_.start(group_.size(), stage_.server);
+    calls_ = 0;
+    own_ = 0;
+    return {};
+  }
+
+  /// Calls f(name, how, view) for the mean square: the server's while it serves, replicated after `finish`.
+  void visit(piece_visitor f) override {
+    for (auto const& t : square_.parts) f(text("mean_square/", t.name), kept::replicated, t);
+  }
+
+  [[nodiscard]] i64& calls_open() override { return calls_; }
+  [[nodiscard]] bool open() const override { return calls_ > 0; }
+  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
+  [[nodiscard]] i64 bytes() const override {
+    i64 sum = gradient_.bytes() + reply_.bytes() + buffers_.bytes() + sum_.bytes + compensated_.bytes +
+              square_.bytes + next_square_.bytes;
+    for (auto const& s : sent_models_) sum += s.bytes;
+    return sum;
+  }
+  void mix(fingerprint& h) const override {
+    h.mix(static_cast<i64>(plan_.hash));
+    for (auto const& t : model_) h.mix(static_cast<i64>(t.type));
+    h.mix(static_cast<i64>(buffers_.hash()));
+    h.mix(static_cast<i64>(stage_.server));
+    h.mix(static_cast<i64>(stage_.staleness));
+    h.mix(stage_.compensation);
+    h.mix(static_cast<i64>(stage_.adaptive_compensation));
+    h.mix(stage_.bound);
+    h.mix(stage_.softsync);
+  }
+
+ private:
+  [[nodiscard]] bool serves() const { return group_.rank() == stage_.server; }
+  [[nodiscard]] bool compensates() const noexcept { return stage_.compensation > 0; }
+  // Progress of this rank follows the server's.
+  [[nodiscard]] static outcome moved_to(training_context const& at, i64 steps, i64 samples) noexcept {
+    outcome o;
+    o.steps = steps - at.now.steps;
+    o.samples = samples - at.now.samples;
+    o.applied = o.steps > 0;
+    return o;
+  }
+
+  // Collectives in `finish`: all ranks get the server's data.
+  void broadcast_from_server(training_context& at, tensor_view data) {
+    if (data.length == 0) return;
+    at.exec.synchronize();
+    group_.broadcast(data, stage_.server).wait();
+  }
+
+  // The first tensor that is not finite, frozen ones left out; -1: none.
+  [[nodiscard]] static i64 first_not_finite(training_context const& at, norm_report const& report) {
+    for (std::size_t i = 0; i < report.tensors.size(); ++i)
+      if (!report.tensors[i].finite && !at.inner.is_frozen(i)) return static_cast<i64>(i);
+    return -1;
+  }
+
+  // ---- a worker
+  // Weighted as for an all-reduce, so that equal shares are exact: b / planned.
+  [[nodiscard]] request_header pack_gradient(training_context& at, i64 n) {
+    auto const b = static_cast<double>(n);
+    bool const mean = at.gradient == gradient_is::mean;
+    double const weight = (mean ? b : n > 0 ? 1.0 : 0.0) / at.planned_share;
+    norm_report const& report =
+        at.exec.norm(pack{weight, false}, out(gradient_.parts()), inout(at.gradients));
+    request_header q;
+    q.samples = n;
+    if (n == 0) return q;
+    q.culprit = first_not_finite(at, report);
+    double square = 0;
+    for (std::size_t i = 0; i < report.tensors.size(); ++i)
+      if (!at.inner.is_frozen(i)) square += report.tensors[i].square;
+    q.weighted_square = q.culprit < 0 ? (mean ? b : 1 / b) * square : 0;
+    return q;
+  }
+
+  reply_header receive_model(training_context& at, message const& m) {
+    if (m.bytes.size() == sizeof(reply_header))
+      return tensor_message::header_of<reply_header>(m.bytes);  // nothing new
+    auto const a = reply_.unpack<reply_header>(at.exec, m.bytes);
+    at.exec.each(copy{}, out(model_), in(reply_.parts()));
+    at.inner.copy_to_parameters(at.exec);
+    return a;
+  }
+
+  // ---- the server
+
+  void start_serving(training_context& at) {
+    auto const n = static_cast<std::size_t>(group_.size());
+    version_ = accumulated_ = 0;
+    count_ = weighted_squares_ = 0;
+    sent_versions_.assign(n, 0);
+    pending_.clear();
+    pending_.reserve(n);
+    if (stage_.softsync > 1 && sum_.parts.empty()) sum_ = at.exec.make(layout_of(at.gradients));
+    if (!compensates()) return;
+    if (compensated_.parts.empty()) compensated_ = at.exec.make(layout_of(at.gradients));
+    while (sent_models_.size() < n) sent_models_.push_back(at.exec.make(layout_of(model_)));
+    for (auto const& s : sent_models_) at.exec.each(copy{}, out(s.parts), in(model_));
+  }
+
+  // Accumulates or applies what a worker sent. Returns the tensor for which it was refused, or -1.
+  i64 accept(training_context& at, message const& m, request_header const& q, before_update before,
+             on_update after) {
+    workers_.count_request(m.source);
+    if (q.samples == 0) return -1;
+    if (q.culprit >= 0) return refuse(m.source, q.culprit, after);
+    gradient_.unpack<request_header>(at.exec, m.bytes);
+    auto const b = static_cast<double>(q.samples);
+    i64 const late = version_ - sent_versions_[static_cast<std::size_t>(m.source)];
+    double const factor =
+        stage_.staleness == staleness_rule::inverse ? 1 / static_cast<double>(late > 1 ? late : 1) : 1.0;
+    server_log::entry const entry{m.source, late, q.samples, at.now.steps};
+    // What was sent is g · b / planned; what is compensated is g itself.
+    i64 culprit = -1;
+    if (compensates())
+      culprit = compensate(at, m.source, at.planned_share / b);
+    else if (stage_.softsync > 1)
+      culprit = first_not_finite(at, at.exec.norm(identity{}, in(gradient_.parts())));
+    if (culprit >= 0) return refuse(m.source, culprit, after);
+    tensor_list const& g = compensates() ? compensated_.parts : gradient_.parts();
+    count_ += b;
+    weighted_squares_ += q.weighted_square;
+    ++accumulated_;
+    if (stage_.softsync == 1) {
+      double const unit = compensates() ? 1.0 : at.planned_share / b;
+      culprit = update(at, g, factor * unit, m.source, before, after);
+    } else {
+      scalar const weight = factor * (compensates() ? b / at.planned_share : 1.0);
+      if (accumulated_ == 1)
+        at.exec.each(scaled_copy{weight}, out(sum_.parts), in(g));
+      else
+        at.exec.each(add_weighted{weight}, inout(sum_.parts), in(g));
+      if (accumulated_ == stage_.softsync)
+        (void)update(at, sum_.parts, at.planned_share / count_, -1, before, after);
+    }
+    if (culprit < 0 && stage_.log != nullptr) stage_.log->entries.push_back(entry);
+    return culprit;
+  }
+
+  // `unit` times what was sent is the mean gradient.
+  i64 compensate(training_context& at, int worker, double unit) {
+    auto const& sent = sent_models_[static_cast<std::size_t>(worker)].parts;
+    if (!stage_.adaptive_compensation)
+      return first_not_finite(
+          at, at.exec.norm(delay_compensation{unit, stage_.compensation}, out(compensated_.parts),
+                           in(gradient_.parts()), in(model_), in(sent)));
+    i64 const culprit =
+        first_not_finite(at, at.exec.norm(adaptive_delay_compensation{unit, stage_.compensation},
+                                          out(compensated_.parts), in(gradient_.parts()), in(model_),
+                                          in(sent), in(square_.parts), out(next_square_.parts)));
+    if (culprit < 0) std::swap(square_, next_square_);
+    return culprit;
+  }
+
+  static i64 refuse(int worker, i64 culprit, on_update after) {
+    after(outcome{.calls = 1, .due = true, .skipped = true, .culprit = culprit, .culprit_rank = worker});
+    return culprit;
+  }
+
+  // Returns the tensor for which the update was refused, or -1.
+  i64 update(training_context& at, tensor_list const& g, double scale, int source, before_update before,
+             on_update after) {
+    before();
+    step_result const r = at.inner.step(at.exec, g, at.rate, scale, false);
+    outcome o{.calls = std::exchange(accumulated_, 0), .due = true};
+    o.contributions = static_cast<double>(o.calls);
+    o.weighted_squares = std::exchange(weighted_squares_, 0);
+    o.mean_square = r.mean_square;
+    o.applied = r.applied;
+    o.skipped = !r.applied;
+    o.culprit = r.applied ? -1 : r.culprit;
+    o.culprit_rank = r.applied ? -1 : source;
+    double const count = std::exchange(count_, 0);
+    o.samples = r.applied ? static_cast<i64>(count) : 0;
+    version_ += r.applied ? 1 : 0;
+    after(o);
+    return o.culprit;
+  }
+
+  // Replies to every worker that is not too far ahead, in order of arrival.
+  void reply_within_bound(training_context& at) {
+    std::erase_if(pending_, [&](pending_reply const& p) {
+      if (stage_.bound >= 0 && workers_.lead(p.worker) > stage_.bound) return false;
+      reply(at, p);
+      return true;
+    });
+  }
+
+  void reply(training_context& at, pending_reply const& p) {
+    auto const k = static_cast<std::size_t>(p.worker);
+    reply_header const a{at.now.steps, at.now.samples, p.culprit};
+    if (sent_versions_[k] == version_) return group_.post(p.worker, reply_tag, header_bytes(a));
+    sent_versions_[k] = version_;
+    if (compensates()) at.exec.each(copy{}, out(sent_models_[k].parts), in(model_));
+    at.exec.each(copy{}, out(reply_.parts()), in(model_));
+    group_.post(p.worker, reply_tag, reply_.pack(at.exec, a));
+  }
+
+  server_gradients stage_;
+  tensor_list model_;  // masters where there are any, the parameters elsewhere
+  bucket_plan plan_;
+  tensor_message gradient_, reply_;
+  weighted_mean buffers_;
+  communicator group_;
+  i64 calls_ = 0;  // of this worker since the last finish
+  i64 own_ = 0;    // its samples in them
+
+  active_workers workers_;
+  std::vector<pending_reply> pending_;
+  std::vector<i64> sent_versions_;  // version of the model that each worker was sent last
+  std::vector<slab> sent_models_;   // and that model, for compensation
+  slab sum_, compensated_, square_, next_square_;
+  i64 version_ = 0;      // updates since it began to serve
+  i64 accumulated_ = 0;  // gradients since the last update
+  double count_ = 0;     // samples in them
+  double weighted_squares_ = 0;
+};
+
+}  // namespace detail
+
+LIMBER_FN server_gradients server_gradients::checked() const {
+  expects(server >= 0, "parameter_server: server must be a rank, got ", server);
+  expects(compensation >= 0 && math::finite(compensation),
+          "parameter_server: compensation must be a number of at least 0, got ", compensation);
+  expects(!adaptive_compensation || compensation > 0,
+          "parameter_server: adaptive_compensation has no effect with compensation ", compensation);
+  expects(bound >= -1, "parameter_server: bound must be at least 0, or -1 for none, got ", bound);
+  expects(softsync >= 1, "parameter_server: softsync must be at least 1, got ", softsync);
+  return *this;
+}
+
+LIMBER_FN limber::detail::owner<gradient_stage> server_gradients::start(training_context& at) const {
+  return limber::detail::owner<gradient_stage>(new detail::server_gradients_state(*this, at));
+}
+
+LIMBER_FN exchange parameter_server::parts() const {
+  return exchange(
+      server_gradients{server, staleness, compensation, adaptive_compensation, bound, softsync, log}
+          .checked());
+}
+
+}  // namespace limber::sync

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <limber/core/error.hpp>
+#include <limber/fuse/functors.hpp>
+#include <limber/fuse/strategy_functors.hpp>
+#include <limber/sync/gossip.hpp>
+#include <limber/sync/gossip_partners.hpp>
+#include <limber/sync/push_sum.hpp>
+#include <limber/sync/tensor_message.hpp>
+#include <limber/sync/weighted_mean.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace limber::sync {
+
+LIMBER_FN int exponential_step(int size, i64 round) {
+  if (size < 2) return 0;
+  auto const exponents = static_cast<i64>(std::bit_width(static_cast<unsigned>(size - 1)));
+  return 1 << (round % exponents);
+}
+
+namespace detail {
+
+/// The stage at work.
+class push_sum_state final : public model_stage {
+ public:
+  push_sum_state(push_sum_round stage, training_context& at)
+      : stage_(stage),
+        // Without overlap blocking messages do, and need no copy on the host.
+        posts_((at.comm.can() & can_send_receive) == 0 || stage.overlap > 0),
+        model_(at.inner.model()),
+        plan_(plan_buckets(model_, without_wire(at.buckets), at.use_order)),
+        x_(at.exec.make(layout_of(model_))),
+        weight_(at.exec.share<double>(1)),
+        mean_(at.exec, at.inner.values(), at.buckets),
+        buffers_(at.exec, at.buffers, at.buckets) {
+    unifies = false;  // models still differ after an exchange
+    capabilities const has = at.comm.can();
+    expects((has & push_sum_round::needs_one_of()) != 0,
+            "push_sum needs a collective that models limber::point_to_point or limber::mailbox");
+    expects((has & can_post) != 0 || stage_.overlap == 0, "push_sum: overlap ", stage_.overlap,
+            " needs a collective that models limber::mailbox");
+    if (posts_) {
+      kept_message_.emplace(at.exec, layout_of(model_));
+      received_message_.emplace(at.exec, layout_of(model_));
+    } else {
+      kept_slab_ = at.exec.make(plan_.where);
+      received_slab_ = at.exec.make(plan_.where);
+      sent_weights_ = at.exec.share<double>(2);
+    }
+  }
+
+  void attach(training_context& at) override {
+    group_ = at.comm;
+    agree_on_round(group_, round_);
+  }
+
+  /// Starts where the model is, with weight 1.
+  void start_round(training_context& at) override {
+    started_ = 1;
+    first_valid_ = round_;
+    at.exec.each(copy{}, out(x_.parts), in(model_));
+    set_weight(at, 1);
+  }
+
+  /// x, w and z have become means of the others'.
+  void join() override { consistent_ = false; }
+
+  /// The first start of all; later x and w are state, and what was in flight is here or lost.
+  void start_first_round(training_context& at) override {
+    bool const first = started_ == 0;
+    if (first) start_round(at);
+    at.exec.collect(weight_);
+    // A joiner has the mean of all x, w and z; the last is not the ratio of the others.
+    if (!std::exchange(consistent_, true) && !first) update_model(at);
+    awaited_ = round_;
+  }
+
+  void count(i64, double) override {}
+  [[nodiscard]] bool due(training_context const&) const override { return true; }
+
+  /// One round.
+  i64 run(training_context& at) override {
+    int const size = group_.size();
+    if (size == 1) {
+      start_round(at);  // nobody else has a part of the sums
+      return 0;
+    }
+    halve(at);
+    int const step = exponential_step(size, round_);
+    if (posts_)
+      exchange_by_post(at, (group_.rank() + step) % size);
+    else
+      exchange_by_send(at, step);
+    at.inner.copy_to_parameters(at.exec);
+    return 0;
+  }
+
+  /// Receives what is in flight. All ranks have made equally many calls.
+  void close(training_context& at) override {
+    if (!group_ || awaited_ == round_) return;
+    while (awaited_ < round_) {
+      double const w = receive_message(at);
+      at.exec.each(accumulate{}, inout(x_.parts), in(received()));
+      set_weight(at, weight_[0] + w);
+      update_model(at);  // the next message may never arrive
+    }
+  }
+
+  /// Writes Σ x / Σ w to `values`, the mean of buffers to the buffers. A collective call.
+  void average_into(training_context& at, tensor_list const& values) override {
+    at.exec.each(copy{}, out(values), in(model_));
+    mean_.run(at.exec, group_, weight_[0]);
+    buffers_.run(at.exec, group_, 1);
+  }
+
+  void visit(view_visitor shared, view_visitor) override {
+    shared("pinned", tensor_view{reinterpret_cast<std::byte*>(&started_), 1, dtype::int64, {}});
+    shared("round", tensor_view{reinterpret_cast<std::byte*>(&round_), 1, dtype::int64, {}});
+    shared("w", tensor_view{reinterpret_cast<std::byte*>(weight_.device), 1, dtype::f64, {}});
+    for (auto const& t : x_.parts) shared(text("x/", t.name), t);
+  }
+
+  /// No round is ever left open.
+  [[nodiscard]] i64& calls_open() override { return calls_; }
+  [[nodiscard]] i64 bytes() const override {
+    i64 const messages = posts_ ? kept_message_->bytes() + received_message_->bytes()
+                                : kept_slab_.bytes + received_slab_.bytes;
+    return x_.bytes + messages + mean_.bytes() + buffers_.bytes();
+  }
+  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
+  void mix(fingerprint& h) const override {
+    h.mix(static_cast<i64>(plan_.hash));
+    h.mix(stage_.overlap);
+  }
+
+ private:
+  struct header {
+    double weight;
+  };
+
+  [[nodiscard]] tensor_list const& kept() const noexcept {
+    return posts_ ? kept_message_->parts() : kept_slab_.parts;
+  }
+  [[nodiscard]] tensor_list const& received() const noexcept {
+    return posts_ ? received_message_->parts() : received_slab_.parts;
+  }
+
+  void set_weight(training_context& at, double w) {
+    weight_[0] = w;
+    at.exec.publish(weight_);
+  }
+
+  // z ← x / w
+  void update_model(training_context& at) {
+    if (weight_[0] > 0) at.exec.each(ratio{weight_[0]}, out(model_), in(x_.parts));
+    at.inner.copy_to_parameters(at.exec);
+  }
+
+  // kept ← half of x after the update, w ← half of it. What is kept is also what is sent.
+  void halve(training_context& at) {
+    double const w = weight_[0];
+    bool const finite =
+        w == 1 ? at.exec.norm(weighted{0.5}, out(kept()), in(model_)).total.finite
+               : w > 0 && at.exec.norm(follow{0.5, w}, out(kept()), in(x_.parts), in(model_)).total.finite;
+    half_ = w / 2;
+    if (finite || at.exec.norm(weighted{0.5}, out(kept()), in(x_.parts)).total.finite) return;
+    at.exec.each(zero{}, out(kept()));  // x is lost too: this rank restarts from what it receives
+    half_ = 0;
+  }
+
+  // x, w ← what is kept and what was received with weight w
+  void combine(training_context& at, double w) {
+    set_weight(at, half_ + w);
+    if (weight_[0] > 0)
+      at.exec.each(join_halves{weight_[0]}, out(x_.parts), out(model_), in(kept()), in(received()));
+  }
+
+  void exchange_by_send(training_context& at, int step) {
+    int const own = group_.rank(), size = group_.size();
+    std::vector<crossing> all;
+    for (int r = 0; r < size; ++r) all.push_back({r, (r + step) % size});
+    sent_weights_[0] = half_;
+    at.exec.publish(sent_weights_);
+    at.exec.synchronize();
+    auto const weight = [&](std::size_t k) {
+      return tensor_view{reinterpret_cast<std::byte*>(sent_weights_.device + k), 1, dtype::f64,
+                         "push_sum: weight"};
+    };
+    for (auto const& m : itinerary(own, size, all)) {
+      if (m.from == own) {
+        for (auto const& b : plan_.buckets) group_.send(bucket_view(kept_slab_, b), m.to);
+        group_.send(weight(0), m.to);
+      } else {
+        for (auto const& b : plan_.buckets) group_.recv(bucket_view(received_slab_, b), m.from);
+        group_.recv(weight(1), m.from);
+      }
+    }
+    at.exec.collect(sent_weights_);
+    awaited_ = ++round_;
+    combine(at, sent_weights_[1]);
+  }
+
+  void exchange_by_post(training_context& at, int target) {
+    group_.post(target, push_sum_round::tag + round_, kept_message_->pack(at.exec, header{half_}));
+    if (awaited_ <= round_++ - stage_.overlap) return combine(at, receive_message(at));
+    at.exec.each(copy{}, out(x_.parts), in(kept()));
+    set_weight(at, half_);
+    update_model(at);
+  }
+
+  // Waits for the oldest message that is missing. @return its weight
+  double receive_message(training_context& at) {
+    for (;; group_.listen())
+      if (auto const m = group_.poll(push_sum_round::tag + awaited_)) {
+        double const w = received_message_->unpack<header>(at.exec, m->bytes).weight;
+        if (awaited_++ >= first_valid_) return w;
+        at.exec.each(zero{}, out(received()));
+        return 0;
+      }
+  }
+
+  push_sum_round stage_;
+  bool posts_;         // by mailbox, not by send and recv
+  tensor_list model_;  // z: masters where there are any, the parameters elsewhere
+  bucket_plan plan_;
+  slab x_, kept_slab_, received_slab_;
+  std::optional<tensor_message> kept_message_, received_message_;
+  shared_array<double> weight_, sent_weights_;  // w; and those of the message sent and the one received
+  double half_ = 0;                             // of w, in this round
+  weighted_mean mean_, buffers_;
+  communicator group_;
+  bool consistent_ = false;  // z is x / w
+  i64 started_ = 0;          // x and w were set
+  i64 round_ = 0;            // the next
+  i64 awaited_ = 0;          // the oldest of which no message was received
+  i64 first_valid_ = 0;      // messages of earlier rounds are of sums that a merge has replaced
+  i64 calls_ = 0;
+};
+
+}  // namespace detail
+
+LIMBER_FN push_sum_round::push_sum_round(i64 rounds) : overlap(rounds) {
+  expects(overlap >= 0, "push_sum: overlap must not be negative, got ", overlap);
+}
+
+LIMBER_FN limber::detail::owner<model_stage> push_sum_round::start(training_context& at) const {
+  return limber::detail::owner<model_stage>(new detail::push_sum_state(*this, at));
+}
+
+LIMBER_FN exchange push_sum::parts() const {
+  return exchange(gradients(every{1}, alone{}), push_sum_round(overlap));
+}
+
+}  // namespace limber::sync

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// @file
+/// A user's own stage: a plain value, and the little that the optimizer asks of its state.
+
+#include <limber/core/box.hpp>
+#include <limber/core/tensor.hpp>
+#include <limber/sync/agreement.hpp>
+#include <limber/sync/stage.hpp>
+
+#include <array>
+#include <concepts>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+namespace limber::sync {
+
+/// What a stage after the rule must be able to do; see `starts_model_stage` for the rest.
+template <class S>
+concept plain_model_state = requires(S& s, training_context& at) {
+  s.exchange(at);
+};
+
+/// What a stage before the rule must be able to do.
+template <class S>
+concept plain_gradient_state = requires(S& s, training_context& at, i64 n) {
+  { s.step(at, n) } -> std::convertible_to<outcome>;
+};
+
+namespace detail {
+
+template <class M>
+using started = decltype(std::declval<M const&>().start(std::declval<training_context&>()));
+
+template <class T, class Stage>
+concept owns = std::convertible_to<T, limber::detail::owner<Stage>>;
+
+}  // namespace detail
+
+/// A stage after the rule: a value whose `start(training_context&)` makes the state of it, an object that is
+/// not moved any more and does the work on executor and collective of the context:
+///
+///     void exchange(training_context&)           what is done after an update that is `due`
+///     bool due(i64 updates, progress const&)     after so many updates since the last; absent: every one
+///     void average_into(training_context&, tensor_list const& values)
+///                                                what evaluate() shows, changing nothing but `values`;
+///                                                absent: the model as it is
+///     void visit(piece_visitor f)                f(name, kept, view) for every piece of state: kept::round
+///                                                for what only this rank has of the open round; else
+///                                                kept::replicated if `uniform_updates`, or kept::per_rank.
+///                                                The names `calls` and `samples` are taken
+///     void start_first_round(training_context&)  ranks hold one model; after a handshake between rounds, too
+///     void count(i64 samples, double rate)       an update was made of so many samples of this rank
+///     void finish(training_context&)             at finish(), after the last exchange
+///     void interrupt(training_context&)          the collective has failed, and the call with it
+///     i64 bytes() const                          memory that it holds, for explain()
+///
+/// Only `exchange` is required. The value may say more of itself:
+///
+///     static constexpr bool uniform_updates      true: an exchange has one result on all ranks, and all
+///                                                take part. Ahead of it samples are summed, and rate and
+///                                                frozen tensors compared, in 32 bytes of their own
+///     static constexpr bool unifies              true: all ranks hold one model and one of each buffer then
+///     static constexpr capabilities needs        what the collective must be able to do, such as can_post
+///     static constexpr capabilities needs_one_of at least one of these
+///     i64 period                                 updates between exchanges, for explain()
+///     void mix(fingerprint&) const               its options, which ranks compare in the handshake
+///
+/// Where the value has `parts()` too, and is the strategy, its needs are asked for at compile time.
+/// Example  examples/own_strategy.hpp.
+/// Errors   what `exchange` throws leaves step(); limber::error from the collective is what recover() is for.
+template <class M>
+concept starts_model_stage = std::copyable<M> && requires(M const& m, training_context& at) {
+  m.start(at);
+} &&(detail::owns<detail::started<M>, model_stage> || plain_model_state<detail::started<M>>);
+
+/// A stage before the rule: a value whose `start(training_context&)` makes a state with
+///
+///     outcome step(training_context&, i64 n)     the gradient of n samples is in at.gradients; for the
+///                                                rule at.inner.step(at.exec, list, at.rate, scale, zero)
+///     outcome finish(training_context&)          what is open; absent: nothing is
+///     void visit(piece_visitor f)                f(name, kept, view) for every piece of state
+///     void interrupt(training_context&)          the collective has failed, and the call with it
+///     i64 bytes() const                          memory that it holds, for explain()
+///
+/// Only `step` is required. `static constexpr bool uniform_updates = true` of the value says that all ranks
+/// apply the same update; `needs`, `needs_one_of` and `mix` are as for a stage after the rule.
+template <class G>
+concept starts_gradient_stage = std::copyable<G> && requires(G const& g, training_context& at) {
+  g.start(at);
+} &&(detail::owns<detail::started<G>, gradient_stage> || plain_gradient_state<detail::started<G>>);
+
+namespace detail {
+
+/// What the value of a stage says ahead of its start.
+struct stage_facts {
+  int server = -1;       ///< the rank that serves the others
+  i64 contributors = 0;  ///< workers that have a part in one update; 0: all
+  capabilities needs = 0;
+  capabilities needs_one_of = 0;  ///< at least one of these; 0: none
+  bool uniform_updates = false;   ///< all ranks apply the same update
+  bool lockstep = true;           ///< all ranks call step() equally often
+  i64 period = 1;                 ///< calls between exchanges
+  bool counts_epochs = false;     ///< its timing does
+  std::string_view name{};        ///< of the type
+};
+
+template <class T>
+[[nodiscard]] stage_facts facts_of(T const& stage) {
+  stage_facts f;
+  f.name = limber::detail::type_name<T>();
+  if constexpr (requires {
+                  { stage.uniform_updates() } -> std::convertible_to<bool>;
+                })
+    f.uniform_updates = stage.uniform_updates();
+  else if constexpr (requires {
+                       { stage.uniform_updates } -> std::convertible_to<bool>;
+                     })
+    f.uniform_updates = stage.uniform_updates;
+  if constexpr (requires {
+                  { stage.lockstep } -> std::convertible_to<bool>;
+                })
+    f.lockstep = stage.lockstep;
+  if constexpr (requires {
+                  { stage.when.period() } -> std::convertible_to<i64>;
+                })
+    f.period = stage.when.period();
+  if constexpr (requires { stage.when.counts_epochs(); }) f.counts_epochs = stage.when.counts_epochs();
+  if constexpr (requires { stage.server; }) f.server = stage.server;
+  if constexpr (requires { stage.contributors(i64{1}); }) f.contributors = stage.contributors(1);
+  if constexpr (requires {
+                  { stage.needs() } -> std::convertible_to<capabilities>;
+                })
+    f.needs = stage.needs();
+  else if constexpr (requires {
+                       { T::needs } -> std::convertible_to<capabilities>;
+                     })
+    f.needs = T::needs;
+  if constexpr (requires { stage.needs_one_of(); })
+    f.needs_one_of = stage.needs_one_of();
+  else if constexpr (requires {
+                       { T::needs_one_of } -> std::convertible_to<capabilities>;
+                     })
+    f.needs_one_of = T::needs_one_of;
+  return f;
+}
+
+// Nothing is communicated in buckets that the optimizer knows.
+[[nodiscard]] inline bucket_plan const& no_buckets() {
+  static bucket_plan const none;
+  return none;
+}
+
+/// The fingerprint of what a value and its state say of their options.
+template <class Value, class State>
+[[nodiscard]] std::uint64_t hash_of_options(Value const& value, State const& state) {
+  fingerprint h;
+  h.mix(limber::detail::type_name<Value>());
+  if constexpr (requires { value.mix(h); }) value.mix(h);
+  if constexpr (requires { state.mix(h); }) state.mix(h);
+  return h.value();
+}
+
+/// A user's state behind the interface.
+template <class M>
+class plain_model_stage final : public model_stage {
+ public:
+  plain_model_stage(M const& m, training_context& at)
+      : state_(m.start(at)), options_(hash_of_options(m, state_)) {
+    unifies = false;
+    if constexpr (requires {
+                    { m.unifies } -> std::convertible_to<bool>;
+                  })
+      unifies = m.unifies;
+    if constexpr (requires {
+                    { m.period } -> std::convertible_to<i64>;
+                  })
+      period_ = m.period;
+  }
+  void attach(training_context& at) override {
+    if constexpr (requires { state_.attach(at); }) state_.attach(at);
+  }
+  // Another merge was made, which subsumes this one.
+  void start_round(training_context&) override { calls_ = samples_ = 0; }
+  void start_first_round(training_context& at) override {
+    if constexpr (requires { state_.start_first_round(at); }) state_.start_first_round(at);
+  }
+  void count(i64 own, double rate) override {
+    ++calls_;
+    samples_ += own;
+    if constexpr (requires { state_.count(own, rate); }) state_.count(own, rate);
+  }
+  [[nodiscard]] bool due(training_context const& at) const override {
+    if constexpr (requires {
+                    { state_.due(calls_, at.now) } -> std::convertible_to<bool>;
+                  })
+      return state_.due(calls_, at.now);
+    else
+      return true;
+  }
+  i64 run(training_context& at) override {
+    i64 const total = uniform_updates ? agree_on_samples(at) : 0;
+    state_.exchange(at);
+    calls_ = samples_ = 0;
+    return total;
+  }
+  void close(training_context& at) override {
+    if constexpr (requires { state_.finish(at); }) state_.finish(at);
+  }
+  void interrupt(training_context& at) override {
+    if constexpr (requires { state_.interrupt(at); }) state_.interrupt(at);
+  }
+  void average_into(training_context& at, tensor_list const& values) override {
+    if constexpr (requires { state_.average_into(at, values); }) state_.average_into(at, values);
+  }
+  void visit(view_visitor shared, view_visitor own) override {
+    own("samples", tensor_view{reinterpret_cast<std::byte*>(&samples_), 1, dtype::int64, {}});
+    auto const f = [&](std::string const& name, kept how, tensor_view v) {
+      (how == kept::round ? own : shared)(name, v);
+    };
+    if constexpr (requires { state_.visit(f); }) state_.visit(f);
+  }
+  [[nodiscard]] i64& calls_open() override { return calls_; }
+  [[nodiscard]] bucket_plan const& plan() const override { return no_buckets(); }
+  [[nodiscard]] i64 period() const override { return period_; }
+  [[nodiscard]] i64 bytes() const override {
+    if constexpr (requires {
+                    { state_.bytes() } -> std::convertible_to<i64>;
+                  })
+      return state_.bytes();
+    else
+      return 0;
+  }
+  void mix(fingerprint& h) const override { h.mix(static_cast<i64>(options_)); }
+
+ private:
+  // Samples of all ranks since the last exchange.
+  i64 agree_on_samples(training_context& at) const {
+    if (at.comm.size() == 1) return samples_;
+    std::array<double, 1 + agreement::fields> mine{static_cast<double>(samples_)}, all{};
+    agreement::write(&mine[1], at, at.comm.size());
+    at.comm.all_reduce(const_view(mine, "exchange: samples"), view(all, "exchange: samples")).wait();
+    agreement::expect(&all[1], at, at.comm);
+    return static_cast<i64>(all[0]);
+  }
+
+  started<M> state_;
+  std::uint64_t options_;
+  i64 period_ = 1;
+  i64 calls_ = 0;    // updates since the last exchange
+  i64 samples_ = 0;  // that this rank applied in them
+};
+
+template <class G>
+class plain_gradient_stage final : public gradient_stage {
+ public:
+  plain_gradient_stage(G const& g, training_context& at)
+      : state_(g.start(at)), options_(hash_of_options(g, state_)) {}
+  void attach(training_context& at) override {
+    if constexpr (requires { state_.attach(at); }) state_.attach(at);
+  }
+  outcome step(training_context& at, i64 n) override {
+    ++calls_;
+    outcome const o = state_.step(at, n);
+    if (o.due) calls_ = 0;
+    return o;
+  }
+  outcome finish(training_context& at) override {
+    calls_ = 0;
+    if constexpr (requires {
+                    { state_.finish(at) } -> std::convertible_to<outcome>;
+                  })
+      return state_.finish(at);
+    else
+      return {};
+  }
+  i64 interrupt(training_context& at) override {
+    if constexpr (requires { state_.interrupt(at); }) state_.interrupt(at);
+    return std::exchange(calls_, 0);
+  }
+  void visit(piece_visitor f) override {
+    if constexpr (requires { state_.visit(f); }) state_.visit(f);
+  }
+  [[nodiscard]] i64& calls_open() override { return calls_; }
+  [[nodiscard]] bool open() const override { return calls_ > 0; }
+  [[nodiscard]] bucket_plan const& plan() const override { return no_buckets(); }
+  [[nodiscard]] i64 bytes() const override {
+    if constexpr (requires {
+                    { state_.bytes() } -> std::convertible_to<i64>;
+                  })
+      return state_.bytes();
+    else
+      return 0;
+  }
+  void mix(fingerprint& h) const override { h.mix(static_cast<i64>(options_)); }
+
+ private:
+  started<G> state_;
+  std::uint64_t options_;
+  i64 calls_ = 0;
+};
+
+template <class M>
+[[nodiscard]] limber::detail::owner<model_stage> start_model_stage(M const& m, training_context& at) {
+  if constexpr (owns<started<M>, model_stage>)
+    return m.start(at);
+  else
+    return limber::detail::owner<model_stage>(new plain_model_stage<M>(m, at));
+}
+template <class G>
+[[nodiscard]] limber::detail::owner<gradient_stage> start_gradient_stage(G const& g, training_context& at) {
+  if constexpr (owns<started<G>, gradient_stage>)
+    return g.start(at);
+  else
+    return limber::detail::owner<gradient_stage>(new plain_gradient_stage<G>(g, at));
+}
+
+}  // namespace detail
+}  // namespace limber::sync

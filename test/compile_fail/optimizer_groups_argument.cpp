@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect: limber: optimizer: groups\(...\) takes limber::group
+// only
+// Tensors and rule go into one group.
+#include "arguments.hpp"
+
+int main() {
+#ifdef CONTROL
+  optimizer const opt{groups(group{parameters, rule}), rate, strategy, comm};
+#else
+  optimizer const opt{groups(parameters, rule), rate, strategy, comm};
+#endif
+}

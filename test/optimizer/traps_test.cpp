@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// labels: unit sanitize memory
+#define BOOST_TEST_MODULE limber.optimizer.traps
+#include <limber/batch/policies.hpp>
+#include <limber/comm/checked.hpp>
+#include <limber/comm/threads.hpp>
+#include <limber/limber.hpp>
+#include <limber/sync/strategies.hpp>
+
+#include <boost/test/unit_test.hpp>
+
+#include <support/checks.hpp>
+#include <support/toy_model.hpp>
+
+#include <array>
+#include <string>
+#include <vector>
+
+// Small inputs that once trained wrongly and said nothing.
+
+using namespace limber;
+using namespace limber::testing;
+
+namespace {
+
+struct one_number {
+  std::vector<float> w{1}, g{0};
+  [[nodiscard]] std::vector<tensor> parameters() { return {{"w", w, g}}; }
+};
+
+// What every rank says of the call after the handshake in which `wrong` changes something on rank 1 of two.
+template <class Comm, class S, class Wrong>
+std::array<std::string, 2> said_by_both(S const& strategy, Wrong const& wrong) {
+  std::array<std::string, 2> said;
+  threads::run(2, [&](threads::communicator& engine) {
+    Comm comm(engine);
+    auto const r = static_cast<std::size_t>(comm.rank());
+    one_number m;
+    double rate = 0.1;
+    optimizer opt{m.parameters(), sgd{}, [&](progress const&) { return rate; }, strategy, comm};
+    m.g[0] = 1;
+    opt.step(1);
+    if (r == 1) wrong(opt, rate);
+    m.g[0] = 1;
+    float const before = m.w[0];
+    said[r] = message_of([&] { opt.step(1); });
+    if constexpr (std::is_same_v<S, sync::allreduce>) LIMBER_CHECK(m.w[0] == before);
+  });
+  return said;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(rates_that_part_after_the_handshake_are_named_on_all_ranks) {
+  auto const other_rate = [](optimizer&, double& rate) { rate = 0.2; };
+  for (auto const& said : {said_by_both<threads::communicator&>(sync::allreduce{}, other_rate),
+                           said_by_both<checked<threads::communicator&>>(sync::allreduce{}, other_rate),
+                           said_by_both<threads::communicator&>(sync::local{.period = 2}, other_rate)})
+    for (auto const& s : said) BOOST_TEST(has(s, "rate is 0.1 on rank 0", "0.2 on rank 1"), s);
+}
+
+BOOST_AUTO_TEST_CASE(a_tensor_that_one_rank_alone_has_frozen_is_named_on_all) {
+  auto const freeze = [](optimizer& opt, double&) { opt.freeze("w"); };
+  for (auto const& s : said_by_both<threads::communicator&>(sync::allreduce{}, freeze))
+    BOOST_TEST(has(s, "'w' is frozen on rank 1", "not on rank 0"), s);
+}
+
+BOOST_AUTO_TEST_CASE(the_loop_of_the_readme_counts_alike_with_logical_shards_on_any_number_of_workers) {
+  for (int const workers : {1, 2, 3, 4, 5}) {
+    threads::run(workers, [&](threads::communicator& comm) {
+      toy_model<float> m;
+      optimizer opt{m.parameters(), sgd{}, 0.01, sync::allreduce{}, comm, {.batch = logical_shards{4, 8}}};
+      sampler order(320, 1);
+      while (order.epoch() < 1) {
+        auto const mine = order.take(opt.planned().share, comm.rank());
+        m.backward(mine);
+        auto const& said = opt.step(static_cast<i64>(mine.size()));
+        if (said.applied) LIMBER_CHECK(said.samples == 32);
+      }
+      LIMBER_CHECK(opt.now().steps == 10);
+      LIMBER_CHECK(opt.now().samples == 320);
+    });
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_batch_far_from_the_planned_one_fits_a_16_bit_wire) {
+  for (dtype const wire : {dtype::f16, dtype::bf16})
+    for (i64 const n : {1, 4096, 1 << 20}) {
+      threads::run(2, [&](threads::communicator& comm) {
+        one_number m;
+        optimizer opt{m.parameters(), sgd{}, 0.001, sync::allreduce{}, comm, {.buckets = {.wire = wire}}};
+        for (int call = 1; call <= 3; ++call) {
+          m.g[0] = 20;
+          LIMBER_CHECK(opt.step(n).applied);
+          LIMBER_CHECK(std::abs(m.w[0] - (1 - 0.02f * static_cast<float>(call))) < 1e-3f);
+        }
+      });
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_sum_that_overflows_the_wire_says_so) {
+  threads::run(2, [](threads::communicator& comm) {
+    one_number m;
+    optimizer opt{m.parameters(),    sgd{}, 0.001,
+                  sync::allreduce{}, comm,  {.buckets = {.wire = dtype::f16}, .max_skipped = 0}};
+    m.g[0] = 60000;
+    auto const said = message_of([&] { opt.step(4); });
+    LIMBER_CHECK(opt.last().overflowed);
+    LIMBER_CHECK(has(said, "each rank's gradient was finite", "f16", "buckets.wire"));
+  });
+}
