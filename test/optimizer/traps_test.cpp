@@ -16,6 +16,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 // Small inputs that once trained wrongly and said nothing.
 
 using namespace limber;
@@ -109,3 +113,19 @@ BOOST_AUTO_TEST_CASE(a_sum_that_overflows_the_wire_says_so) {
     LIMBER_CHECK(has(said, "each rank's gradient was finite", "f16", "buckets.wire"));
   });
 }
+
+#if defined(__SSE2__)
+// What linking with -Ofast or -ffast-math sets when a program starts: flush to zero, denormals are zero, or
+// both.
+BOOST_AUTO_TEST_CASE(a_program_that_rounds_subnormal_numbers_to_zero_is_refused) {
+  for (unsigned const mode : {0x8000u, 0x0040u, 0x8040u}) {
+    self comm;
+    one_number m;
+    unsigned const before = _mm_getcsr();
+    _mm_setcsr(before | mode);
+    auto const said = message_of([&] { optimizer opt{m.parameters(), sgd{}, 0.1, sync::allreduce{}, comm}; });
+    _mm_setcsr(before);
+    BOOST_TEST(has(said, "subnormal", "-Ofast", "flush-to-zero"), said);
+  }
+}
+#endif

@@ -148,6 +148,17 @@ template <class T>
   return f;
 }
 
+// What the state says of its memory.
+template <class S>
+[[nodiscard]] i64 bytes_kept_by(S const& state) {
+  if constexpr (requires {
+                  { state.bytes() } -> std::convertible_to<i64>;
+                })
+    return state.bytes();
+  else
+    return 0;
+}
+
 // Nothing is communicated in buckets that the optimizer knows.
 [[nodiscard]] inline bucket_plan const& no_buckets() {
   static bucket_plan const none;
@@ -226,14 +237,7 @@ class plain_model_stage final : public model_stage {
   [[nodiscard]] i64& calls_open() override { return calls_; }
   [[nodiscard]] bucket_plan const& plan() const override { return no_buckets(); }
   [[nodiscard]] i64 period() const override { return period_; }
-  [[nodiscard]] i64 bytes() const override {
-    if constexpr (requires {
-                    { state_.bytes() } -> std::convertible_to<i64>;
-                  })
-      return state_.bytes();
-    else
-      return 0;
-  }
+  [[nodiscard]] i64 bytes() const override { return bytes_kept_by(state_); }
   void mix(fingerprint& h) const override { h.mix(static_cast<i64>(options_)); }
 
  private:
@@ -287,14 +291,7 @@ class plain_gradient_stage final : public gradient_stage {
   [[nodiscard]] i64& calls_open() override { return calls_; }
   [[nodiscard]] bool open() const override { return calls_ > 0; }
   [[nodiscard]] bucket_plan const& plan() const override { return no_buckets(); }
-  [[nodiscard]] i64 bytes() const override {
-    if constexpr (requires {
-                    { state_.bytes() } -> std::convertible_to<i64>;
-                  })
-      return state_.bytes();
-    else
-      return 0;
-  }
+  [[nodiscard]] i64 bytes() const override { return bytes_kept_by(state_); }
   void mix(fingerprint& h) const override { h.mix(static_cast<i64>(options_)); }
 
  private:

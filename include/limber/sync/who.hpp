@@ -77,7 +77,6 @@ class process_group {
     comm_ = own_->handle();
   }
   [[nodiscard]] communicator& comm() noexcept { return comm_; }
-  [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(comm_); }
 
  private:
   std::optional<any_communicator> own_;
