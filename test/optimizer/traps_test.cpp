@@ -12,7 +12,10 @@
 #include <support/checks.hpp>
 #include <support/toy_model.hpp>
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -112,6 +115,55 @@ BOOST_AUTO_TEST_CASE(a_sum_that_overflows_the_wire_says_so) {
     LIMBER_CHECK(opt.last().overflowed);
     LIMBER_CHECK(has(said, "each rank's gradient was finite", "f16", "buckets.wire"));
   });
+}
+
+// All state, by name, as a checkpoint holds it.
+using saved_state = std::map<std::string, std::vector<std::byte>>;
+static saved_state save(optimizer& opt) {
+  saved_state out;
+  opt.visit([&](state_piece const& p) { out[p.name].assign(p.data.data, p.data.data + p.data.bytes()); });
+  return out;
+}
+static void load(optimizer& opt, saved_state const& from) {
+  opt.visit([&](state_piece const& p) {
+    auto const& bytes = from.at(p.name);
+    std::copy(bytes.begin(), bytes.end(), p.data.data);
+  });
+}
+
+BOOST_AUTO_TEST_CASE(an_open_gradient_that_was_loaded_is_applied_by_finish) {
+  self comm;
+  one_number m, n;
+  optimizer a{m.parameters(), sgd{}, 0.1, sync::allreduce{.period = 2}, comm};
+  m.g[0] = 1;
+  a.step(1);
+  optimizer b{n.parameters(), sgd{}, 0.1, sync::allreduce{.period = 2}, comm};
+  load(b, save(a));
+  b.finish();
+  BOOST_TEST(n.w[0] == 0.9f);
+  BOOST_TEST(b.now().steps == 1);
+}
+
+BOOST_AUTO_TEST_CASE(models_that_were_loaded_apart_are_merged_by_finish) {
+  std::array<float, 2> whole{}, resumed{};
+  threads::run(2, [&](threads::communicator& comm) {
+    auto const r = static_cast<std::size_t>(comm.rank());
+    one_number m, n;
+    optimizer a{m.parameters(), sgd{}, 0.1, sync::local{.period = 4}, comm};
+    for (int call = 0; call < 6; ++call) {
+      m.g[0] = comm.rank() == 0 ? 1.f : 0.f;
+      a.step(1);
+    }
+    auto const state = save(a);
+    a.finish();
+    whole[r] = m.w[0];
+    optimizer b{n.parameters(), sgd{}, 0.1, sync::local{.period = 4}, comm};
+    load(b, state);
+    b.finish();
+    resumed[r] = n.w[0];
+  });
+  BOOST_TEST(whole[0] == whole[1]);
+  BOOST_TEST(resumed == whole, boost::test_tools::per_element());
 }
 
 #if defined(__SSE2__)
