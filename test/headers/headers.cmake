@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-# Each header that users include compiles alone, twice in one file, whatever single letters the user has made
-# macros of, and so do those of each detail/ together; all but the engines' in the compiled form, too, which includes
-# less. The headers that promise to run on a device compile with nvcc, and so does each that needs it.
+# Each header that users include compiles alone in the compiled form, which includes less, twice in one file, whatever
+# single letters the user has made macros of, and so do those of each detail/ together. The header-only form is the same
+# headers with an .ipp behind some: each .ipp compiles alone, and so does limber.hpp. (No .ipp includes a header that
+# includes its own, which test/repository/includes.sh sees to; so it does not matter which header came first.)
+# The headers that promise to run on a device compile with nvcc, and so does each that needs it.
 
 set(folder ${CMAKE_CURRENT_BINARY_DIR}/headers)
 
@@ -25,13 +27,19 @@ endfunction()
 
 set(engines CUDA NCCL)
 limber_find_needs(absent ${engines})
-set(header_sources)
 set(compiled_sources)
 set(cuda_sources)
 set(device_includes)
 set(detail_groups)
 set(own_headers ${LIMBER_HEADERS} ${LIMBER_CUDA_HEADERS})
 list(FILTER own_headers EXCLUDE REGEX "\\.ipp$|/impl/")  # parts of others
+set(definitions ${LIMBER_HEADERS})
+list(FILTER definitions INCLUDE REGEX "\\.ipp$")
+set(header_only_sources)
+foreach(part IN ITEMS limber/limber.hpp LISTS definitions)
+  limber_header_source(source ipp.cpp ${part})
+  list(APPEND header_only_sources ${source})
+endforeach()
 foreach(header IN LISTS own_headers)
   if(header MATCHES "\\.cuh$")
     if(limber_nvcc)
@@ -52,10 +60,7 @@ foreach(header IN LISTS own_headers)
     list(APPEND ${group} ${header})
   else()
     limber_header_source(source cpp ${header})
-    list(APPEND header_sources ${source})
-    if(header IN_LIST LIMBER_HEADERS AND NOT header MATCHES "^limber/(comm/(gloo|mpi|nccl)\\.|sim/)")
-      list(APPEND compiled_sources ${source})
-    endif()
+    list(APPEND compiled_sources ${source})
   endif()
   if(header MATCHES "^limber/(core|schedule|rule|cuda)/.*hpp$")
     string(APPEND device_includes "#include <${header}>\n")
@@ -64,10 +69,7 @@ endforeach()
 list(REMOVE_DUPLICATES detail_groups)
 foreach(group IN LISTS detail_groups)
   limber_header_source(source cpp ${${group}})
-  list(APPEND header_sources ${source})
-  if(NOT group MATCHES "_(gloo|mpi|nccl)$|_sim_")
-    list(APPEND compiled_sources ${source})
-  endif()
+  list(APPEND compiled_sources ${source})
 endforeach()
 file(CONFIGURE OUTPUT ${folder}/device.cu CONTENT "${device_includes}")
 
@@ -89,16 +91,16 @@ foreach(form header_only compiled)
 endforeach()
 target_sources(limber_header_check_compiled PRIVATE ${compiled_sources})
 target_compile_definitions(limber_header_check_compiled PRIVATE LIMBER_COMPILED)
-target_sources(limber_header_check_header_only PRIVATE ${header_sources})
+target_sources(limber_header_check_header_only PRIVATE ${header_only_sources})
 if(TARGET limber::sim)
-  target_link_libraries(limber_header_check_header_only PRIVATE limber::sim)
+  target_link_libraries(limber_header_check_compiled PRIVATE limber::sim)
 endif()
 if(TARGET limber::mpi)
-  target_link_libraries(limber_header_check_header_only PRIVATE limber::mpi)
+  target_link_libraries(limber_header_check_compiled PRIVATE limber::mpi)
 endif()
 foreach(engine IN LISTS engines)
   if(NOT engine IN_LIST absent)
-    target_include_directories(limber_header_check_header_only SYSTEM PRIVATE
+    target_include_directories(limber_header_check_compiled SYSTEM PRIVATE
                                $<TARGET_PROPERTY:${limber_target_${engine}},INTERFACE_INCLUDE_DIRECTORIES>)
   endif()
 endforeach()

@@ -78,6 +78,7 @@ FNR == 1 {
     other = room_of(name)
     if (!(other in below)) complain("<" name ">: no room \"" other "\" is known")
     else if (!allowed(room, other)) complain(room " must not include <" name ">: " other " is not below it")
+    if (name !~ /\.ipp$/) includes[header] = includes[header] " " name
     next
   }
   if (name ~ /^[a-z0-9_]+$/) next  # the standard library
@@ -89,5 +90,32 @@ FNR == 1 {
   complain("<" name "> is neither the standard library nor an engine that this check knows")
 }
 
-END { exit wrong }
+# Does `from` come to include `to`? Definitions are not followed.
+function reaches(from, to,  n, names, k) {
+  if (from == to) return 1
+  if ((from, to) in reached) return reached[from, to]
+  reached[from, to] = 0
+  n = split(includes[from], names, " ")
+  for (k = 1; k <= n; ++k)
+    if (reaches(names[k], to)) return reached[from, to] = 1
+  return 0
+}
+
+# A header that is included first brings the definitions of those below it before its own declarations. So definitions
+# must need none of the headers that include theirs; what lies in impl/ is included by definitions alone.
+END {
+  for (file in includes) {
+    if (file !~ /\.ipp$/) continue
+    own = file
+    sub(/impl\//, "", own)
+    sub(/\.ipp$/, ".hpp", own)
+    n = split(includes[file], names, " ")
+    for (k = 1; k <= n; ++k)
+      if (names[k] != own && names[k] !~ /\/impl\// && reaches(names[k], own)) {
+        print file ": includes <" names[k] ">, which includes <" own ">"
+        wrong = 1
+      }
+  }
+  exit wrong
+}
 ' "${headers[@]}"
