@@ -16,6 +16,7 @@
 #include <array>
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -70,6 +71,60 @@ BOOST_AUTO_TEST_CASE(a_tensor_that_one_rank_alone_has_frozen_is_named_on_all) {
   auto const freeze = [](optimizer& opt, double&) { opt.freeze("w"); };
   for (auto const& s : said_by_both<threads::communicator&>(sync::allreduce{}, freeze))
     BOOST_TEST(has(s, "'w' is frozen on rank 1", "not on rank 0"), s);
+}
+
+// Two optimizers, used in opposite order on two ranks from call `first` on: what each rank's two calls say.
+template <class S>
+std::array<std::string, 2> said_of_opposite_order(S const& strategy, int first, i64 length_of_second) {
+  std::array<std::string, 2> said;
+  threads::run(2, [&](threads::communicator& comm) {
+    auto const r = static_cast<std::size_t>(comm.rank());
+    one_number a;
+    std::vector<float> w(static_cast<std::size_t>(length_of_second), 1), g(w.size(), 0);
+    optimizer one{a.parameters(), sgd{}, 0.1, strategy, comm};
+    optimizer other{std::vector<tensor>{{"w", w, g}}, sgd{}, 0.1, strategy, comm};
+    for (int call = 0; call < first; ++call) {
+      one.step(1);
+      other.step(1);
+    }
+    a.g[0] = 1;
+    said[r] = message_of([&] { (r == 0 ? one : other).step(1); });
+    LIMBER_CHECK(a.w[0] == 1);
+    LIMBER_CHECK(w[0] == 1);
+  });
+  return said;
+}
+
+BOOST_AUTO_TEST_CASE(two_optimizers_on_one_communicator_used_in_opposite_order_are_named_on_all_ranks) {
+  for (i64 const length : {1, 1, 5000}) {
+    for (auto const& s : said_of_opposite_order(sync::allreduce{}, 0, length))
+      BOOST_TEST(
+          has(s, "rank 1 uses optimizer 2 of the 2 on this communicator where rank 0 uses optimizer 1"), s);
+    for (auto const& s : said_of_opposite_order(sync::local{.period = 1}, 0, length))
+      BOOST_TEST(has(s, "rank 1 uses optimizer 2 of the 2"), s);
+  }
+  for (auto const& s : said_of_opposite_order(sync::allreduce{}, 2, 1))
+    BOOST_TEST(has(s, "rank 1 uses another optimizer than rank 0", "[w]"), s);
+  for (auto const& s : said_of_opposite_order(sync::allreduce{}, 2, 5000)) { BOOST_TEST(has(s, "rank"), s); BOOST_TEST_MESSAGE(s); }
+}
+
+BOOST_AUTO_TEST_CASE(optimizers_on_one_communicator_may_come_and_go) {
+  threads::run(2, [&](threads::communicator& comm) {
+    one_number m;
+    auto const make = [&] { return optimizer{m.parameters(), sgd{}, 0.1, sync::allreduce{}, comm}; };
+    std::optional<optimizer> one{make()}, other{make()};
+    one->step(1);
+    other->step(1);
+    if (comm.rank() == 0) one.reset();  // on one rank an assignment, on the other two calls
+    one = make();
+    one->step(1);
+    other->step(1);
+    LIMBER_CHECK(one->now().steps == 1);
+    LIMBER_CHECK(other->now().steps == 2);
+    other->resize(comm);
+    other->step(1);
+    LIMBER_CHECK(other->now().steps == 3);
+  });
 }
 
 BOOST_AUTO_TEST_CASE(the_loop_of_the_readme_counts_alike_with_logical_shards_on_any_number_of_workers) {

@@ -182,6 +182,8 @@ class communicator {
 
   /// False of an empty handle.
   [[nodiscard]] explicit operator bool() const noexcept { return functions_ != nullptr; }
+  /// The collective that it refers to; null of an empty handle.
+  [[nodiscard]] void const* object() const noexcept { return object_; }
   /// What operations may be called beyond those of `collective`; 0 of an empty handle. Where the collective
   /// has a can() itself, as wrappers of a communicator may, that decides too.
   [[nodiscard]] capabilities can() const;

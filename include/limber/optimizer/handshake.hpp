@@ -33,6 +33,29 @@ void level(communicator comm, i64& calls);
 /// Of a rank that was interrupted while it took another's state: what it holds is neither old nor new.
 inline constexpr i64 invalid_state = -1;
 
+/// One of the optimizers that live on a communicator, in the order in which they were made there; so two that
+/// share one are told apart though they train alike. Any thread.
+class communicator_user {
+ public:
+  struct place {
+    i64 index = 0;
+    i64 count = 1;
+  };
+
+  explicit communicator_user(communicator comm);
+  communicator_user(communicator_user const&) = delete;
+  communicator_user& operator=(communicator_user const&) = delete;
+  ~communicator_user();
+
+  /// Leaves the communicator, and is the last that was made on another one.
+  void move_to(communicator comm);
+  /// Which of how many this one is.
+  [[nodiscard]] place among_all() const;
+
+ private:
+  void leave() const;
+};
+
 /// Compares plans and finds out who is furthest; then copies its state to the others, piece by piece.
 ///
 /// The rank with the highest position gives, the lowest of several. `replicated` pieces are sent to all. Of
@@ -50,10 +73,12 @@ class handshake {
   struct description {
     std::uint64_t hash = 0;
     function_ref<std::string()> lines;
+    communicator_user::place place{};
   };
 
   /// @throws limber::error on every rank if plans differ, naming the first rank that differs from 0 and the
-  ///         lines in which it does; or if nobody holds a whole copy of the state
+  ///         lines in which it does; if ranks use different ones of their optimizers; or if nobody holds a
+  ///         whole copy of the state
   handshake(communicator comm, description const& mine, i64 position, bool lockstep = true, int server = -1);
 
   /// True if this rank takes what others give.
@@ -63,6 +88,8 @@ class handshake {
   [[nodiscard]] int giver() const noexcept { return giver_; }
   /// Where all stand afterwards.
   [[nodiscard]] i64 position() const noexcept { return position_; }
+  /// A number that all ranks have, and no other optimizer of these processes.
+  [[nodiscard]] i64 id() const noexcept { return id_; }
 
   /// Compares a value that must be the same on all ranks, or their models would drift apart.
   /// @throws limber::error on every rank, naming the first rank that differs from rank 0
@@ -79,6 +106,7 @@ class handshake {
   int giver_ = 0;
   int givers_ = 0;
   i64 position_ = 0;
+  i64 id_ = 0;
   std::vector<int> joined_;
   bool joins_ = false;
   bool anybody_ = false;

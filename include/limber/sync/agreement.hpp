@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Whether all ranks still make the same update: the same rate, the same frozen tensors.
+/// Whether all ranks still make the same update: that of one optimizer, rate and frozen tensors alike.
 
 #include <limber/sync/training_context.hpp>
 
@@ -10,13 +10,13 @@ namespace limber::sync {
 
 /// Three numbers of every rank that are summed with what an exchange reduces anyway, in fp64.
 ///
-///     n Σ hᵣ² = (Σ hᵣ)²  if and only if all hᵣ are equal          h: a hash of rate and frozen tensors
+///     n Σ hᵣ² = (Σ hᵣ)²  if and only if all hᵣ are equal
 ///
+/// where h is a hash of optimizer, rate and frozen tensors.
 /// Bits     h has so few bits that all sums are exact; two different states have the same h once in 2 million
 ///          times (more often beyond 2,000 ranks).
-/// Errors   `expect` throws limber::error on every rank, naming both rates, or the tensor that is frozen on
-/// some
-///          ranks only; the update is not made.
+/// Errors   `expect` throws limber::error on every rank, naming the rank whose optimizer is another one, both
+///          rates, or the tensor that is frozen on some ranks only; the update is not made.
 struct agreement {
   static constexpr int fields = 3;  ///< Σ 1, Σ h, Σ h²
 

@@ -28,6 +28,7 @@ struct training_context {
   bucket_options buckets;
   gradient_is gradient = gradient_is::mean;
 
+  i64 id = 0;  ///< of the optimizer: alike on all ranks, unlike all others
   progress now{};
   double rate = 0;           ///< η of this call
   double planned = 1;        ///< planned samples of all workers in one call

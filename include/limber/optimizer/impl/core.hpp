@@ -71,6 +71,7 @@ class optimizer_core {
   options options_;
   any_schedule rate_;
   sync::training_context at_;
+  communicator_user user_;
   sync::exchange_state strategy_;
   batch_plan planning_;
   step_report report_;

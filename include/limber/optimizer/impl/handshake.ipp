@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <utility>
 
 namespace limber {
@@ -60,22 +61,95 @@ namespace detail {
   return out;
 }
 
+/// All optimizers of this process, those that were made first in front, while nobody else looks.
+class optimizers_of_process {
+ public:
+  struct list {
+    std::atomic_flag busy;
+    std::vector<std::pair<void const*, communicator_user const*>> users;  ///< with their communicators
+    i64 next_id = 1;
+  };
+
+  optimizers_of_process() : list_(the_list()) {
+    while (list_.busy.test_and_set(std::memory_order_acquire)) list_.busy.wait(true);
+  }
+  optimizers_of_process(optimizers_of_process const&) = delete;
+  optimizers_of_process& operator=(optimizers_of_process const&) = delete;
+  ~optimizers_of_process() {
+    list_.busy.clear(std::memory_order_release);
+    list_.busy.notify_one();
+  }
+  list* operator->() const noexcept { return &list_; }
+
+ private:
+  static list& the_list() {
+    static list all;
+    return all;
+  }
+  list& list_;
+};
+
 }  // namespace detail
+
+LIMBER_FN communicator_user::communicator_user(communicator comm) {
+  detail::optimizers_of_process()->users.emplace_back(comm.object(), this);
+}
+LIMBER_FN communicator_user::~communicator_user() { leave(); }
+LIMBER_FN void communicator_user::leave() const {
+  detail::optimizers_of_process const all;
+  std::erase_if(all->users, [&](auto const& u) { return u.second == this; });
+}
+LIMBER_FN void communicator_user::move_to(communicator comm) {
+  leave();
+  detail::optimizers_of_process()->users.emplace_back(comm.object(), this);
+}
+LIMBER_FN communicator_user::place communicator_user::among_all() const {
+  detail::optimizers_of_process const all;
+  void const* comm = nullptr;
+  for (auto const& u : all->users)
+    if (u.second == this) comm = u.first;
+  place p{0, 0};
+  for (auto const& u : all->users) {
+    if (u.second == this) p.index = p.count;
+    if (u.first == comm) ++p.count;
+  }
+  return p;
+}
 
 LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 position, bool lockstep,
                                int server)
     : comm_(comm) {
   auto const n = static_cast<std::size_t>(comm.size());
-  std::array<i64, 2> mine{static_cast<i64>(own.hash), position};
-  std::vector<i64> all(2 * n);
-  comm.all_gather(const_view(mine, "handshake"), view(all, "handshake")).wait();
+  struct facts {
+    i64 hash, position, id, index, count;
+  };
+  constexpr std::size_t fields = sizeof(facts) / sizeof(i64);
+  std::array<i64, fields> mine{static_cast<i64>(own.hash), position,
+                               detail::optimizers_of_process()->next_id++, own.place.index, own.place.count};
+  std::vector<i64> numbers(fields * n);
+  comm.all_gather(const_view(mine, "handshake"), view(numbers, "handshake")).wait();
+  auto const of = [&](std::size_t r) {
+    auto const* p = &numbers[fields * r];
+    return facts{p[0], p[1], p[2], p[3], p[4]};
+  };
+  facts const first = of(0);
+  bool same_count = first.count > 1;
+  for (std::size_t r = 1; r < n; ++r) same_count = same_count && of(r).count == first.count;
   i64 most = invalid_state;
   bool begun = false;
   for (std::size_t r = 0; r < n; ++r) {
-    if (all[2 * r] != all[0]) name_difference(r, own.lines());
-    begun = begun || all[2 * r + 1] == invalid_state;
-    if (all[2 * r + 1] > most) {
-      most = all[2 * r + 1];
+    auto const [hash, at, id, index, count] = of(r);
+    if (same_count && index != first.index)
+      throw detail::handshake_error(
+          static_cast<int>(r),
+          text("rank ", r, " uses optimizer ", index + 1, " of the ", count,
+               " on this communicator where rank 0 uses optimizer ", first.index + 1,
+               ": optimizers that share a communicator must be used in the same order on all ranks"));
+    if (hash != first.hash) name_difference(r, own.lines());
+    begun = begun || at == invalid_state;
+    id_ = std::max(id_, id);
+    if (at > most) {
+      most = at;
       giver_ = static_cast<int>(r);
     }
   }
@@ -84,15 +158,17 @@ LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 po
         -1,
         "all ranks that had state were interrupted while it was copied, and nobody holds a whole copy; "
         "load a checkpoint");
-  if (server >= 0 && server < comm.size() && all[2 * static_cast<std::size_t>(server) + 1] > 0)
+  if (server >= 0 && server < comm.size() && of(static_cast<std::size_t>(server)).position > 0)
     giver_ = server;
   for (std::size_t r = 0; r < n; ++r)
-    if (i64 const p = all[2 * r + 1]; lockstep ? p < most : p <= 0 && p < most)
+    if (i64 const p = of(r).position; lockstep ? p < most : p <= 0 && p < most)
       joined_.push_back(static_cast<int>(r));
   position_ = most;
   givers_ = comm.size() - static_cast<int>(joined_.size());
   joins_ = std::find(joined_.begin(), joined_.end(), comm.rank()) != joined_.end();
   anybody_ = !joined_.empty();
+  detail::optimizers_of_process const everybody;
+  everybody->next_id = std::max(everybody->next_id, id_ + 1);
 }
 
 // All ranks have seen the same hashes, so all of them come here, with the same rank.

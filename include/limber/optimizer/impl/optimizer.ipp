@@ -21,6 +21,7 @@ LIMBER_FN optimizer_core::optimizer_core(optimizer_parts parts)
       rate_(std::move(parts.rate)),
       at_{std::move(parts.exec), parts.comm,         updater(tensors_.values), tensors_.gradients,
           tensors_.buffers,      tensors_.use_order, options_.buckets,         options_.gradient},
+      user_(at_.comm),
       strategy_(parts.strategy.parts()) {
   check_arithmetic();
   if (std::string const missing = strategy_.parts().missing(at_.comm.can()); !missing.empty())
@@ -107,6 +108,7 @@ LIMBER_FN void optimizer_core::resize(communicator comm) {
   finish();
   met_ = false;
   at_.comm = comm;
+  user_.move_to(comm);
   adopt(plan(comm.size()));
   plan_call();
   rearm();
@@ -119,6 +121,7 @@ LIMBER_FN recovery optimizer_core::recover(communicator comm, function_ref<void(
   call_ = {};
   met_ = false;
   at_.comm = comm;
+  user_.move_to(comm);
   return pending_recovery_.guarded(
       at_.exec, strategy_, [&](state_visitor f) { visit(f); },
       [&] {
@@ -142,8 +145,10 @@ LIMBER_FN void optimizer_core::handshake() {
 
 LIMBER_FN recovery optimizer_core::handshake_with_all() {
   i64 const position = pending_recovery_.position(at_.now.calls, strategy_.completed());
-  limber::handshake h(at_.comm, {fingerprint_of_run(), [&] { return description_of_run(); }}, position,
-                      strategy_.lockstep(), strategy_.server());
+  limber::handshake h(at_.comm,
+                      {fingerprint_of_run(), [&] { return description_of_run(); }, user_.among_all()},
+                      position, strategy_.lockstep(), strategy_.server());
+  at_.id = h.id();
   if (h.joins())
     pending_recovery_.give_up(
         at_.exec, strategy_, [&](state_visitor f) { visit(f); }, position);

@@ -13,6 +13,7 @@ namespace limber::sync {
 LIMBER_FN void agreement::write(double* to, training_context const& at, int ranks) {
   std::uint64_t all;
   std::memcpy(&all, &at.rate, sizeof all);
+  all = (all ^ static_cast<std::uint64_t>(at.id)) * 0xd6e8'feb8'6659'fd93u;
   all = (all ^ at.inner.frozen_hash()) * 0x9e37'79b9'7f4a'7c15u;
   all = (all ^ (all >> 29)) * 0xbf58'476d'1ce4'e5b9u;
   int bits = 21;  // ranks · h² must stay below 2^53
@@ -30,6 +31,17 @@ LIMBER_FN void agreement::expect(double const* sums, training_context const& at,
                   std::move(reason) + "; nothing was updated"});
   };
   auto const n = static_cast<std::size_t>(group.size());
+  auto const& values = at.inner.values();
+  std::array<i64, 1> const id{at.id};
+  std::vector<i64> ids(n);
+  group.all_gather(const_view(id, "optimizers"), view(ids, "optimizers")).wait();
+  for (std::size_t r = 1; r < n; ++r)
+    if (ids[r] != ids[0])
+      throw failed(
+          r, values.empty() ? "" : std::string(values[0].name),
+          text("rank ", r,
+               " uses another optimizer than rank 0: optimizers that share a communicator must be used in "
+               "the same order on all ranks"));
   std::array<double, 1> const rate{at.rate};
   std::vector<double> rates(n);
   group.all_gather(const_view(rate, "rates"), view(rates, "rates")).wait();
@@ -38,7 +50,6 @@ LIMBER_FN void agreement::expect(double const* sums, training_context const& at,
       throw failed(r, {},
                    text("the rate is ", rates[0], " on rank 0 and ", rates[r], " on rank ", r,
                         ": the schedule must give the same on all ranks"));
-  auto const& values = at.inner.values();
   std::vector<i64> mine(values.size()), all(n * values.size());
   for (std::size_t i = 0; i < mine.size(); ++i) mine[i] = at.inner.is_frozen(i) ? 1 : 0;
   group.all_gather(const_view(mine, "frozen tensors"), view(all, "frozen tensors")).wait();
