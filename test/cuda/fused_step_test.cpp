@@ -310,7 +310,11 @@ BOOST_AUTO_TEST_CASE(bad_input_is_refused_by_name) {
   model<float> m;
   late_host exec;
   auto const make = [&](gpu::fused_options o) { gpu::fused_step{exec, m.parameters(), sgd{}, 0.1, o}; };
-  BOOST_TEST(has(message_of([&] { make({.epoch_size = 0}); }), "epoch_size", "0"));
+  BOOST_TEST(has(message_of([&] { make({.epoch_size = -1}); }), "epoch_size", "-1"));
+  BOOST_TEST(has(message_of([&] {
+                   gpu::fused_step{exec, m.parameters(), sgd{}, 0.1 * cosine(5_epochs)};
+                 }),
+                 "counts epochs", "epoch_size"));
   BOOST_TEST(has(message_of([&] { make({.ranks = 0}); }), "ranks", "0"));
   BOOST_TEST(has(message_of([&] { make({.max_skipped = -1}); }), "max_skipped", "-1"));
   BOOST_TEST(has(message_of([&] { gpu::fused_step{exec, std::vector<tensor>{}, sgd{}, 0.1}; }), "empty"));

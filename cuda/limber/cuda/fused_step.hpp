@@ -13,6 +13,7 @@
 #include <limber/fuse/bucket_plan.hpp>
 #include <limber/fuse/parameter_lists.hpp>
 #include <limber/fuse/updater.hpp>
+#include <limber/schedule/any_schedule.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/schedule.hpp>
 
@@ -28,7 +29,7 @@ namespace limber::gpu {
 
 /// What a fused step is told once.
 struct fused_options {
-  i64 epoch_size = 1;                        ///< samples an epoch has
+  i64 epoch_size = 0;                        ///< samples an epoch has; needed where the rate counts epochs
   ramp_rule ramp{};                          ///< how the rate follows a change of the planned batch
   gradient_is gradient = gradient_is::mean;  ///< what the gradient is of its n samples
   i64 max_skipped = 100;                     ///< non-finite updates in a row that are put up with
@@ -86,7 +87,10 @@ class fused_step {
         settled_(e.template share<hyper_block>(1)),
         wire_(e.template share<wire_facts>(1)),
         control_(e.template share<wire_control>(2)) {
-    expects(o.epoch_size >= 1, "fused_step: epoch_size must be at least 1, got ", o.epoch_size);
+    expects(o.epoch_size >= 0, "fused_step: epoch_size must not be negative, got ", o.epoch_size);
+    expects(o.epoch_size > 0 || !any_schedule(rate_).counts_epochs(),
+            "fused_step: the schedule counts epochs, and fused_options.epoch_size, the samples that an epoch "
+            "has, was not given");
     expects(o.ranks >= 1, "fused_step: ranks must be at least 1, got ", o.ranks);
     expects(o.max_skipped >= 0, "fused_step: max_skipped must not be negative, got ", o.max_skipped);
     std::size_t k = 0;
