@@ -250,9 +250,7 @@ set(LIMBER_HEADERS
     limber/sync/asynchronous_elastic.hpp
     limber/sync/asynchronous_gossip.hpp
     limber/sync/bucket_operations.hpp
-    limber/sync/delayed.hpp
     limber/sync/elastic_averaging.hpp
-    limber/sync/elastic_force.hpp
     limber/sync/error_feedback.hpp
     limber/sync/exchange.hpp
     limber/sync/fragments.hpp
@@ -263,42 +261,28 @@ set(LIMBER_HEADERS
     limber/sync/impl/agreement.ipp
     limber/sync/impl/asynchronous_elastic.ipp
     limber/sync/impl/asynchronous_gossip.ipp
-    limber/sync/impl/bucket_operations.ipp
-    limber/sync/impl/delayed.ipp
     limber/sync/impl/elastic_averaging.ipp
-    limber/sync/impl/elastic_force.ipp
-    limber/sync/impl/error_feedback.ipp
     limber/sync/impl/exchange.ipp
     limber/sync/impl/exchange_state.hpp
-    limber/sync/impl/fragments.ipp
     limber/sync/impl/gossip.ipp
     limber/sync/impl/gossip_partners.ipp
+    limber/sync/impl/gradient_stage_base.hpp
     limber/sync/impl/gradients.ipp
     limber/sync/impl/merge.ipp
+    limber/sync/impl/model_stage_base.hpp
     limber/sync/impl/parameter_server.ipp
     limber/sync/impl/presets.ipp
     limber/sync/impl/push_sum.ipp
-    limber/sync/impl/ready_buckets.ipp
-    limber/sync/impl/server.ipp
-    limber/sync/impl/staleness.ipp
-    limber/sync/impl/standing_reduction.ipp
-    limber/sync/impl/streaming.ipp
     limber/sync/impl/streaming_diloco.ipp
-    limber/sync/impl/tensor_message.ipp
-    limber/sync/impl/weighted_mean.ipp
     limber/sync/merge.hpp
     limber/sync/parameter_server.hpp
     limber/sync/plain_stage.hpp
     limber/sync/presets.hpp
     limber/sync/push_sum.hpp
     limber/sync/ready_buckets.hpp
-    limber/sync/round_log.hpp
     limber/sync/server.hpp
     limber/sync/stage.hpp
-    limber/sync/staleness.hpp
-    limber/sync/standing_reduction.hpp
     limber/sync/strategies.hpp
-    limber/sync/streaming.hpp
     limber/sync/streaming_diloco.hpp
     limber/sync/tensor_message.hpp
     limber/sync/training_context.hpp

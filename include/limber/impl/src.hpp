@@ -49,13 +49,8 @@
 #include <limber/sync/impl/agreement.ipp>
 #include <limber/sync/impl/asynchronous_elastic.ipp>
 #include <limber/sync/impl/asynchronous_gossip.ipp>
-#include <limber/sync/impl/bucket_operations.ipp>
-#include <limber/sync/impl/delayed.ipp>
 #include <limber/sync/impl/elastic_averaging.ipp>
-#include <limber/sync/impl/elastic_force.ipp>
-#include <limber/sync/impl/error_feedback.ipp>
 #include <limber/sync/impl/exchange.ipp>
-#include <limber/sync/impl/fragments.ipp>
 #include <limber/sync/impl/gossip.ipp>
 #include <limber/sync/impl/gossip_partners.ipp>
 #include <limber/sync/impl/gradients.ipp>
@@ -63,14 +58,7 @@
 #include <limber/sync/impl/parameter_server.ipp>
 #include <limber/sync/impl/presets.ipp>
 #include <limber/sync/impl/push_sum.ipp>
-#include <limber/sync/impl/ready_buckets.ipp>
-#include <limber/sync/impl/server.ipp>
-#include <limber/sync/impl/staleness.ipp>
-#include <limber/sync/impl/standing_reduction.ipp>
-#include <limber/sync/impl/streaming.ipp>
 #include <limber/sync/impl/streaming_diloco.ipp>
-#include <limber/sync/impl/tensor_message.ipp>
-#include <limber/sync/impl/weighted_mean.ipp>
 #include <limber/sync/strategies.hpp>
 
 extern "C" {

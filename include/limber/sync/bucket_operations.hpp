@@ -5,18 +5,27 @@
 /// Reductions and broadcasts of the buckets of a plan, in flight.
 
 #include <limber/comm/any_communicator.hpp>
-#include <limber/core/function_ref.hpp>
 #include <limber/fuse/bucket_plan.hpp>
 
+#include <algorithm>
+#include <span>
 #include <vector>
 
 namespace limber::sync {
 
 /// The bucket's run of `from`, summed over the ranks into that of `to`; collectives that depend on where its
 /// tensors start are given that.
-[[nodiscard]] any_request sum_bucket(communicator group, bucket const& b, slab const& from, slab const& to);
+[[nodiscard]] inline any_request sum_bucket(communicator group, bucket const& b, slab const& from,
+                                            slab const& to) {
+  return group.all_reduce(bucket_view(from, b), bucket_view(to, b), std::span<piece const>(b.pieces));
+}
 
 /// Operations in flight, in memory that is kept from step to step.
+///
+/// Memory   buffers, control and group must stay where they are until `wait`, and outlive this object.
+/// Errors   limber::error if a peer or the engine failed. Where one call starts and waits, nothing is in
+/// flight
+///          when the error leaves it: control values may be the caller's.
 class bucket_operations {
  public:
   /// Sums every bucket and the control values over the group.
@@ -24,25 +33,74 @@ class bucket_operations {
   /// All reductions are started before the first is waited for. The control block travels in fp64
   /// after the last bucket, whatever type the buckets have.
   void all_reduce(communicator group, bucket_plan const& plan, slab const& from, slab const& to,
-                  const_tensor_view control_in, tensor_view control_out);
+                  const_tensor_view control_in, tensor_view control_out) {
+    start(group, plan, from, to, plan.buckets.size());
+    finish(group, control_in, control_out);
+  }
   /// Starts the reductions of the plan's buckets before `last` that were not started yet.
-  void start(communicator group, bucket_plan const& plan, slab const& from, slab const& to, std::size_t last);
+  void start(communicator group, bucket_plan const& plan, slab const& from, slab const& to,
+             std::size_t last) {
+    guarded([&] { start_buckets(group, plan, from, to, last); });
+  }
   /// Starts that of the control values, and waits for all.
-  void finish(communicator group, const_tensor_view control_in, tensor_view control_out);
-  /// Gives up what is in flight, and the group with it: memory that it was on may go.
-  void drop() noexcept { requests_.clear(); }
+  void finish(communicator group, const_tensor_view control_in, tensor_view control_out) {
+    guarded([&] {
+      requests_.push_back(group.all_reduce(control_in, control_out));
+      wait();
+    });
+  }
   /// Sends every bucket and the control values from `root` to all.
   void broadcast(communicator group, bucket_plan const& plan, slab const& data, tensor_view control,
-                 int root);
+                 int root) {
+    requests_.clear();
+    guarded([&] {
+      for (auto const& b : plan.buckets) requests_.push_back(group.broadcast(bucket_view(data, b), root));
+      requests_.push_back(group.broadcast(control, root));
+      wait();
+    });
+  }
+
+  /// Starts what `all_reduce` does, to be waited for in a later call of step(). @pre not in flight
+  void launch(communicator group, bucket_plan const& plan, slab const& from, slab const& to,
+              const_tensor_view control_in, tensor_view control_out) {
+    start_buckets(group, plan, from, to, plan.buckets.size());
+    requests_.push_back(group.all_reduce(control_in, control_out));
+  }
+  void wait() {
+    for (auto& r : requests_) r.wait();
+    requests_.clear();
+  }
+  [[nodiscard]] bool in_flight() const noexcept { return !requests_.empty(); }
+  /// True if `wait` would not block.
+  [[nodiscard]] bool done() {
+    return std::ranges::all_of(requests_, [](any_request& r) { return r.done(); });
+  }
+  /// Gives up what is in flight, and the group with it: memory that it was on may go.
+  void drop() noexcept { requests_.clear(); }
 
  private:
-  void guarded(function_ref<void()> f);
+  void start_buckets(communicator group, bucket_plan const& plan, slab const& from, slab const& to,
+                     std::size_t last) {
+    for (std::size_t k = requests_.size(); k < last; ++k)
+      requests_.push_back(sum_bucket(group, plan.buckets[k], from, to));
+  }
+
+  // Nothing stays in flight when an exception leaves. A destructor does it, because a request that is dropped
+  // during an exception reports that to its group.
+  template <class F>
+  void guarded(F const& f) {
+    struct guard {
+      std::vector<any_request>& requests;
+      bool done = false;
+      ~guard() {
+        if (!done) requests.clear();
+      }
+    } g{requests_};
+    f();
+    g.done = true;
+  }
 
   std::vector<any_request> requests_;
 };
 
 }  // namespace limber::sync
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/sync/impl/bucket_operations.ipp>
-#endif

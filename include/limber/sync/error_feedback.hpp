@@ -4,10 +4,15 @@
 /// @file
 /// What the cast to a 16-bit wire cuts off gradients, kept and added to the next.
 
+#include <limber/core/error.hpp>
 #include <limber/fuse/any_executor.hpp>
+#include <limber/fuse/functors.hpp>
 #include <limber/fuse/layout.hpp>
 #include <limber/fuse/updater.hpp>
 #include <limber/sync/stage.hpp>
+
+#include <cstddef>
+#include <utility>
 
 namespace limber::sync {
 
@@ -27,20 +32,32 @@ namespace limber::sync {
 class error_feedback {
  public:
   /// Nothing is kept until this was called.
-  void allocate(any_executor& e, tensor_list const& gradients);
+  void allocate(any_executor& e, tensor_list const& gradients) { residual_ = e.make(layout_of(gradients)); }
   [[nodiscard]] bool kept() const noexcept { return !residual_.parts.empty(); }
 
   /// e, while a round is packed.
   [[nodiscard]] tensor_list const& residual() const noexcept { return residual_.parts; }
 
   /// Changes to weights that are relative to `planned` samples. @param next  memory for the result
-  void rescale(any_executor& e, slab& next, double planned);
+  void rescale(any_executor& e, slab& next, double planned) {
+    double const before = std::exchange(planned_, planned);
+    if (before == planned || before == 0) return;
+    e.each(scaled_copy{before / planned}, out(next.parts), in(residual_.parts));
+    std::swap(residual_.parts, next.parts);
+  }
 
   /// The update was applied: what was packed into `next` is the residual from now on.
-  void commit(slab& next, updater const& inner);
+  void commit(slab& next, updater const& inner) {
+    for (std::size_t i = 0; i < residual_.parts.size(); ++i)
+      if (!inner.is_frozen(i)) std::swap(residual_.parts[i], next.parts[i]);
+  }
 
-  /// Calls replicated(name, view) for what is the same on all ranks, partial(name, view) for the rest.
-  void visit(view_visitor replicated, view_visitor partial);
+  /// Shows what the weights are relative to, the same on all ranks, and e.
+  void visit(piece_visitor f) {
+    if (!kept()) return;
+    f("error/planned", limber::kept::replicated, detail::bytes_view(planned_));
+    detail::visit_list(f, limber::kept::partial, "error/", residual_.parts);
+  }
 
   [[nodiscard]] i64 bytes() const noexcept { return residual_.bytes; }
 
@@ -50,7 +67,3 @@ class error_feedback {
 };
 
 }  // namespace limber::sync
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/sync/impl/error_feedback.ipp>
-#endif

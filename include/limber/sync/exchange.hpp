@@ -4,7 +4,6 @@
 /// @file
 /// A strategy: one path with two stages. Gradients may be communicated before the rule, models after it.
 
-#include <limber/core/box.hpp>
 #include <limber/sync/gradients.hpp>
 #include <limber/sync/merge.hpp>
 #include <limber/sync/plain_stage.hpp>
@@ -14,51 +13,6 @@
 #include <vector>
 
 namespace limber::sync {
-
-/// Any stage before the rule: a value with `start(training_context&)`, and what it says of itself.
-class any_gradient_stage {
- public:
-  template <class G>
-    requires(!std::same_as<G, any_gradient_stage> && starts_gradient_stage<G>)
-  any_gradient_stage(G stage)
-      : facts_(detail::facts_of(stage)),
-        stage_(std::in_place, std::move(stage)),
-        start_([](void const* g, training_context& at) {
-          return limber::detail::owner<gradient_stage>(
-              detail::start_gradient_stage(*static_cast<G const*>(g), at));
-        }) {}
-  [[nodiscard]] limber::detail::owner<gradient_stage> start(training_context& at) const {
-    return start_(stage_.get(), at);
-  }
-  [[nodiscard]] detail::stage_facts const& facts() const noexcept { return facts_; }
-
- private:
-  detail::stage_facts facts_;
-  limber::detail::box stage_;
-  limber::detail::owner<gradient_stage> (*start_)(void const*, training_context&);
-};
-
-/// Any stage after the rule.
-class any_model_stage {
- public:
-  template <class M>
-    requires(!std::same_as<M, any_model_stage> && starts_model_stage<M>)
-  any_model_stage(M stage)
-      : facts_(detail::facts_of(stage)),
-        stage_(std::in_place, std::move(stage)),
-        start_([](void const* m, training_context& at) {
-          return limber::detail::owner<model_stage>(detail::start_model_stage(*static_cast<M const*>(m), at));
-        }) {}
-  [[nodiscard]] limber::detail::owner<model_stage> start(training_context& at) const {
-    return start_(stage_.get(), at);
-  }
-  [[nodiscard]] detail::stage_facts const& facts() const noexcept { return facts_; }
-
- private:
-  detail::stage_facts facts_;
-  limber::detail::box stage_;
-  limber::detail::owner<model_stage> (*start_)(void const*, training_context&);
-};
 
 namespace detail {
 

@@ -39,18 +39,6 @@ struct gossip_round {
   [[nodiscard]] limber::detail::owner<model_stage> start(training_context& at) const;
 };
 
-/// Takes x into a mean, as the last of `parts`: mean ← mean + (x − mean) / parts. Equal models keep their
-/// bits.
-void take_into_mean(any_executor& e, tensor_list const& mean, tensor_list const& x, i64 parts);
-
-/// What is communicated in gossip: the model, its moving averages, and gradient history where `at_merge`
-/// averages it.
-[[nodiscard]] tensor_list carried_by_gossip(updater const& inner, moments at_merge);
-
-/// Sets `round` to the largest of all ranks: a rank that joins, or was interrupted within a round, continues
-/// with the round of the others. A collective call.
-void agree_on_round(communicator comm, i64& round);
-
 /// Gossiping SGD in rounds: every worker steps on its own gradient and averages its model, every `period`
 /// calls, with those of random others.
 ///

@@ -7,7 +7,6 @@
 #include <limber/core/config.hpp>
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 namespace limber::sync {
@@ -38,7 +37,6 @@ struct crossing {
 /// The partners of all ranks in round `round`: a random matching. With an odd number one rank stays alone
 /// and is its own partner.
 [[nodiscard]] std::vector<int> partners_of(int size, std::uint64_t seed, i64 round);
-[[nodiscard]] int partner_of(int rank, int size, std::uint64_t seed, i64 round);
 
 /// Every message of a round of gossip.
 [[nodiscard]] std::vector<crossing> crossings_of(gossip_how how, int size, std::uint64_t seed, i64 round);
@@ -50,17 +48,6 @@ struct crossing {
 /// its ends are at it: so a round ends also where a send waits for its receiver. It takes as long as its
 /// colours, fewer than twice the most messages of one rank.
 [[nodiscard]] std::vector<crossing> itinerary(int rank, int size, std::vector<crossing> const& all);
-
-/// One number per rank after a round in exact arithmetic: what a round does to every element of the models.
-[[nodiscard]] std::vector<double> mixed(std::span<double const> x, std::vector<crossing> const& round);
-
-/// Mean of one number per rank, and the mean square of the distances from it.
-struct consensus {
-  double mean = 0;
-  double variance = 0;
-};
-
-[[nodiscard]] consensus consensus_of(std::span<double const> x);
 
 }  // namespace limber::sync
 

@@ -41,7 +41,7 @@ struct push_sum_round {
 
   explicit push_sum_round(i64 rounds = 0);
 
-  [[nodiscard]] static constexpr capabilities needs_one_of() noexcept { return can_send_receive | can_post; }
+  static constexpr capabilities needs_one_of = can_send_receive | can_post;
   [[nodiscard]] limber::detail::owner<model_stage> start(training_context& at) const;
 };
 

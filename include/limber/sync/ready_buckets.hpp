@@ -4,13 +4,13 @@
 /// @file
 /// Which buckets can be communicated while backward still computes others.
 
-#include <limber/core/function_ref.hpp>
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/any_executor.hpp>
 #include <limber/fuse/bucket_plan.hpp>
 #include <limber/fuse/norm_report.hpp>
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 namespace limber::sync {
@@ -33,7 +33,12 @@ struct bucket_part {
 class ready_buckets {
  public:
   /// Starts a call in which nothing is marked. Allocates the first time.
-  void open(any_executor& e, bucket_plan const& plan);
+  void open(any_executor& e, bucket_plan const& plan) {
+    if (parts_.empty()) make(e, plan);
+    for (auto& p : parts_) p.missing = static_cast<i64>(p.tensors.size());
+    next_ = 0;
+    open_ = true;
+  }
   void close() noexcept { open_ = false; }
   /// True between `open` and `close`.
   [[nodiscard]] bool is_open() const noexcept { return open_; }
@@ -50,11 +55,26 @@ class ready_buckets {
   /// The next part, null after the last.
   [[nodiscard]] bucket_part* take() noexcept { return next_ < parts_.size() ? &parts_[next_++] : nullptr; }
 
-  /// Calls f(part) for all parts.
-  void each(function_ref<void(bucket_part const&)> f) const;
+  [[nodiscard]] std::vector<bucket_part> const& parts() const noexcept { return parts_; }
 
  private:
-  void make(any_executor& e, bucket_plan const& plan);
+  void make(any_executor& e, bucket_plan const& plan) {
+    for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
+      auto const& tensors = plan.buckets[b].tensors;
+      if (parts_.empty() || parts_.back().tensors != tensors) {
+        bucket_part p;
+        p.tensors = tensors;
+        p.first = b;
+        for (auto* list : {&p.to, &p.sum, &p.residual, &p.gradients}) list->resize(tensors.size());
+        p.norms = make_norms(e, static_cast<i64>(tensors.size()));
+        parts_.push_back(std::move(p));
+      }
+      parts_.back().last = b + 1;
+    }
+    part_of_.assign(plan.where.places.size(), parts_.size());
+    for (std::size_t p = 0; p < parts_.size(); ++p)
+      for (i64 const i : parts_[p].tensors) part_of_[static_cast<std::size_t>(i)] = p;
+  }
 
   std::vector<bucket_part> parts_;
   std::vector<std::size_t> part_of_;  // per tensor; the number of parts for one in none
@@ -63,7 +83,3 @@ class ready_buckets {
 };
 
 }  // namespace limber::sync
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/sync/impl/ready_buckets.ipp>
-#endif

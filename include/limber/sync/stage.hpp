@@ -12,6 +12,8 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 namespace limber::sync {
 
@@ -22,8 +24,27 @@ using on_update = function_ref<void(outcome const&)>;
 /// Called for a piece of a stage's state: its name, its relation to the same piece on other ranks, its
 /// memory.
 using piece_visitor = function_ref<void(std::string const& name, kept how, tensor_view)>;
-/// The same where the relation is known.
-using view_visitor = function_ref<void(std::string const& name, tensor_view)>;
+
+namespace detail {
+/// A counter of a stage as a piece of state.
+[[nodiscard]] inline tensor_view number_view(i64& x) noexcept {
+  return {reinterpret_cast<std::byte*>(&x), 1, dtype::int64, {}};
+}
+/// A control block in the host's memory: its bytes.
+template <class T>
+[[nodiscard]] tensor_view bytes_view(T& x, std::string_view name = {}) noexcept {
+  return {reinterpret_cast<std::byte*>(&x), static_cast<i64>(sizeof x), dtype::uint8, name};
+}
+/// Mixes numbers in, in this order.
+template <class... T>
+void mix_all(fingerprint& h, T... x) {
+  (h.mix(static_cast<std::conditional_t<std::is_floating_point_v<T>, double, i64>>(x)), ...);
+}
+/// Calls f(name, how, view) for every tensor of a list.
+inline void visit_list(piece_visitor f, kept how, std::string_view prefix, tensor_list const& list) {
+  for (auto const& t : list) f(text(prefix, t.name), how, t);
+}
+}  // namespace detail
 
 /// What happens before the rule: gradients are accumulated, communicated, and the rule is applied.
 ///
@@ -95,8 +116,10 @@ class model_stage {
   /// Writes the mean of the models to `values`, that of buffers to the buffers; changes nothing else.
   virtual void average_into(training_context& at, tensor_list const& values) = 0;
 
-  /// Calls shared(…) for what is the same on all ranks of the group, own(…) for what is each rank's.
-  virtual void visit(view_visitor shared, view_visitor own) = 0;
+  /// @param shared  how what is the same on all ranks of the group relates to other ranks; what is each
+  /// rank's
+  ///                own of the open round is kept::round
+  virtual void visit(kept shared, piece_visitor f) = 0;
   /// Updates since the last exchange; part of the state.
   [[nodiscard]] virtual i64& calls_open() = 0;
   [[nodiscard]] virtual bucket_plan const& plan() const = 0;

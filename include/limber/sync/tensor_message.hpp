@@ -4,12 +4,14 @@
 /// @file
 /// Lists of tensors as host bytes: what is posted to a mailbox.
 
+#include <limber/core/error.hpp>
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/any_executor.hpp>
 #include <limber/fuse/layout.hpp>
 #include <limber/fuse/shared_array.hpp>
 
 #include <cstddef>
+#include <cstring>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -34,7 +36,11 @@ template <class Header>
 /// Cost     one copy of the list on the host each way, besides the engine's.
 class tensor_message {
  public:
-  tensor_message(any_executor& e, layout const& where);
+  tensor_message(any_executor& e, layout const& where) : memory_(e.share<std::byte>(where.bytes)) {
+    for (auto const& p : where.places)
+      parts_.push_back({memory_.device + p.offset, p.length, p.type, p.name});
+    message_.resize(header_room + static_cast<std::size_t>(where.bytes));
+  }
 
   /// The list, on the executor's side.
   [[nodiscard]] tensor_list const& parts() const noexcept { return parts_; }
@@ -43,14 +49,21 @@ class tensor_message {
   template <class Header>
   [[nodiscard]] std::span<std::byte const> pack(any_executor& e, Header const& h) {
     static_assert(sizeof(Header) <= header_room);
-    return pack_behind(e, header_bytes(h));
+    e.collect(memory_);
+    std::memcpy(message_.data(), &h, sizeof h);
+    if (memory_.n > 0)
+      std::memcpy(message_.data() + header_room, memory_.host, message_.size() - header_room);
+    return message_;
   }
 
   /// Copies the list of a received message to parts(). @return its header
   /// @throws std::invalid_argument if the message is of another length
   template <class Header>
   Header unpack(any_executor& e, std::span<std::byte const> bytes) {
-    unpack_list(e, bytes);
+    expects(bytes.size() == message_.size(), "parcel: a message of ", bytes.size(), " bytes instead of ",
+            message_.size());
+    if (memory_.n > 0) std::memcpy(memory_.host, bytes.data() + header_room, bytes.size() - header_room);
+    e.publish(memory_);
     return header_of<Header>(bytes);
   }
 
@@ -60,7 +73,8 @@ class tensor_message {
   [[nodiscard]] static Header header_of(std::span<std::byte const> bytes) {
     static_assert(std::is_trivially_copyable_v<Header>);
     Header h;
-    copy_header(&h, sizeof h, bytes);
+    expects(bytes.size() >= sizeof h, "parcel: a message of only ", bytes.size(), " bytes");
+    std::memcpy(&h, bytes.data(), sizeof h);
     return h;
   }
 
@@ -69,17 +83,9 @@ class tensor_message {
  private:
   static constexpr std::size_t header_room = 64;
 
-  [[nodiscard]] std::span<std::byte const> pack_behind(any_executor& e, std::span<std::byte const> header);
-  void unpack_list(any_executor& e, std::span<std::byte const> bytes);
-  static void copy_header(void* to, std::size_t size, std::span<std::byte const> bytes);
-
   shared_array<std::byte> memory_;
   tensor_list parts_;
   std::vector<std::byte> message_;
 };
 
 }  // namespace limber::sync
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/sync/impl/tensor_message.ipp>
-#endif

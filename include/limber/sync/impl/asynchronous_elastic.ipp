@@ -2,13 +2,11 @@
 #pragma once
 
 #include <limber/core/error.hpp>
-#include <limber/fuse/functors.hpp>
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/asynchronous_elastic.hpp>
-#include <limber/sync/bucket_operations.hpp>
+#include <limber/sync/impl/model_stage_base.hpp>
 #include <limber/sync/server.hpp>
 #include <limber/sync/tensor_message.hpp>
-#include <limber/sync/weighted_mean.hpp>
 
 #include <cstddef>
 #include <string>
@@ -20,7 +18,7 @@ namespace limber::sync {
 namespace detail {
 
 /// The stage at work.
-class asynchronous_elastic_state final : public model_stage {
+class asynchronous_elastic_state final : public model_stage_base {
   struct request_header {
     server_request what = server_request::exchange;
     i64 updates = 0;  // since the worker's last exchange
@@ -32,20 +30,20 @@ class asynchronous_elastic_state final : public model_stage {
 
  public:
   asynchronous_elastic_state(asynchronous_elastic const& stage, training_context& at)
-      : stage_(stage),
-        model_(at.inner.model()),
-        plan_(plan_buckets(model_, without_wire(at.buckets), at.use_order)),
-        centre_(at.exec.make(plan_.where)),
-        message_(at.exec, layout_of(model_)),
-        buffers_(at.exec, at.buffers, at.buckets) {
+      : model_stage_base(at, stage.when, stage.at_merge),
+        moving_rate_(stage.moving_rate),
+        server_(stage.server),
+        centre_(make(at, plan_.where)),
+        message_(at.exec, layout_of(model_)) {
     unifies = false;  // models still differ after an exchange
+    bytes_ += message_.bytes();
   }
 
   void attach(training_context& at) override {
     group_ = at.comm;
     begin_ = at.now.samples;
     calls_ = 0;  // nobody's round is open, least of all that of a worker that is the server now
-    workers_.start(group_.size(), stage_.server);
+    workers_.start(group_.size(), server_);
   }
 
   /// The centre is the server's model; if the server has died, that of its successor's last exchange.
@@ -55,6 +53,7 @@ class asynchronous_elastic_state final : public model_stage {
     known_ = own_ = 0;
   }
 
+  /// What was counted is still to be reported.
   void start_round(training_context&) override { calls_ = 0; }
   /// The centre starts at the model; a rank that becomes the server takes it over.
   void start_first_round(training_context& at) override {
@@ -68,19 +67,17 @@ class asynchronous_elastic_state final : public model_stage {
     }
   }
 
-  void count(i64 own, double) override {
-    ++calls_;
-    samples_ += own;
+  void count(i64 own, double rate) override {
+    model_stage_base::count(own, rate);
     own_ += own;
     trains_ = true;
   }
-  [[nodiscard]] bool due(training_context const& at) const override { return stage_.when(calls_, at.now); }
 
   /// @return the samples that all workers reported to the server since this worker's last exchange
   i64 run(training_context& at) override {
     bool const finite = at.exec.norm(weighted{1}, out(message_.parts()), in(model_)).total.finite;
     request_header const q{server_request::exchange, calls_, samples_};
-    group_.post(stage_.server, request_tag, finite ? message_.pack(at.exec, q) : header_bytes(q));
+    group_.post(server_, request_tag, finite ? message_.pack(at.exec, q) : header_bytes(q));
     auto const a = message_.unpack<reply_header>(at.exec, next_message(group_, reply_tag).bytes);
     if (finite)
       at.exec.each(blend{alpha()}, inout(model_), in(message_.parts()));
@@ -88,10 +85,8 @@ class asynchronous_elastic_state final : public model_stage {
       at.exec.each(copy{}, out(model_), in(message_.parts()));
     // If the server dies, this is the centre to continue with.
     at.exec.each(copy{}, out(centre_.parts), in(message_.parts()));
-    at.inner.copy_to_parameters(at.exec);
-    if (stage_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
-    calls_ = 0;
-    samples_ = 0;
+    model_merged(at);
+    calls_ = samples_ = 0;
     return a.samples - std::exchange(known_, a.samples);
   }
 
@@ -134,14 +129,11 @@ class asynchronous_elastic_state final : public model_stage {
       at.exec.each(copy{}, out(centre_.parts), in(model_));
       serving_ = false;
     } else {
-      group_.post(stage_.server, request_tag, header_bytes(request_header{server_request::leave}));
+      group_.post(server_, request_tag, header_bytes(request_header{server_request::leave}));
     }
     progress now = at.now;
     at.exec.synchronize();
-    operations_.broadcast(group_, plan_, centre_,
-                          {reinterpret_cast<std::byte*>(&now), static_cast<i64>(sizeof now), dtype::uint8,
-                           "asynchronous_elastic: progress"},
-                          stage_.server);
+    operations_.broadcast(group_, plan_, centre_, bytes_view(now, "asynchronous_elastic: progress"), server_);
     // As at a handshake: progress is the server's, except calls. (A last exchange has not moved samples yet:
     // those that it returned are known to this rank.)
     i64 const unknown = now.samples - begin_ - known_;
@@ -150,7 +142,7 @@ class asynchronous_elastic_state final : public model_stage {
     now.samples = at.now.samples + unknown;
     at.now = now;
     buffers_.run(at.exec, group_, static_cast<double>(own_));
-    workers_.start(group_.size(), stage_.server);
+    workers_.start(group_.size(), server_);
     known_ = 0;
     own_ = 0;
     trains_ = false;
@@ -161,33 +153,23 @@ class asynchronous_elastic_state final : public model_stage {
   void average_into(training_context& at, tensor_list const& values) override {
     if (serves()) return;  // its parameters are the centre
     if (!trains_) return at.exec.each(copy{}, out(values), in(centre_.parts));
-    group_.post(stage_.server, request_tag, header_bytes(request_header{server_request::read}));
+    group_.post(server_, request_tag, header_bytes(request_header{server_request::read}));
     (void)message_.unpack<reply_header>(at.exec, next_message(group_, reply_tag).bytes);
     at.exec.each(copy{}, out(values), in(message_.parts()));
   }
 
-  void visit(view_visitor shared, view_visitor own) override {
-    shared("pinned", tensor_view{reinterpret_cast<std::byte*>(&started_), 1, dtype::int64, {}});
-    own("samples", tensor_view{reinterpret_cast<std::byte*>(&samples_), 1, dtype::int64, {}});
-    for (auto const& t : centre_.parts) shared(text("centre/", t.name), t);
+  void visit(kept shared, piece_visitor f) override {
+    f("pinned", shared, number_view(started_));
+    f("samples", kept::round, number_view(samples_));
+    visit_list(f, shared, "centre/", centre_.parts);
   }
-
-  [[nodiscard]] i64& calls_open() override { return calls_; }
-  [[nodiscard]] i64 bytes() const override { return centre_.bytes + message_.bytes() + buffers_.bytes(); }
-  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
-  [[nodiscard]] i64 period() const override { return stage_.when.period(); }
   void mix(fingerprint& h) const override {
-    h.mix(static_cast<i64>(plan_.hash));
-    h.mix(static_cast<i64>(buffers_.hash()));
-    h.mix(period());
-    h.mix(stage_.moving_rate);
-    h.mix(static_cast<i64>(stage_.server));
-    h.mix(static_cast<i64>(stage_.at_merge));
+    mix_all(h, plan_.hash, buffers_.hash(), period(), moving_rate_, server_, at_merge_);
   }
 
  private:
-  [[nodiscard]] bool serves() const { return group_.rank() == stage_.server; }
-  [[nodiscard]] double alpha() const { return stage_.moving_rate / (group_.size() - 1); }
+  [[nodiscard]] bool serves() const { return group_.rank() == server_; }
+  [[nodiscard]] double alpha() const { return moving_rate_ / (group_.size() - 1); }
 
   // Moves the centre towards the worker's model; message_ holds the centre as it was.
   void pull(training_context& at, message const& m) {
@@ -200,23 +182,18 @@ class asynchronous_elastic_state final : public model_stage {
     at.inner.copy_to_parameters(at.exec);
   }
 
-  asynchronous_elastic stage_;
-  tensor_list model_;  // masters where there are any, the parameters elsewhere; the server's is the centre
-  bucket_plan plan_;
-  slab centre_;  // as of this rank's last exchange; the same on all after a finish
+  double moving_rate_;
+  int server_;
+  slab centre_;  // as of this rank's last exchange, the same on all after a finish; the server's model is
+                 // newer
   tensor_message message_;
-  weighted_mean buffers_;
   bucket_operations operations_;
-  communicator group_;
   i64 started_ = 0;      // the centre was set
-  i64 calls_ = 0;        // updates since the last exchange
-  i64 samples_ = 0;      // that this rank applied in them
-  i64 own_ = 0;          // and since the last finish
+  i64 own_ = 0;          // samples of this rank since the last finish
   i64 begin_ = 0;        // samples in progress then
   i64 known_ = 0;        // samples of all workers since then, as far as this rank knows
   bool trains_ = false;  // has made updates since then
   bool serving_ = false;
-
   active_workers workers_;
   std::vector<i64> updates_;  // of each worker
 };

@@ -153,9 +153,7 @@ LIMBER_FN void exchange_state::end_evaluation(training_context& at) {
 }
 
 LIMBER_FN void exchange_state::visit(piece_visitor f) {
-  auto control = [&](std::string const& name, i64& x) {
-    f(name, kept::replicated, tensor_view{reinterpret_cast<std::byte*>(&x), 1, dtype::int64, {}});
-  };
+  auto control = [&](std::string const& name, i64& x) { f(name, kept::replicated, detail::number_view(x)); };
   control("sync/calls", gradients_->calls_open());
   control("sync/assumed", assumed_);
   int k = 0;
@@ -166,8 +164,7 @@ LIMBER_FN void exchange_state::visit(piece_visitor f) {
     std::string const prefix = text("sync/merge", k++, "/");
     // Groups that merge among themselves hold different models, unless gradients are everybody's.
     kept const how = uniform_updates() || m->uniform_updates ? kept::replicated : kept::per_rank;
-    m->visit([&](std::string const& name, tensor_view v) { f(prefix + name, how, v); },
-             [&](std::string const& name, tensor_view v) { f(prefix + name, kept::round, v); });
+    m->visit(how, [&](std::string const& name, kept own, tensor_view v) { f(prefix + name, own, v); });
   }
 }
 

@@ -34,9 +34,6 @@ LIMBER_FN std::vector<int> partners_of(int size, std::uint64_t seed, i64 round) 
     out[static_cast<std::size_t>(order[k].second)] = order[(k ^ 1) < order.size() ? k ^ 1 : k].second;
   return out;
 }
-LIMBER_FN int partner_of(int rank, int size, std::uint64_t seed, i64 round) {
-  return partners_of(size, seed, round)[static_cast<std::size_t>(rank)];
-}
 
 LIMBER_FN std::vector<crossing> crossings_of(gossip_how how, int size, std::uint64_t seed, i64 round) {
   std::vector<crossing> out;
@@ -74,25 +71,6 @@ LIMBER_FN std::vector<crossing> itinerary(int rank, int size, std::vector<crossi
   std::vector<crossing> out;
   for (auto const& [c, m] : own) out.push_back(m);
   return out;
-}
-
-LIMBER_FN std::vector<double> mixed(std::span<double const> x, std::vector<crossing> const& round) {
-  std::vector<double> sum(x.begin(), x.end());
-  std::vector<int> parts(x.size(), 1);
-  for (auto const& m : round) {
-    sum[static_cast<std::size_t>(m.to)] += x[static_cast<std::size_t>(m.from)];
-    ++parts[static_cast<std::size_t>(m.to)];
-  }
-  for (std::size_t r = 0; r < sum.size(); ++r) sum[r] /= parts[r];
-  return sum;
-}
-
-LIMBER_FN consensus consensus_of(std::span<double const> x) {
-  consensus c;
-  auto const n = static_cast<double>(x.size());
-  for (double const v : x) c.mean += v / n;
-  for (double const v : x) c.variance += (v - c.mean) * (v - c.mean) / n;
-  return c;
 }
 
 }  // namespace limber::sync
