@@ -9,17 +9,11 @@ set(LIMBER_HEADERS
     limber/batch/fixed.hpp
     limber/batch/goodput.hpp
     limber/batch/impl/apportion.ipp
-    limber/batch/impl/bounded.ipp
     limber/batch/impl/dbs.ipp
-    limber/batch/impl/fixed.ipp
     limber/batch/impl/goodput.ipp
     limber/batch/impl/logical_shards.ipp
     limber/batch/impl/noise_scale.ipp
-    limber/batch/impl/per_worker.ipp
-    limber/batch/impl/plan.ipp
-    limber/batch/impl/replan.ipp
     limber/batch/impl/sampler.ipp
-    limber/batch/impl/speed.ipp
     limber/batch/increase_instead_of_decay.hpp
     limber/batch/logical_shards.hpp
     limber/batch/noise_scale.hpp
@@ -113,16 +107,13 @@ set(LIMBER_HEADERS
     limber/core/version.hpp
     limber/elastic/dealer.hpp
     limber/elastic/detail/bootstrap.hpp
-    limber/elastic/detail/failure_detector.hpp
     limber/elastic/detail/folder.hpp
-    limber/elastic/detail/heartbeat.hpp
     limber/elastic/detail/membership_options.hpp
     limber/elastic/detail/membership_records.hpp
     limber/elastic/detail/regroup.hpp
     limber/elastic/detail/store_client.hpp
     limber/elastic/detail/store_key.hpp
     limber/elastic/membership.hpp
-    limber/elastic/sample_range.hpp
     limber/elastic/session.hpp
     limber/elastic/store.hpp
     limber/fuse/any_executor.hpp
@@ -187,25 +178,17 @@ set(LIMBER_HEADERS
     limber/schedule/clamp.hpp
     limber/schedule/constant.hpp
     limber/schedule/cosine.hpp
-    limber/schedule/dynamic_sgd.hpp
     limber/schedule/elapsed.hpp
-    limber/schedule/exponential.hpp
     limber/schedule/gain.hpp
-    limber/schedule/impl/any_schedule.ipp
     limber/schedule/impl/elapsed.ipp
-    limber/schedule/impl/linear_scaling.ipp
     limber/schedule/impl/step_decay.ipp
-    limber/schedule/inverse_sqrt.hpp
-    limber/schedule/legw.hpp
-    limber/schedule/linear_scaling.hpp
-    limber/schedule/one_cycle.hpp
     limber/schedule/piecewise.hpp
     limber/schedule/polynomial.hpp
     limber/schedule/product.hpp
+    limber/schedule/scaling.hpp
     limber/schedule/schedule.hpp
     limber/schedule/schedules.hpp
     limber/schedule/sequence.hpp
-    limber/schedule/sqrt_scaling.hpp
     limber/schedule/step_decay.hpp
     limber/schedule/warmup.hpp
     limber/schedule/warmup_stable_decay.hpp
@@ -228,16 +211,12 @@ set(LIMBER_HEADERS
     limber/sim/run.hpp
     limber/sim/sim.hpp
     limber/sim/worker.hpp
-    limber/state/checkpoint_id.hpp
-    limber/state/combine.hpp
     limber/state/composite_state.hpp
     limber/state/content_hash.hpp
     limber/state/errors.hpp
     limber/state/file.hpp
     limber/state/folder.hpp
-    limber/state/header.hpp
     limber/state/json.hpp
-    limber/state/latest.hpp
     limber/state/load.hpp
     limber/state/manifest.hpp
     limber/state/pattern.hpp
@@ -255,7 +234,6 @@ set(LIMBER_HEADERS
     limber/sync/exchange.hpp
     limber/sync/fragments.hpp
     limber/sync/gossip.hpp
-    limber/sync/gossip_partners.hpp
     limber/sync/gradients.hpp
     limber/sync/impl/abs_sgd.ipp
     limber/sync/impl/agreement.ipp
@@ -265,7 +243,6 @@ set(LIMBER_HEADERS
     limber/sync/impl/exchange.ipp
     limber/sync/impl/exchange_state.hpp
     limber/sync/impl/gossip.ipp
-    limber/sync/impl/gossip_partners.ipp
     limber/sync/impl/gradient_stage_base.hpp
     limber/sync/impl/gradients.ipp
     limber/sync/impl/merge.ipp
@@ -285,7 +262,6 @@ set(LIMBER_HEADERS
     limber/sync/strategies.hpp
     limber/sync/streaming_diloco.hpp
     limber/sync/tensor_message.hpp
-    limber/sync/training_context.hpp
     limber/sync/weighted_mean.hpp
     limber/sync/when.hpp
     limber/sync/who.hpp)

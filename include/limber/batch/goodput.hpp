@@ -59,13 +59,6 @@ struct goodput {
 
   /// T(B). @pre batch ≥ 1, world ≥ 1
   [[nodiscard]] double step_seconds(i64 batch, int world) const;
-
- private:
-  [[nodiscard]] i64 on_grid(int k, i64 low, i64 high) const;
-
-  void check() const;
-
-  static void at_least_0(char const* argument, double x);
 };
 
 }  // namespace limber

@@ -61,14 +61,9 @@ struct noise_scale {
  private:
   [[nodiscard]] i64 batch_at(batch_facts const& facts) const;
 
-  // The ends of the range are sizes that B may always go to: beyond them no noise is seen.
-  [[nodiscard]] bool at_the_end(double wanted) const;
-
   // The size nearest to `wanted` by ratio, and not above `most`. Products alone, no logarithms: the same
   // on every machine.
   [[nodiscard]] i64 nearest(double wanted, double most) const;
-
-  void check(i64 world) const;
 };
 
 }  // namespace limber

@@ -9,6 +9,7 @@
 #include <limber/core/progress.hpp>
 
 #include <concepts>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -66,14 +67,16 @@ inline constexpr bool scales_batch_with_schedule = requires {
 namespace detail {
 
 /// The number of workers, checked. @throws std::invalid_argument
-[[nodiscard]] i64 world_of(std::string_view policy, batch_facts const& facts);
+[[nodiscard]] inline i64 world_of(std::string_view policy, batch_facts const& facts) {
+  expects(facts.world >= 1, policy, ": world must be at least 1, got ", facts.world);
+  return facts.world;
+}
 /// a · b for positive a and b. @throws std::invalid_argument if it does not fit 64 bits
-[[nodiscard]] i64 checked_product(std::string_view policy, i64 a, i64 b);
+[[nodiscard]] inline i64 checked_product(std::string_view policy, i64 a, i64 b) {
+  expects(a <= std::numeric_limits<i64>::max() / b, policy, ": ", a, " x ", b, " samples do not fit 64 bits");
+  return a * b;
+}
 
 }  // namespace detail
 
 }  // namespace limber
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/batch/impl/plan.ipp>
-#endif

@@ -49,7 +49,9 @@ template <batch_policy P>
 
 namespace detail {
 /// @throws std::invalid_argument if `in` is epochs, of a size that is not known
-void expects_known(std::string_view what, unit in, progress const& now);
+inline void expects_known(std::string_view what, unit in, progress const& now) {
+  expects(in != unit::epochs || now.epoch_size != 0, what, " counts epochs, but epoch_size was not given");
+}
 }  // namespace detail
 
 /// True if a multiple of `every` lies in (then, now].
@@ -61,7 +63,12 @@ void expects_known(std::string_view what, unit in, progress const& now);
 ///          resize in between moves no boundary. In fractions of an epoch a boundary that rounding misses
 ///          is seen one update later.
 /// @throws std::invalid_argument unless every > 0 and finite, and the size of an epoch is known if it counts
-[[nodiscard]] bool is_due(amount every, progress const& then, progress const& now);
+[[nodiscard]] inline bool is_due(amount every, progress const& then, progress const& now) {
+  expects(math::finite(every.value) && every.value > 0, "replan_every must be finite and > 0, got ",
+          every.value, " ", name_of(every.in));
+  detail::expects_known("replan_every", every.in, now);
+  return math::floor(now.in(every.in) / every.value) > math::floor(then.in(every.in) / every.value);
+}
 
 /// True if `policy` wants to be asked at `now`, having been considered last at `then`.
 ///
@@ -79,7 +86,3 @@ template <batch_policy P>
 }
 
 }  // namespace limber
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/batch/impl/replan.ipp>
-#endif

@@ -4,8 +4,8 @@
 /// @file
 /// AdaScale: the rate grows with the batch as far as gradient noise lets it, and so does the clock.
 
+#include <limber/schedule/elapsed.hpp>
 #include <limber/schedule/gain.hpp>
-#include <limber/schedule/linear_scaling.hpp>
 
 #include <utility>
 
@@ -28,7 +28,7 @@ struct base_clock;
 struct adascale {
   double base_lr = detail::no_number;  ///< η₀, the rate at the base batch
   double base_batch = 0;               ///< B₀, in samples
-  detail::checked valid = check();
+  detail::checked valid = detail::expects_scaling("adascale", base_lr, base_batch, {});
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     return math::mul(base_lr, gain(p));
@@ -45,12 +45,6 @@ struct adascale {
   template <schedule S>
   [[nodiscard]] base_clock<S> over(S part) const {
     return {*this, std::move(part)};
-  }
-
- private:
-  [[nodiscard]] detail::checked check() const {
-    detail::expects_scaling("adascale", base_lr, base_batch, {});
-    return {};
   }
 };
 

@@ -38,10 +38,7 @@ struct clamp {
     return detail::length_in_ticks(part, epoch_size);
   }
 
-  template <class F>
-  void each_amount(F f) const {
-    detail::each_amount(part, f);
-  }
+  void each_amount(auto f) const { detail::each_amount(part, f); }
 };
 
 }  // namespace limber

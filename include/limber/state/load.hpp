@@ -4,10 +4,10 @@
 /// @file
 /// Loads checkpoints, on the same or another number of workers.
 
-#include <limber/state/combine.hpp>
-#include <limber/state/latest.hpp>
+#include <limber/state/folder.hpp>
 #include <limber/state/pattern.hpp>
 #include <limber/state/save.hpp>
+#include <limber/state/tensor_file.hpp>
 
 #include <algorithm>
 #include <cstring>

@@ -4,7 +4,7 @@
 /// @file
 /// Whether all ranks still make the same update: the same rate, the same frozen tensors.
 
-#include <limber/sync/training_context.hpp>
+#include <limber/sync/stage.hpp>
 
 namespace limber::sync {
 

@@ -5,7 +5,7 @@
 /// The stage after the rule, in gossip without rounds: models are sent by mailbox, and nobody waits.
 
 #include <limber/sync/exchange.hpp>
-#include <limber/sync/gossip_partners.hpp>
+#include <limber/sync/gossip.hpp>
 #include <limber/sync/stage.hpp>
 #include <limber/sync/when.hpp>
 

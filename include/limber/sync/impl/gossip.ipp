@@ -1,11 +1,79 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <limber/core/error.hpp>
+#include <limber/core/random.hpp>
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/gossip.hpp>
 #include <limber/sync/impl/model_stage_base.hpp>
 
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
 namespace limber::sync {
+
+LIMBER_FN int random_below(int n, int rank, std::uint64_t seed, i64 k) noexcept {
+  std::uint64_t const bits =
+      random_bits(seed, static_cast<std::uint64_t>(k), static_cast<std::uint64_t>(rank)) >> 32;
+  return static_cast<int>((bits * static_cast<std::uint64_t>(n)) >> 32);
+}
+
+LIMBER_FN int random_other(int rank, int size, std::uint64_t seed, i64 k) {
+  expects(size >= 2, "random_other: rank ", rank, " of ", size, " has no others");
+  int const other = random_below(size - 1, rank, seed, k);
+  return other < rank ? other : other + 1;
+}
+
+LIMBER_FN std::vector<int> partners_of(int size, std::uint64_t seed, i64 round) {
+  std::vector<std::pair<std::uint64_t, int>> order;
+  for (int r = 0; r < size; ++r)
+    order.emplace_back(random_bits(seed, static_cast<std::uint64_t>(round), static_cast<std::uint64_t>(r)),
+                       r);
+  std::ranges::sort(order);
+  std::vector<int> out(order.size());
+  for (std::size_t k = 0; k < order.size(); ++k)
+    out[static_cast<std::size_t>(order[k].second)] = order[(k ^ 1) < order.size() ? k ^ 1 : k].second;
+  return out;
+}
+
+LIMBER_FN std::vector<crossing> crossings_of(gossip_how how, int size, std::uint64_t seed, i64 round) {
+  std::vector<crossing> out;
+  if (size < 2) return out;
+  if (how == gossip_how::matching) {
+    auto const partner = partners_of(size, seed, round);
+    for (int r = 0; r < size; ++r)
+      if (partner[static_cast<std::size_t>(r)] != r) out.push_back({r, partner[static_cast<std::size_t>(r)]});
+    return out;
+  }
+  for (int r = 0; r < size; ++r) {
+    int const other = random_other(r, size, seed, round);
+    out.push_back(how == gossip_how::pull ? crossing{other, r} : crossing{r, other});
+  }
+  return out;
+}
+
+LIMBER_FN std::vector<crossing> itinerary(int rank, int size, std::vector<crossing> const& all) {
+  std::vector<std::size_t> degree(static_cast<std::size_t>(size));
+  std::size_t most = 0;
+  for (auto const& m : all)
+    for (int const end : {m.from, m.to}) most = std::max(most, ++degree[static_cast<std::size_t>(end)]);
+  std::size_t const colours = 2 * most;
+  std::vector<char> used(degree.size() * colours);
+  std::vector<std::pair<std::size_t, crossing>> own;
+  for (auto const& m : all) {
+    char* const from = used.data() + static_cast<std::size_t>(m.from) * colours;
+    char* const to = used.data() + static_cast<std::size_t>(m.to) * colours;
+    std::size_t c = 0;
+    while (from[c] != 0 || to[c] != 0) ++c;
+    from[c] = to[c] = 1;
+    if (m.from == rank || m.to == rank) own.emplace_back(c, m);
+  }
+  std::ranges::sort(own, {}, &std::pair<std::size_t, crossing>::first);
+  std::vector<crossing> out;
+  for (auto const& [c, m] : own) out.push_back(m);
+  return out;
+}
 
 namespace detail {
 
