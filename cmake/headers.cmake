@@ -11,7 +11,6 @@ set(LIMBER_HEADERS
     limber/batch/impl/apportion.ipp
     limber/batch/impl/dbs.ipp
     limber/batch/impl/goodput.ipp
-    limber/batch/impl/logical_shards.ipp
     limber/batch/impl/noise_scale.ipp
     limber/batch/impl/sampler.ipp
     limber/batch/increase_instead_of_decay.hpp
@@ -23,7 +22,6 @@ set(LIMBER_HEADERS
     limber/batch/policies.hpp
     limber/batch/replan.hpp
     limber/batch/sampler.hpp
-    limber/batch/speed.hpp
     limber/comm/any_communicator.hpp
     limber/comm/checked.hpp
     limber/comm/collective.hpp
@@ -232,7 +230,6 @@ set(LIMBER_HEADERS
     limber/sync/elastic_averaging.hpp
     limber/sync/error_feedback.hpp
     limber/sync/exchange.hpp
-    limber/sync/fragments.hpp
     limber/sync/gossip.hpp
     limber/sync/gradients.hpp
     limber/sync/impl/abs_sgd.ipp

@@ -14,7 +14,6 @@
 #include <limber/batch/impl/apportion.ipp>
 #include <limber/batch/impl/dbs.ipp>
 #include <limber/batch/impl/goodput.ipp>
-#include <limber/batch/impl/logical_shards.ipp>
 #include <limber/batch/impl/noise_scale.ipp>
 #include <limber/batch/impl/sampler.ipp>
 #include <limber/comm/detail/impl/call_comparison.ipp>

@@ -122,6 +122,7 @@ template <class T>
   if constexpr (requires { f.lockstep = stage.lockstep; }) f.lockstep = stage.lockstep;
   if constexpr (requires { f.period = stage.when.period(); }) f.period = stage.when.period();
   if constexpr (requires { stage.when.counts_epochs(); }) f.counts_epochs = stage.when.counts_epochs();
+  if constexpr (requires { stage.period.counts_epochs(); }) f.counts_epochs = stage.period.counts_epochs();
   if constexpr (requires { f.server = stage.server; }) f.server = stage.server;
   if constexpr (requires { stage.contributors(i64{1}); }) f.contributors = stage.contributors(1);
   return f;

@@ -9,9 +9,11 @@
 #include <limber/core/error.hpp>
 #include <limber/sync/tensor_message.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <limits>
-#include <optional>
+#include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -38,24 +40,34 @@ enum class server_request : i64 {
   }
 }
 
-/// The workers as their server knows them: which still train, and how many requests each has made.
+/// The link of a rank to the server: as a worker its requests; as the server which workers still train, and
+/// how many requests each has made.
 class active_workers {
  public:
   /// All ranks but the server train, and none has made a request.
-  void start(int size, int server) {
-    requests_.assign(static_cast<std::size_t>(size), 0);
-    trains_.assign(static_cast<std::size_t>(size), 1);
+  void start(communicator comm, int server) {
+    comm_ = comm;
+    server_ = server;
+    requests_.assign(static_cast<std::size_t>(comm.size()), 0);
+    trains_.assign(static_cast<std::size_t>(comm.size()), 1);
     trains_[static_cast<std::size_t>(server)] = 0;
   }
+  /// True on the server.
+  [[nodiscard]] bool serves() const { return comm_.rank() == server_; }
+
+  /// A worker's request. @return the server's reply
+  [[nodiscard]] message request(std::span<std::byte const> bytes) {
+    comm_.post(server_, request_tag, bytes);
+    return next_message(comm_, reply_tag);
+  }
+  void reply(int worker, std::span<std::byte const> bytes) { comm_.post(worker, reply_tag, bytes); }
 
   void count_request(int rank) noexcept { ++requests_[static_cast<std::size_t>(rank)]; }
   void leave(int rank) noexcept { trains_[static_cast<std::size_t>(rank)] = 0; }
 
   /// True while a worker trains.
   [[nodiscard]] bool any() const noexcept {
-    for (char const trains : trains_)
-      if (trains != 0) return true;
-    return false;
+    return std::ranges::any_of(trains_, [](char trains) { return trains != 0; });
   }
   /// Requests by which `rank` is ahead of the slowest worker that still trains.
   [[nodiscard]] i64 lead(int rank) const noexcept {
@@ -66,25 +78,26 @@ class active_workers {
     return own > least ? own - least : 0;
   }
 
-  /// At the server's finish(): receives the leave request of every worker from which `serve` has not received
-  /// it, so that none is left for a later one.
+  /// At finish(): a worker leaves with this request; the server receives that of every worker from which
+  /// `serve` has not received it, so that none is left for a later one. Then all start again.
   /// @throws limber::error if a worker requests anything else
-  void receive_leaves(communicator comm) {
-    while (any()) {
-      message const m = next_message(comm, request_tag);
-      if (tensor_message::header_of<server_request>(m.bytes) != server_request::leave)
-        throw error({"sync",
-                     "finish",
-                     0,
-                     m.source,
-                     {},
-                     text("the server has called finish() but rank ", m.source,
-                          " still trains; call serve(), which returns when all have finished")});
+  void finish(std::span<std::byte const> leave_request) {
+    if (!serves()) comm_.post(server_, request_tag, leave_request);
+    while (serves() && any()) {
+      message const m = next_message(comm_, request_tag);
+      if (tensor_message::header_of<server_request>(m.bytes) != server_request::leave) {
+        std::string reason = text("the server has called finish() but rank ", m.source,
+                                  " still trains; call serve(), which returns when all have finished");
+        throw error({"sync", "finish", 0, m.source, {}, std::move(reason)});
+      }
       leave(m.source);
     }
+    start(comm_, server_);
   }
 
  private:
+  communicator comm_;
+  int server_ = 0;
   std::vector<i64> requests_;
   std::vector<char> trains_;
 };

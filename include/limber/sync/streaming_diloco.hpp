@@ -12,8 +12,19 @@
 #include <limber/sync/stage.hpp>
 
 #include <optional>
+#include <vector>
 
 namespace limber::sync {
+
+/// Deals the tensors of a list to `fragments` groups of nearly equal size, as indices in ascending order.
+///
+/// Choices  the largest tensor first, to the smallest group so far; equal ones in the order of use. Equal
+///          layers are thereby dealt in strides, fragment k getting layers k, k + fragments, …. A tensor is
+///          never cut: the largest one is the least that a fragment can be.
+/// @param use_order  indices into `tensors` in the order in which forward uses them; empty: list order
+/// @throws std::invalid_argument unless every fragment gets a tensor that has elements
+[[nodiscard]] std::vector<std::vector<i64>> deal_fragments(tensor_list const& tensors,
+                                                           std::vector<i64> use_order, i64 fragments);
 
 /// When fragments are sent and applied, and how much of the local model is kept then.
 struct stream {

@@ -9,6 +9,7 @@
 #include <limber/sync/tensor_message.hpp>
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,8 +30,8 @@ class asynchronous_elastic_state final : public model_stage_base {
   };
 
  public:
-  asynchronous_elastic_state(asynchronous_elastic const& stage, training_context& at)
-      : model_stage_base(at, stage.when, stage.at_merge),
+  asynchronous_elastic_state(asynchronous_elastic_averaging const& stage, training_context& at)
+      : model_stage_base(at, stage.period, stage.at_merge),
         moving_rate_(stage.moving_rate),
         server_(stage.server),
         centre_(make(at, plan_.where)),
@@ -43,7 +44,7 @@ class asynchronous_elastic_state final : public model_stage_base {
     group_ = at.comm;
     begin_ = at.now.samples;
     calls_ = 0;  // nobody's round is open, least of all that of a worker that is the server now
-    workers_.start(group_.size(), server_);
+    workers_.start(group_, server_);
   }
 
   /// The centre is the server's model; if the server has died, that of its successor's last exchange.
@@ -60,7 +61,7 @@ class asynchronous_elastic_state final : public model_stage_base {
     if (started_ == 0) {
       started_ = 1;
       at.exec.each(copy{}, out(centre_.parts), in(model_));
-    } else if (serves()) {
+    } else if (workers_.serves()) {
       samples_ = 0;
       at.exec.each(copy{}, out(model_), in(centre_.parts));
       at.inner.copy_to_parameters(at.exec);
@@ -77,8 +78,7 @@ class asynchronous_elastic_state final : public model_stage_base {
   i64 run(training_context& at) override {
     bool const finite = at.exec.norm(weighted{1}, out(message_.parts()), in(model_)).total.finite;
     request_header const q{server_request::exchange, calls_, samples_};
-    group_.post(server_, request_tag, finite ? message_.pack(at.exec, q) : header_bytes(q));
-    auto const a = message_.unpack<reply_header>(at.exec, next_message(group_, reply_tag).bytes);
+    auto const a = request(at, finite ? message_.pack(at.exec, q) : header_bytes(q));
     if (finite)
       at.exec.each(blend{alpha()}, inout(model_), in(message_.parts()));
     else
@@ -107,7 +107,7 @@ class asynchronous_elastic_state final : public model_stage_base {
       else
         pull(at, m);
       known_ += q.samples;
-      group_.post(m.source, reply_tag, message_.pack(at.exec, reply_header{known_}));
+      workers_.reply(m.source, message_.pack(at.exec, reply_header{known_}));
       if (q.what == server_request::read) continue;
       before();
       i64& updates = updates_[static_cast<std::size_t>(m.source)];
@@ -124,13 +124,9 @@ class asynchronous_elastic_state final : public model_stage_base {
 
   /// Ends the round for all: every rank has the centre and progress afterwards.
   void close(training_context& at) override {
-    if (serves()) {
-      workers_.receive_leaves(group_);
-      at.exec.each(copy{}, out(centre_.parts), in(model_));
-      serving_ = false;
-    } else {
-      group_.post(server_, request_tag, header_bytes(request_header{server_request::leave}));
-    }
+    workers_.finish(header_bytes(request_header{server_request::leave}));
+    if (workers_.serves()) at.exec.each(copy{}, out(centre_.parts), in(model_));
+    serving_ = false;
     progress now = at.now;
     at.exec.synchronize();
     operations_.broadcast(group_, plan_, centre_, bytes_view(now, "asynchronous_elastic: progress"), server_);
@@ -142,19 +138,16 @@ class asynchronous_elastic_state final : public model_stage_base {
     now.samples = at.now.samples + unknown;
     at.now = now;
     buffers_.run(at.exec, group_, static_cast<double>(own_));
-    workers_.start(group_.size(), server_);
-    known_ = 0;
-    own_ = 0;
+    known_ = own_ = 0;
     trains_ = false;
   }
 
   /// Writes the centre to `values`. A worker that trains requests it from the server, one that does not yet
   /// shows that of its last exchange; nobody else need call it. Buffers stay the rank's own.
   void average_into(training_context& at, tensor_list const& values) override {
-    if (serves()) return;  // its parameters are the centre
+    if (workers_.serves()) return;  // its parameters are the centre
     if (!trains_) return at.exec.each(copy{}, out(values), in(centre_.parts));
-    group_.post(server_, request_tag, header_bytes(request_header{server_request::read}));
-    (void)message_.unpack<reply_header>(at.exec, next_message(group_, reply_tag).bytes);
+    request(at, header_bytes(request_header{server_request::read}));
     at.exec.each(copy{}, out(values), in(message_.parts()));
   }
 
@@ -168,8 +161,12 @@ class asynchronous_elastic_state final : public model_stage_base {
   }
 
  private:
-  [[nodiscard]] bool serves() const { return group_.rank() == server_; }
   [[nodiscard]] double alpha() const { return moving_rate_ / (group_.size() - 1); }
+
+  // Asks the server for the centre, which message_ holds then.
+  reply_header request(training_context& at, std::span<std::byte const> bytes) {
+    return message_.unpack<reply_header>(at.exec, workers_.request(bytes).bytes);
+  }
 
   // Moves the centre towards the worker's model; message_ holds the centre as it was.
   void pull(training_context& at, message const& m) {
@@ -198,24 +195,28 @@ class asynchronous_elastic_state final : public model_stage_base {
   std::vector<i64> updates_;  // of each worker
 };
 
-}  // namespace detail
-
-LIMBER_FN asynchronous_elastic::asynchronous_elastic(any_timing w, double rate, int s, moments m)
-    : when(std::move(w)), moving_rate(rate), server(s), at_merge(m) {
-  expects(rate >= 0 && rate <= 1, "asynchronous_elastic: moving_rate must be in [0, 1], got ", rate);
-  expects(s >= 0, "asynchronous_elastic: server must be a rank, got ", s);
-  expects(m != moments::average,
-          "asynchronous_elastic: at_merge must be keep or reset, got average: a worker meets the centre "
-          "alone, and that has no gradient history");
+// The members are what they can be.
+inline void check(asynchronous_elastic_averaging const& s) {
+  char const* const name = "asynchronous_elastic: ";
+  expects(s.moving_rate >= 0 && s.moving_rate <= 1, name, "moving_rate must be in [0, 1], got ",
+          s.moving_rate);
+  expects(s.server >= 0, name, "server must be a rank, got ", s.server);
+  expects(s.at_merge != moments::average, name,
+          "at_merge must be keep or reset, got average: a worker meets the centre alone, and that has no "
+          "gradient history");
 }
 
-LIMBER_FN limber::detail::owner<model_stage> asynchronous_elastic::start(training_context& at) const {
+}  // namespace detail
+
+LIMBER_FN limber::detail::owner<model_stage> asynchronous_elastic_averaging::start(
+    training_context& at) const {
+  detail::check(*this);
   return limber::detail::owner<model_stage>(new detail::asynchronous_elastic_state(*this, at));
 }
 
 LIMBER_FN exchange asynchronous_elastic_averaging::parts() const {
-  return exchange(gradients(every{1}, alone{}),
-                  asynchronous_elastic(every{period}, moving_rate, server, at_merge));
+  detail::check(*this);
+  return exchange(gradients(every{1}, alone{}), *this);
 }
 
 }  // namespace limber::sync

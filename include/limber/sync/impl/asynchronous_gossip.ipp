@@ -18,12 +18,12 @@ namespace limber::sync {
 namespace detail {
 
 /// The stage at work.
-class asynchronous_round_state final : public carrying_stage {
-  static constexpr i64 tag = asynchronous_round::tag;
+class asynchronous_gossip_state final : public carrying_stage {
+  static constexpr i64 tag = asynchronous_gossip::tag;
 
  public:
-  asynchronous_round_state(asynchronous_round const& stage, training_context& at)
-      : carrying_stage(at, stage.when, stage.at_merge),
+  asynchronous_gossip_state(asynchronous_gossip const& stage, training_context& at)
+      : carrying_stage(at, stage.period, stage.at_merge),
         how_(stage.how),
         seed_(stage.seed),
         message_(at.exec, layout_of(carried_)) {
@@ -163,19 +163,21 @@ class asynchronous_round_state final : public carrying_stage {
   i64 drawn_ = 0;  // partners
 };
 
-}  // namespace detail
-
-LIMBER_FN asynchronous_round::asynchronous_round(any_timing w, gossip_how h, std::uint64_t s, moments m)
-    : when(std::move(w)), how(h), seed(s), at_merge(m) {
-  expects(how != gossip_how::matching, "asynchronous_gossip: how must be pull or push, got matching");
+// The members are what they can be.
+inline void check(asynchronous_gossip const& s) {
+  expects(s.how != gossip_how::matching, "asynchronous_gossip: how must be pull or push, got matching");
 }
 
-LIMBER_FN limber::detail::owner<model_stage> asynchronous_round::start(training_context& at) const {
-  return limber::detail::owner<model_stage>(new detail::asynchronous_round_state(*this, at));
+}  // namespace detail
+
+LIMBER_FN limber::detail::owner<model_stage> asynchronous_gossip::start(training_context& at) const {
+  detail::check(*this);
+  return limber::detail::owner<model_stage>(new detail::asynchronous_gossip_state(*this, at));
 }
 
 LIMBER_FN exchange asynchronous_gossip::parts() const {
-  return exchange(gradients(every{1}, alone{}), asynchronous_round(every{period}, how, seed, at_merge));
+  detail::check(*this);
+  return exchange(gradients(every{1}, alone{}), *this);
 }
 
 }  // namespace limber::sync

@@ -12,10 +12,10 @@ namespace limber::sync {
 namespace detail {
 
 /// The stage at work. The anchor is the centre; `means_` are those of gradient histories.
-class elastic_force_state final : public anchored_stage {
+class elastic_averaging_state final : public anchored_stage {
  public:
-  elastic_force_state(elastic_force const& stage, training_context& at)
-      : anchored_stage(at, stage.when, stage.at_merge, any_rule(descent{}).erased()),
+  elastic_averaging_state(elastic_averaging const& stage, training_context& at)
+      : anchored_stage(at, stage.period, stage.at_merge, any_rule(descent{}).erased()),
         moving_rate_(stage.moving_rate) {
     unifies = false;
     if (at_merge_ == moments::average)
@@ -64,19 +64,22 @@ class elastic_force_state final : public anchored_stage {
   double moving_rate_;
 };
 
-}  // namespace detail
-
-LIMBER_FN elastic_force::elastic_force(any_timing w, double rate, moments m)
-    : when(std::move(w)), moving_rate(rate), at_merge(m) {
-  expects(rate >= 0 && rate <= 1, "elastic: moving_rate must be in [0, 1], got ", rate);
+// The members are what they can be.
+inline void check(elastic_averaging const& s) {
+  expects(s.moving_rate >= 0 && s.moving_rate <= 1, "elastic: moving_rate must be in [0, 1], got ",
+          s.moving_rate);
 }
 
-LIMBER_FN limber::detail::owner<model_stage> elastic_force::start(training_context& at) const {
-  return limber::detail::owner<model_stage>(new detail::elastic_force_state(*this, at));
+}  // namespace detail
+
+LIMBER_FN limber::detail::owner<model_stage> elastic_averaging::start(training_context& at) const {
+  detail::check(*this);
+  return limber::detail::owner<model_stage>(new detail::elastic_averaging_state(*this, at));
 }
 
 LIMBER_FN exchange elastic_averaging::parts() const {
-  return exchange(gradients(every{1}, alone{}), elastic_force(every{period}, moving_rate, at_merge));
+  detail::check(*this);
+  return exchange(gradients(every{1}, alone{}), *this);
 }
 
 }  // namespace limber::sync

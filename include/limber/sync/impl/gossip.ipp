@@ -78,10 +78,10 @@ LIMBER_FN std::vector<crossing> itinerary(int rank, int size, std::vector<crossi
 namespace detail {
 
 /// The stage at work.
-class gossip_round_state final : public carrying_stage {
+class gossip_state final : public carrying_stage {
  public:
-  gossip_round_state(gossip_round const& stage, training_context& at)
-      : carrying_stage(at, stage.when, stage.at_merge),
+  gossip_state(gossip const& stage, training_context& at)
+      : carrying_stage(at, stage.period, stage.at_merge),
         how_(stage.how),
         seed_(stage.seed),
         sent_(make(at, plan_.where)),
@@ -125,12 +125,10 @@ class gossip_round_state final : public carrying_stage {
 
 }  // namespace detail
 
-LIMBER_FN limber::detail::owner<model_stage> gossip_round::start(training_context& at) const {
-  return limber::detail::owner<model_stage>(new detail::gossip_round_state(*this, at));
+LIMBER_FN limber::detail::owner<model_stage> gossip::start(training_context& at) const {
+  return limber::detail::owner<model_stage>(new detail::gossip_state(*this, at));
 }
 
-LIMBER_FN exchange gossip::parts() const {
-  return exchange(gradients(every{1}, alone{}), gossip_round(every{period}, how, seed, at_merge));
-}
+LIMBER_FN exchange gossip::parts() const { return exchange(gradients(every{1}, alone{}), *this); }
 
 }  // namespace limber::sync

@@ -30,7 +30,7 @@ LIMBER_FN std::vector<i64> server_log::histogram() const {
 namespace detail {
 
 /// The stage at work.
-class server_gradients_state final : public gradient_stage_base {
+class parameter_server_state final : public gradient_stage_base {
   struct request_header {
     server_request what = server_request::exchange;
     i64 samples = 0;
@@ -48,9 +48,9 @@ class server_gradients_state final : public gradient_stage_base {
   };
 
  public:
-  server_gradients_state(server_gradients const& stage, training_context& at)
+  parameter_server_state(parameter_server const& stage, training_context& at)
       : gradient_stage_base(at, at.buckets),
-        stage_(stage.checked()),
+        stage_(stage),
         model_(at.inner.model()),
         gradient_(at.exec, plan_.where),
         reply_(at.exec, layout_of(model_)) {
@@ -65,7 +65,7 @@ class server_gradients_state final : public gradient_stage_base {
 
   void attach(training_context& at) override {
     group_ = at.comm;
-    workers_.start(group_.size(), stage_.server);
+    workers_.start(group_, stage_.server);
     calls_ = 0;
   }
 
@@ -80,8 +80,8 @@ class server_gradients_state final : public gradient_stage_base {
   outcome step(training_context& at, i64 n) override {
     request_header const q = pack_gradient(at, n);
     bool const sends = q.samples > 0 && q.culprit < 0;
-    group_.post(stage_.server, request_tag, sends ? gradient_.pack(at.exec, q) : header_bytes(q));
-    reply_header const a = receive_model(at, next_message(group_, reply_tag));
+    reply_header const a =
+        receive_model(at, workers_.request(sends ? gradient_.pack(at.exec, q) : header_bytes(q)));
     i64 const culprit = q.culprit > a.culprit ? q.culprit : a.culprit;
     outcome o = moved_to(at, a.steps, a.samples);
     o.calls = 1;
@@ -114,10 +114,7 @@ class server_gradients_state final : public gradient_stage_base {
 
   /// Ends the round for all: model, rule state and progress are the server's on every rank afterwards.
   outcome finish(training_context& at) override {
-    if (serves())
-      workers_.receive_leaves(group_);
-    else
-      group_.post(stage_.server, request_tag, header_bytes(request_header{server_request::leave}));
+    workers_.finish(header_bytes(request_header{server_request::leave}));
     // As at a handshake: progress is the server's, except calls.
     i64 const calls = at.now.calls;
     broadcast_from_server(at, bytes_view(at.now, "parameter_server: progress"));
@@ -129,9 +126,7 @@ class server_gradients_state final : public gradient_stage_base {
     });
     for (auto const& v : square_.parts) broadcast_from_server(at, v);
     buffers_.run(at.exec, group_, static_cast<double>(own_) / at.planned_share);
-    workers_.start(group_.size(), stage_.server);
-    calls_ = 0;
-    own_ = 0;
+    calls_ = own_ = 0;
     return {};
   }
 
@@ -146,7 +141,6 @@ class server_gradients_state final : public gradient_stage_base {
   }
 
  private:
-  [[nodiscard]] bool serves() const { return group_.rank() == stage_.server; }
   [[nodiscard]] bool compensates() const noexcept { return stage_.compensation > 0; }
   // Progress of this rank follows the server's.
   [[nodiscard]] static outcome moved_to(training_context const& at, i64 steps, i64 samples) noexcept {
@@ -295,14 +289,14 @@ class server_gradients_state final : public gradient_stage_base {
   void reply(training_context& at, pending_reply const& p) {
     auto const k = static_cast<std::size_t>(p.worker);
     reply_header const a{at.now.steps, at.now.samples, p.culprit};
-    if (sent_versions_[k] == version_) return group_.post(p.worker, reply_tag, header_bytes(a));
+    if (sent_versions_[k] == version_) return workers_.reply(p.worker, header_bytes(a));
     sent_versions_[k] = version_;
     if (compensates()) at.exec.each(copy{}, out(sent_models_[k].parts), in(model_));
     at.exec.each(copy{}, out(reply_.parts()), in(model_));
-    group_.post(p.worker, reply_tag, reply_.pack(at.exec, a));
+    workers_.reply(p.worker, reply_.pack(at.exec, a));
   }
 
-  server_gradients stage_;
+  parameter_server stage_;
   tensor_list model_;  // masters where there are any, the parameters elsewhere
   tensor_message gradient_, reply_;
   communicator group_;
@@ -319,27 +313,27 @@ class server_gradients_state final : public gradient_stage_base {
   double weighted_squares_ = 0;
 };
 
-}  // namespace detail
-
-LIMBER_FN server_gradients server_gradients::checked() const {
-  expects(server >= 0, "parameter_server: server must be a rank, got ", server);
-  expects(compensation >= 0 && math::finite(compensation),
-          "parameter_server: compensation must be a number of at least 0, got ", compensation);
-  expects(!adaptive_compensation || compensation > 0,
-          "parameter_server: adaptive_compensation has no effect with compensation ", compensation);
-  expects(bound >= -1, "parameter_server: bound must be at least 0, or -1 for none, got ", bound);
-  expects(softsync >= 1, "parameter_server: softsync must be at least 1, got ", softsync);
-  return *this;
+// The members are what they can be.
+inline void check(parameter_server const& s) {
+  expects(s.server >= 0, "parameter_server: server must be a rank, got ", s.server);
+  expects(s.compensation >= 0 && math::finite(s.compensation),
+          "parameter_server: compensation must be a number of at least 0, got ", s.compensation);
+  expects(!s.adaptive_compensation || s.compensation > 0,
+          "parameter_server: adaptive_compensation has no effect with compensation ", s.compensation);
+  expects(s.bound >= -1, "parameter_server: bound must be at least 0, or -1 for none, got ", s.bound);
+  expects(s.softsync >= 1, "parameter_server: softsync must be at least 1, got ", s.softsync);
 }
 
-LIMBER_FN limber::detail::owner<gradient_stage> server_gradients::start(training_context& at) const {
-  return limber::detail::owner<gradient_stage>(new detail::server_gradients_state(*this, at));
+}  // namespace detail
+
+LIMBER_FN limber::detail::owner<gradient_stage> parameter_server::start(training_context& at) const {
+  detail::check(*this);
+  return limber::detail::owner<gradient_stage>(new detail::parameter_server_state(*this, at));
 }
 
 LIMBER_FN exchange parameter_server::parts() const {
-  return exchange(
-      server_gradients{server, staleness, compensation, adaptive_compensation, bound, softsync, log}
-          .checked());
+  detail::check(*this);
+  return exchange(*this);
 }
 
 }  // namespace limber::sync

@@ -27,7 +27,7 @@ namespace detail {
 /// The stage at work. The model is z.
 class push_sum_state final : public gossiping_stage {
  public:
-  push_sum_state(push_sum_round stage, training_context& at)
+  push_sum_state(push_sum stage, training_context& at)
       : gossiping_stage(at, every{1}, moments::keep),
         stage_(stage),
         // Without overlap blocking messages do, and need no copy on the host.
@@ -35,7 +35,7 @@ class push_sum_state final : public gossiping_stage {
         x_(make(at, layout_of(model_))),
         weight_(at.exec.share<double>(1)) {
     capabilities const has = at.comm.can();
-    expects((has & push_sum_round::needs_one_of) != 0,
+    expects((has & push_sum::needs_one_of) != 0,
             "push_sum needs a collective that models limber::point_to_point or limber::mailbox");
     expects((has & can_post) != 0 || stage_.overlap == 0, "push_sum: overlap ", stage_.overlap,
             " needs a collective that models limber::mailbox");
@@ -187,7 +187,7 @@ class push_sum_state final : public gossiping_stage {
   }
 
   void exchange_by_post(training_context& at, int target) {
-    group_.post(target, push_sum_round::tag + round_, kept_message_->pack(at.exec, header{half_}));
+    group_.post(target, push_sum::tag + round_, kept_message_->pack(at.exec, header{half_}));
     if (awaited_ <= round_++ - stage_.overlap) return combine(at, receive_message(at));
     at.exec.each(copy{}, out(x_.parts), in(kept()));
     set_weight(at, half_);
@@ -197,7 +197,7 @@ class push_sum_state final : public gossiping_stage {
   // Waits for the oldest message that is missing. @return its weight
   double receive_message(training_context& at) {
     for (;; group_.listen())
-      if (auto const m = group_.poll(push_sum_round::tag + awaited_)) {
+      if (auto const m = group_.poll(push_sum::tag + awaited_)) {
         double const w = received_message_->unpack<header>(at.exec, m->bytes).weight;
         if (awaited_++ >= first_valid_) return w;
         at.exec.each(zero{}, out(received()));
@@ -205,7 +205,7 @@ class push_sum_state final : public gossiping_stage {
       }
   }
 
-  push_sum_round stage_;
+  push_sum stage_;
   bool posts_;  // by mailbox, not by send and recv
   slab x_, kept_slab_, received_slab_;
   std::optional<tensor_message> kept_message_, received_message_;
@@ -217,18 +217,21 @@ class push_sum_state final : public gossiping_stage {
   i64 first_valid_ = 0;  // messages of earlier rounds are of sums that a merge has replaced
 };
 
-}  // namespace detail
-
-LIMBER_FN push_sum_round::push_sum_round(i64 rounds) : overlap(rounds) {
-  expects(overlap >= 0, "push_sum: overlap must not be negative, got ", overlap);
+// The members are what they can be.
+inline void check(push_sum const& s) {
+  expects(s.overlap >= 0, "push_sum: overlap must not be negative, got ", s.overlap);
 }
 
-LIMBER_FN limber::detail::owner<model_stage> push_sum_round::start(training_context& at) const {
+}  // namespace detail
+
+LIMBER_FN limber::detail::owner<model_stage> push_sum::start(training_context& at) const {
+  detail::check(*this);
   return limber::detail::owner<model_stage>(new detail::push_sum_state(*this, at));
 }
 
 LIMBER_FN exchange push_sum::parts() const {
-  return exchange(gradients(every{1}, alone{}), push_sum_round(overlap));
+  detail::check(*this);
+  return exchange(gradients(every{1}, alone{}), *this);
 }
 
 }  // namespace limber::sync
