@@ -189,7 +189,6 @@ set(LIMBER_HEADERS
     limber/schedule/sequence.hpp
     limber/schedule/step_decay.hpp
     limber/schedule/warmup.hpp
-    limber/schedule/warmup_stable_decay.hpp
     limber/sim/cluster.hpp
     limber/sim/communicator.hpp
     limber/sim/cost.hpp

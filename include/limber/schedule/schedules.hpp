@@ -17,4 +17,3 @@
 #include <limber/schedule/sequence.hpp>
 #include <limber/schedule/step_decay.hpp>
 #include <limber/schedule/warmup.hpp>
-#include <limber/schedule/warmup_stable_decay.hpp>

@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// The header of a safetensors file: as a value, its consistency checks, and event-based JSON parsing, which
-/// builds only the requested values. The only header that includes nlohmann/json.
+/// The header of a safetensors file: a value, checks, JSON. The only header that includes nlohmann/json.
 
 #include <limber/core/dtype.hpp>
 #include <limber/core/error.hpp>
@@ -91,11 +90,6 @@ inline void check_tiling(std::string const& path, std::vector<tensor_entry>& ten
   }
   if (at != data_bytes) throw_corrupt(path, {}, text(data_bytes - at, " bytes follow the last tensor"));
 }
-
-}  // namespace detail
-}  // namespace limber::state
-
-namespace limber::state::detail {
 
 using string_map = std::map<std::string, std::string>;
 
@@ -318,4 +312,5 @@ void read_json(std::string_view json, std::string const& path, Reader&& to) {
   return out;
 }
 
-}  // namespace limber::state::detail
+}  // namespace detail
+}  // namespace limber::state

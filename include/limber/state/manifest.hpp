@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// The identity of a checkpoint and its files: as metadata of each, and in the manifest, which lists them
-/// with length and header hash.
+/// The identity of a checkpoint and its files: in the metadata of each, and in the manifest that lists them.
 
 #include <limber/core/math.hpp>
 #include <limber/core/version.hpp>

@@ -222,9 +222,7 @@ class tensor_file {
   std::map<std::string_view, std::size_t, std::less<>> place_;
 };
 
-}  // namespace limber::state
-
-namespace limber::state::detail {
+namespace detail {
 
 template <class T>
 [[nodiscard]] double widened(T x) noexcept {
@@ -279,4 +277,5 @@ void each_sum(std::vector<tensor_file const*> const& files, std::string_view nam
   for (std::size_t r = 0; r < files.size(); ++r) files[r]->expect_hash(*files[r]->find(name), hashes[r]);
 }
 
-}  // namespace limber::state::detail
+}  // namespace detail
+}  // namespace limber::state

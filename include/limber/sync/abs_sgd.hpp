@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// ABS-SGD, and its stage before the rule, one round late: workers go on computing while gradients are
-/// reduced.
+/// ABS-SGD, and its stage before the rule, one round late: gradients are reduced while workers compute.
 
 #include <limber/core/progress.hpp>
 #include <limber/sync/exchange.hpp>

@@ -15,8 +15,7 @@ namespace limber::sync {
 /// Bits     h has so few bits that all sums are exact; two different states have the same h once in 2 million
 ///          times (more often beyond 2,000 ranks).
 /// Errors   `expect` throws limber::error on every rank, naming both rates, or the tensor that is frozen on
-/// some
-///          ranks only; the update is not made.
+///          some ranks only; the update is not made.
 struct agreement {
   static constexpr int fields = 3;  ///< Σ 1, Σ h, Σ h²
 

@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// Asynchronous elastic averaging SGD, a strategy and its stage after the rule, with a centre at a server:
-/// nobody waits for another worker.
+/// Elastic averaging with a centre at a server, a strategy and its stage: nobody waits for another worker.
 
 #include <limber/sync/exchange.hpp>
 #include <limber/sync/stage.hpp>
@@ -26,17 +25,14 @@ namespace limber::sync {
 ///              furthest; samples are everybody's, as of a worker's last exchange. After finish() all count
 ///              alike.
 /// State        x̃: the server's parameters while it serves; on all ranks after finish(), which averages
-/// buffers,
-///              else on each as of its last exchange. Models differ between ranks, also after finish().
-///              Gradient history is the worker's own: kept, or reset.
+///              buffers, else on each as of its last exchange. Models differ between ranks, also after
+///              finish(). Gradient history is the worker's own: kept, or reset.
 /// Deaths       if the server dies, its successor continues with the centre of its own last exchange. What
-/// the
-///              successor itself had learnt since is lost, and its samples do not count.
+///              the successor itself had learnt since is lost, and its samples do not count.
 /// Collectives  none while training: the model to the server and the centre from it, every `period` updates.
 ///              finish() as for `parameter_server`. Needs a `mailbox`.
 /// Errors       std::invalid_argument unless moving_rate is in [0, 1]; when history is to be averaged: the
-/// server
-///              has none. limber::error if the centre overflows.
+///              server has none. limber::error if the centre overflows.
 /// Paper        Zhang, Choromanska and LeCun, Deep Learning with Elastic Averaging SGD, NIPS 2015,
 ///              arXiv:1412.6651, Algorithms 1 and 2; algorithm 5.2 of Jin et al., arXiv:1611.04581.
 struct asynchronous_elastic_averaging {

@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// Gossip without rounds, a strategy and its stage after the rule: models are sent by mailbox, and nobody
-/// waits.
+/// Gossip without rounds, a strategy and its stage: models are sent by mailbox, and nobody waits.
 
 #include <limber/sync/exchange.hpp>
 #include <limber/sync/gossip.hpp>
@@ -23,21 +22,17 @@ namespace limber::sync {
 ///            at every call x ← (x + xⱼ) / 2 with each reply that has arrived since the last
 ///
 /// Call         workers may call step() unequally often; finish() is a call of all, waits until every rank
-/// has
-///              left, and takes in what is in flight. A worker that is dead or lags delays nobody before:
+///              has left, and takes in what is in flight. A worker that is dead or lags delays nobody before:
 ///              messages to a dead rank are dropped, and one that lags replies late. No request is sent to a
 ///              rank that has not replied to the last.
 /// Order        a call averages after its own update, which is before the next one, so that gradients are
-/// taken
-///              at the averaged model. A model is always a whole snapshot of one call.
+///              taken at the averaged model. A model is always a whole snapshot of one call.
 /// Memory       of unread messages of one sender only the newest counts. Until its owner's next call, a
-/// mailbox
-///              holds whatever was posted to it.
+///              mailbox holds whatever was posted to it.
 /// State        how often a partner was drawn; models differ between ranks; `evaluate` shows their mean, and
 ///              serves requests meanwhile. Slots as in `gossip`.
 /// Choices      a model that is not finite is not posted, and its worker is set to what it receives. Neither
-/// form
-///              keeps the mean of the models. One such strategy a communicator: messages carry one tag.
+///              form keeps the mean of the models. One such strategy a communicator: messages carry one tag.
 /// Bits         not repeatable on a real clock.
 /// Collectives  none while training. Needs a `mailbox`.
 /// Errors       std::invalid_argument if `how` is a matching, which ranks cannot agree on without rounds.

@@ -24,8 +24,7 @@ namespace limber::sync {
 ///
 /// Memory   buffers, control and group must stay where they are until `wait`, and outlive this object.
 /// Errors   limber::error if a peer or the engine failed. Where one call starts and waits, nothing is in
-/// flight
-///          when the error leaves it: control values may be the caller's.
+///          flight when the error leaves it: control values may be the caller's.
 class bucket_operations {
  public:
   /// Sums every bucket and the control values over the group.

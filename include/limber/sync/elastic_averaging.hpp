@@ -19,12 +19,10 @@ namespace limber::sync {
 /// Units        `moving_rate` is β = workers · α, the share of the way that the centre goes to the mean of
 ///              the models; 0.9 per worker instead of over all is unstable.
 /// State        x̃, the centre: replicated, every rank keeps a copy. Models differ between ranks, also after
-/// an
-///              exchange and after `finish`; `evaluate` shows the centre. A joiner starts from the workers'
-///              mean.
+///              an exchange and after `finish`; `evaluate` shows the centre. A joiner starts from the
+///              workers' mean.
 /// Choices      the synchronous form: every worker meets the centre at the same call. Σ xᵢ + x̃ is conserved.
-/// A
-///              worker whose model is not finite exerts no force and restarts from the centre. Ranks have
+///              A worker whose model is not finite exerts no force and restarts from the centre. Ranks have
 ///              equal weights, whatever their samples: the force is between models, not gradients. The same
 ///              weights hold where `at_merge` averages gradient history, which is then the same on all ranks
 ///              although the models are not.

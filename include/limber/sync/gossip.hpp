@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// Gossip in rounds, and its stage after the rule: who exchanges with whom, by pure functions that are the
-/// same on every rank; models are averaged with those of random others.
+/// Gossip in rounds, a strategy and its stage; who exchanges with whom: functions the same on every rank.
 
 #include <limber/core/config.hpp>
 #include <limber/sync/exchange.hpp>
@@ -71,9 +70,8 @@ struct crossing {
 /// Slots        weight slots (moving averages) are averaged as the model is; history of gradients stays each
 ///              worker's own unless `at_merge` says otherwise.
 /// Collectives  none while training but the round's messages, one a worker (matching: to and from its
-/// partner):
-///              each bucket sent and received blocking, in an order that cannot deadlock (`itinerary`). Needs
-///              a `point_to_point` collective. attach() agrees on the round.
+///              partner): each bucket sent and received blocking, in an order that cannot deadlock
+///              (`itinerary`). Needs a `point_to_point` collective. attach() agrees on the round.
 /// Paper        Jin, Yuan, Iandola and Keutzer, How to scale distributed deep learning?, 2016,
 ///              arXiv:1611.04581; matchings as in Boyd et al., Randomized Gossip Algorithms, 2006.
 struct gossip {

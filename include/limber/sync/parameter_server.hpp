@@ -46,9 +46,8 @@ struct server_log {
 ///              DC-ASGD; 0.04 constant and 2 adaptive in the paper. `softsync` gradients are averaged by
 ///              samples into one update; those that contributed are answered at once all the same.
 /// Bound        stale synchronous: no worker gets a reply while it has made more than `bound` calls more than
-/// the
-///              slowest that still trains, calls without samples included; 0 is as good as synchronous, and
-///              is it, exactly, with `softsync` = workers.
+///              the slowest that still trains, calls without samples included; 0 is as good as synchronous,
+///              and is it, exactly, with `softsync` = workers.
 /// Zero         a call without samples, or with a gradient that is not finite, applies nothing; the reply
 ///              holds the newest model all the same.
 /// Units        the planned batch is `softsync` workers' share. A delay of d updates narrows the range of

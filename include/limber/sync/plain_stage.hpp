@@ -286,7 +286,10 @@ class any_stage {
           return start_stage<Stage>(*static_cast<T const*>(value), at);
         }) {}
   [[nodiscard]] limber::detail::owner<Stage> start(training_context& at) const {
-    return start_(stage_.get(), at);
+    auto stage = start_(stage_.get(), at);
+    stage->uniform_updates = facts_.uniform_updates;
+    stage->lockstep = facts_.lockstep;
+    return stage;
   }
   [[nodiscard]] stage_facts const& facts() const noexcept { return facts_; }
 

@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// Push-sum, a strategy and its stage after the rule: models and weights are sent in halves along a directed
-/// graph.
+/// Push-sum, a strategy and its stage: models and weights are sent in halves along a directed graph.
 
 #include <limber/sync/exchange.hpp>
 #include <limber/sync/stage.hpp>
@@ -25,10 +24,9 @@ namespace limber::sync {
 ///
 /// Sums         Σ xᵢ and Σ wᵢ over ranks and messages in flight are changed by updates alone.
 /// State        x, w (1 at the start) and the round; between calls, with overlap, less than the sums:
-/// finish()
-///              receives what is in flight; do so before a checkpoint. `evaluate` shows Σ xᵢ / Σ wᵢ of what
-///              ranks hold. History of gradients and moving averages stay each worker's own: an exchange
-///              follows every update. A joiner gets the mean x and the mean w.
+///              finish() receives what is in flight; do so before a checkpoint. `evaluate` shows Σ xᵢ / Σ wᵢ
+///              of what ranks hold. History of gradients and moving averages stay each worker's own: an
+///              exchange follows every update. A joiner gets the mean x and the mean w.
 /// Choices      without overlap every call ends with one message to and from a neighbour; after as many calls
 ///              as the graph has distances, a power of two of workers agree but for their updates. With
 ///              overlap a worker waits only for messages that are `overlap` rounds old, and uses each exactly
@@ -37,12 +35,10 @@ namespace limber::sync {
 ///              rounding, and one worker is the plain rule bit for bit. An update that leaves z not finite is
 ///              undone. 16-bit parameters without a master round x as well.
 /// Deaths       attached to a group of survivors, each continues with its own (x, w): what the dead held and
-/// what
-///              was in flight is lost, in both alike, so z does not change.
+///              what was in flight is lost, in both alike, so z does not change.
 /// Collectives  none while training but those messages: blocking sends in an order that cannot deadlock, or
-/// with
-///              overlap posts. Needs a `point_to_point` collective or, with overlap, a `mailbox`. Attaching
-///              agrees on the round.
+///              with overlap posts. Needs a `point_to_point` collective or a `mailbox`, and with
+///              overlap the latter. Attaching agrees on the round.
 /// Errors       std::invalid_argument if overlap is negative, or positive without a `mailbox`.
 /// Paper        Assran, Loizou, Ballas and Rabbat, Stochastic Gradient Push for Distributed Deep Learning,
 ///              ICML 2019, arXiv:1811.10792, Algorithms 1 and 2.

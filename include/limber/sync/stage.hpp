@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// The two stages of a strategy, before and after the rule, as the optimizer drives them: what they work on,
-/// and what they report back.
+/// The two stages of a strategy, as the optimizer drives them: what they work on, what they report back.
 
 #include <limber/comm/any_communicator.hpp>
 #include <limber/core/box.hpp>
@@ -128,9 +127,8 @@ inline void visit_list(piece_visitor f, kept how, std::string_view prefix, tenso
 ///          false. `interrupt` comes in the place of anything that the engine's failure cut short.
 class gradient_stage {
  public:
-  bool uniform_updates =
-      false;             ///< all ranks apply the same update; as the value said that it was started from
-  bool lockstep = true;  ///< all ranks call step() equally often; likewise
+  bool uniform_updates = false;  ///< all ranks apply the same update; as the value said, once it was started
+  bool lockstep = true;          ///< all ranks call step() equally often; likewise
 
   virtual ~gradient_stage() = default;
 
@@ -193,8 +191,7 @@ class model_stage {
   virtual void average_into(training_context& at, tensor_list const& values) = 0;
 
   /// @param shared  how what is the same on all ranks of the group relates to other ranks; what is each
-  /// rank's
-  ///                own of the open round is kept::round
+  ///                rank's own of the open round is kept::round
   virtual void visit(kept shared, piece_visitor f) = 0;
   /// Updates since the last exchange; part of the state.
   [[nodiscard]] virtual i64& calls_open() = 0;

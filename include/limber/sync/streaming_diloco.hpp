@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// Streaming DiLoCo, and its stage after the rule, in fragments: parts of the model are communicated at their
-/// own times, while training goes on.
+/// Streaming DiLoCo, and its stage: fragments of the model are communicated while training goes on.
 
 #include <limber/core/dtype.hpp>
 #include <limber/fuse/any_rule.hpp>

@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// Which workers are alive, as one observer can tell by its own clock; and when joiners may start a
-/// generation without an existing member.
+/// Which workers are alive by one observer's clock; when joiners may start a generation by themselves.
 
 #include <limber/core/math.hpp>
 #include <limber/elastic/detail/membership_records.hpp>
