@@ -216,7 +216,6 @@ set(LIMBER_HEADERS
     limber/state/json.hpp
     limber/state/load.hpp
     limber/state/manifest.hpp
-    limber/state/pattern.hpp
     limber/state/save.hpp
     limber/state/state.hpp
     limber/state/tensor_file.hpp
