@@ -235,16 +235,14 @@ set(LIMBER_HEADERS
     limber/sync/impl/asynchronous_elastic.ipp
     limber/sync/impl/asynchronous_gossip.ipp
     limber/sync/impl/elastic_averaging.ipp
-    limber/sync/impl/exchange.ipp
     limber/sync/impl/exchange_state.hpp
     limber/sync/impl/gossip.ipp
-    limber/sync/impl/gradient_stage_base.hpp
     limber/sync/impl/gradients.ipp
     limber/sync/impl/merge.ipp
-    limber/sync/impl/model_stage_base.hpp
     limber/sync/impl/parameter_server.ipp
     limber/sync/impl/presets.ipp
     limber/sync/impl/push_sum.ipp
+    limber/sync/impl/stage_base.hpp
     limber/sync/impl/streaming_diloco.ipp
     limber/sync/merge.hpp
     limber/sync/parameter_server.hpp

@@ -41,7 +41,6 @@
 #include <limber/sync/impl/asynchronous_elastic.ipp>
 #include <limber/sync/impl/asynchronous_gossip.ipp>
 #include <limber/sync/impl/elastic_averaging.ipp>
-#include <limber/sync/impl/exchange.ipp>
 #include <limber/sync/impl/gossip.ipp>
 #include <limber/sync/impl/gradients.ipp>
 #include <limber/sync/impl/merge.ipp>

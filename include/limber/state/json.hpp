@@ -103,10 +103,13 @@ using string_map = std::map<std::string, std::string>;
   return {};
 }
 
-/// Rejects every event; derived readers accept the ones they know.
-class json_reader {
+/// Reads the header of a safetensors file: {"name": {"dtype", "shape", "data_offsets"}, "__metadata__": {…}}.
+/// What the format does not have is rejected.
+class header_reader {
  public:
-  explicit json_reader(std::string const& path) : path_(path) {}
+  /// @param metadata_alone  reads one object of strings instead
+  header_reader(std::string const& path, file_header& to, bool metadata_alone)
+      : path_(path), to_(to), depth_(metadata_alone ? 1 : 0), in_metadata_(metadata_alone) {}
 
   using string_t = std::string;
   bool null() { unexpected("null"); }
@@ -118,59 +121,8 @@ class json_reader {
     throw_corrupt(path_, {}, text("the header is not JSON, at byte ", at, " of it"));
   }
 
- protected:
-  [[noreturn]] void unexpected(std::string const& what) const {
-    throw_corrupt(path_, name_, text(what, " where the header must not have it"));
-  }
-  void no_deeper_than(int most) const {
-    if (depth_ >= most) unexpected("deeper nesting");
-  }
-
-  std::string const& path_;
-  std::string name_;  // the tensor that is being read
-  int depth_ = 0;
-};
-
-/// Reads one object of strings.
-class strings_reader : public json_reader {
- public:
-  strings_reader(std::string const& path, string_map& to) : json_reader(path), to_(to) {}
-
-  bool number_unsigned(std::uint64_t) { unexpected("a number"); }
-  bool start_array(std::size_t) { unexpected("an array"); }
-  bool end_array() { unexpected("an array"); }
   bool start_object(std::size_t) {
-    no_deeper_than(1);
-    ++depth_;
-    return true;
-  }
-  bool end_object() {
-    --depth_;
-    return true;
-  }
-  bool key(string_t& k) {
-    key_ = std::move(k);
-    return true;
-  }
-  bool string(string_t& s) {
-    if (depth_ != 1) unexpected("a string");
-    if (!to_.emplace(key_, std::move(s)).second)
-      throw_corrupt(path_, {}, text("has '", printable(key_), "' twice"));
-    return true;
-  }
-
- private:
-  string_map& to_;
-  std::string key_;
-};
-
-/// The header of a safetensors file: {"name": {"dtype", "shape", "data_offsets"}, "__metadata__": {…}}.
-class header_reader : public json_reader {
- public:
-  header_reader(std::string const& path, file_header& to) : json_reader(path), to_(to) {}
-
-  bool start_object(std::size_t) {
-    no_deeper_than(2);
+    if (depth_ >= 2) unexpected("deeper nesting");
     if (field_ != field::none) unexpected("an object");
     ++depth_;
     return true;
@@ -206,7 +158,7 @@ class header_reader : public json_reader {
     if (depth_ != 2) unexpected("a string");
     if (in_metadata_) {
       if (!to_.metadata.emplace(key_, std::move(s)).second)
-        throw_corrupt(path_, {}, text("has '", printable(key_), "' twice in its metadata"));
+        throw_corrupt(path_, {}, text("has '", printable(key_), "' twice"));
       return true;
     }
     if (field_ != field::type) unexpected("a string");
@@ -248,6 +200,9 @@ class header_reader : public json_reader {
  private:
   enum class field : unsigned { none, type, shape, offsets };
 
+  [[noreturn]] void unexpected(std::string const& what) const {
+    throw_corrupt(path_, name_, text(what, " where the header must not have it"));
+  }
   [[nodiscard]] unsigned bit() const noexcept { return 1u << static_cast<unsigned>(field_); }
   void close() {
     if (seen_ != 0b1110) throw_corrupt(path_, name_, "lacks one of dtype, shape and data_offsets");
@@ -255,39 +210,40 @@ class header_reader : public json_reader {
     to_.tensors.push_back(std::move(now_));
   }
 
+  std::string const& path_;
   file_header& to_;
+  std::string name_;  // the tensor that is being read
+  int depth_;
   std::set<std::string> names_;
   tensor_entry now_;
   std::string key_;
   std::vector<i64> numbers_;
   field field_ = field::none;
   unsigned seen_ = 0;
-  bool in_metadata_ = false;
+  bool in_metadata_;
 };
 
-/// Parses JSON with a reader. @throws limber::error naming the path if it is not JSON, or not of the expected
-/// form
-template <class Reader>
-void read_json(std::string_view json, std::string const& path, Reader&& to) {
+/// Parses a header, or its metadata alone. @throws limber::error naming the path and the tensor at fault
+[[nodiscard]] inline file_header read_json(std::string_view json, std::string const& path,
+                                           bool metadata_alone) {
   // The lexer takes a NUL for the end and skips blanks and a byte order mark; the format has none of these.
   if (json.empty() || json.front() != '{') throw_corrupt(path, {}, "the header does not begin with '{'");
   if (json.find('\0') != json.npos) throw_corrupt(path, {}, "there is a NUL in the header");
-  (void)nlohmann::json::sax_parse(json, &to);
+  file_header out;
+  header_reader reader(path, out, metadata_alone);
+  (void)nlohmann::json::sax_parse(json, &reader);
+  return out;
 }
 
 /// Reads one object of strings.
 [[nodiscard]] inline string_map parse_strings(std::string_view json, std::string const& path) {
-  string_map out;
-  read_json(json, path, strings_reader(path, out));
-  return out;
+  return read_json(json, path, true).metadata;
 }
 
 /// Parses and checks the header of a file with `data_bytes` of data after it.
-/// @throws limber::error naming the path and the tensor at fault
 [[nodiscard]] inline file_header parse_header(std::string_view json, i64 data_bytes,
                                               std::string const& path) {
-  file_header out;
-  read_json(json, path, header_reader(path, out));
+  file_header out = read_json(json, path, false);
   check_tiling(path, out.tensors, data_bytes);
   return out;
 }

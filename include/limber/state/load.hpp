@@ -10,7 +10,6 @@
 #include <limber/state/tensor_file.hpp>
 
 #include <algorithm>
-#include <cstring>
 #include <functional>
 #include <map>
 #include <numeric>

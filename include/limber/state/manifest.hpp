@@ -8,14 +8,12 @@
 #include <limber/core/version.hpp>
 #include <limber/state/tensor_file.hpp>
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace limber::state {

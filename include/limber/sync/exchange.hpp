@@ -10,6 +10,7 @@
 #include <limber/sync/stage.hpp>
 
 #include <concepts>
+#include <string>
 #include <vector>
 
 namespace limber::sync {
@@ -78,17 +79,36 @@ struct exchange {
   [[nodiscard]] exchange const& parts() const noexcept { return *this; }
 
   /// The rank that serves the others instead of training; −1: none.
-  [[nodiscard]] int server() const noexcept;
+  [[nodiscard]] int server() const noexcept {
+    int rank = before.facts().server;
+    for (auto const& m : after)
+      if (m.facts().server >= 0) rank = m.facts().server;
+    return rank;
+  }
   /// How many of `workers` have a part in one update.
-  [[nodiscard]] i64 contributors(i64 workers) const noexcept;
+  [[nodiscard]] i64 contributors(i64 workers) const noexcept {
+    return before.facts().contributors > 0 ? before.facts().contributors : workers;
+  }
   /// True if a stage's timing measures progress in epochs.
-  [[nodiscard]] bool counts_epochs() const noexcept;
+  [[nodiscard]] bool counts_epochs() const noexcept {
+    bool any = before.facts().counts_epochs;
+    for (auto const& m : after) any = any || m.facts().counts_epochs;
+    return any;
+  }
   /// What it needs of a collective and one with these capabilities lacks, in words; "": nothing is missing.
-  [[nodiscard]] std::string missing(capabilities has) const;
+  [[nodiscard]] std::string missing(capabilities has) const {
+    capabilities lacks = 0, one_of = 0;
+    auto const look = [&](detail::stage_facts const& f) {
+      lacks |= f.needs & ~has;
+      if ((f.needs_one_of & has) == 0) one_of |= f.needs_one_of;
+    };
+    look(before.facts());
+    for (auto const& m : after) look(m.facts());
+    std::string out = lacks != 0 ? limber::describe(lacks) : std::string();
+    for (capabilities bit = 1; bit <= one_of; bit *= 2)
+      if ((one_of & bit) != 0) out += (out.empty() ? "" : " or ") + limber::describe(bit);
+    return out;
+  }
 };
 
 }  // namespace limber::sync
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/sync/impl/exchange.ipp>
-#endif

@@ -9,9 +9,7 @@
 #include <limber/sync/stage.hpp>
 #include <limber/sync/when.hpp>
 
-#include <concepts>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 namespace limber::sync {

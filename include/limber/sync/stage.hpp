@@ -121,19 +121,34 @@ inline void visit_list(piece_visitor f, kept how, std::string_view prefix, tenso
 }
 }  // namespace detail
 
+/// What stages before and after the rule have in common.
+class stage_interface {
+ public:
+  bool uniform_updates = false;  ///< an update, or exchange, has one result on all ranks; as the value said
+  bool lockstep = true;          ///< all ranks call step() equally often; likewise
+
+  virtual ~stage_interface() = default;
+
+  /// Enters the groups of `at.comm`; control state is agreed on.
+  virtual void attach(training_context& at) = 0;
+  /// Serves the other ranks until all have finished.
+  virtual void serve(training_context&, before_update, on_update) {}
+
+  /// Before the rule: calls accumulated since the last exchange; after it: updates. Part of the state.
+  [[nodiscard]] virtual i64& calls_open() = 0;
+  [[nodiscard]] virtual bucket_plan const& plan() const = 0;
+  [[nodiscard]] virtual i64 period() const { return 1; }
+  [[nodiscard]] virtual i64 bytes() const = 0;
+  /// Mixes in what must be equal on all ranks.
+  virtual void mix(fingerprint& h) const = 0;
+};
+
 /// What happens before the rule: gradients are accumulated, communicated, and the rule is applied.
 ///
 /// Order    attach, then step … finish. All ranks call what communicates equally often, unless `lockstep` is
 ///          false. `interrupt` comes in the place of anything that the engine's failure cut short.
-class gradient_stage {
+class gradient_stage : public stage_interface {
  public:
-  bool uniform_updates = false;  ///< all ranks apply the same update; as the value said, once it was started
-  bool lockstep = true;          ///< all ranks call step() equally often; likewise
-
-  virtual ~gradient_stage() = default;
-
-  /// Enters the groups of `at.comm`; control state is agreed on.
-  virtual void attach(training_context& at) = 0;
   /// Tensor i's gradient of the coming call, of n samples, is complete.
   virtual void mark_ready(training_context&, i64 /*n*/, i64 /*i*/) {}
   /// Accumulates the gradient of n samples; exchanges and updates if it is due.
@@ -142,34 +157,20 @@ class gradient_stage {
   virtual outcome finish(training_context&) { return {}; }
   /// Before `finish`: closes rounds that other ranks still need.
   virtual void drain(training_context&, before_update, on_update) {}
-  /// Serves the other ranks until all have finished.
-  virtual void serve(training_context&, before_update, on_update) {}
   /// Gives up the open round without a message to anybody. @return the calls in it
   virtual i64 interrupt(training_context& at) = 0;
   /// An update that was made in the call that failed, and is valid.
   [[nodiscard]] virtual std::optional<outcome> committed() { return {}; }
 
   virtual void visit(piece_visitor f) = 0;
-  /// Calls accumulated since the last exchange; part of the state.
-  [[nodiscard]] virtual i64& calls_open() = 0;
   [[nodiscard]] virtual bool open() const = 0;
-  [[nodiscard]] virtual bucket_plan const& plan() const = 0;
-  [[nodiscard]] virtual i64 period() const { return 1; }
-  [[nodiscard]] virtual i64 bytes() const = 0;
-  /// Mixes in what must be equal on all ranks.
-  virtual void mix(fingerprint& h) const = 0;
 };
 
 /// What happens after the rule: models are communicated and merged.
-class model_stage {
+class model_stage : public stage_interface {
  public:
-  bool uniform_updates = false;  ///< all ranks see the same result of an exchange
-  bool unifies = true;           ///< its group holds one model, and one of each buffer, after an exchange
-  bool lockstep = true;          ///< all ranks call step() equally often
+  bool unifies = true;  ///< its group holds one model, and one of each buffer, after an exchange
 
-  virtual ~model_stage() = default;
-
-  virtual void attach(training_context& at) = 0;
   /// Starts a round from the model as it is.
   virtual void start_round(training_context& at) = 0;
   /// The first start of all, and what follows a handshake.
@@ -181,7 +182,6 @@ class model_stage {
   virtual i64 run(training_context& at) = 0;
   /// At finish(), after the last exchange.
   virtual void close(training_context&) {}
-  virtual void serve(training_context&, before_update, on_update) {}
   virtual void interrupt(training_context&) {}
   /// Exchanges that were completed in the call under way, besides those of `run`.
   [[nodiscard]] virtual i64 completed() const { return 0; }
@@ -193,12 +193,6 @@ class model_stage {
   /// @param shared  how what is the same on all ranks of the group relates to other ranks; what is each
   ///                rank's own of the open round is kept::round
   virtual void visit(kept shared, piece_visitor f) = 0;
-  /// Updates since the last exchange; part of the state.
-  [[nodiscard]] virtual i64& calls_open() = 0;
-  [[nodiscard]] virtual bucket_plan const& plan() const = 0;
-  [[nodiscard]] virtual i64 period() const { return 1; }
-  [[nodiscard]] virtual i64 bytes() const = 0;
-  virtual void mix(fingerprint& h) const = 0;
 };
 
 }  // namespace limber::sync

@@ -8,7 +8,6 @@
 #include <limber/core/error.hpp>
 #include <limber/elastic/detail/store_key.hpp>
 
-#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +17,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <utility>
 #include <vector>
 
 namespace limber::elastic {

@@ -5,7 +5,7 @@
 #include <limber/fuse/functors.hpp>
 #include <limber/sync/abs_sgd.hpp>
 #include <limber/sync/bucket_operations.hpp>
-#include <limber/sync/impl/gradient_stage_base.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 
 #include <algorithm>
 #include <array>
@@ -57,9 +57,9 @@ class delayed_state final : public gradient_stage_base {
 
   /// Rounds are numbered on from the calls that progress counts, the same on all ranks.
   void attach(training_context& at) override {
-    comm_ = at.comm;
+    group_ = at.comm;
     round_ = at.now.calls;
-    ready_rounds_.assign(static_cast<std::size_t>(comm_.size()), round_ - 1);
+    ready_rounds_.assign(static_cast<std::size_t>(group_.size()), round_ - 1);
   }
 
   /// Drops both rounds, the one in flight and the open one: no update was made of them.
@@ -94,12 +94,12 @@ class delayed_state final : public gradient_stage_base {
       after(apply_reduced(at));
       send(at, true);
       operations_.wait();
-      last = reduced_control_[finishing] == comm_.size();
+      last = reduced_control_[finishing] == group_.size();
     }
     before();
     after(apply_reduced(at));
-    buffers_.run(at.exec, comm_, 1);
-    while (comm_.poll(ready_tag)) {}
+    buffers_.run(at.exec, group_, 1);
+    while (group_.poll(ready_tag)) {}
   }
 
   /// Nothing is open when state is taken; else an error says what to do.
@@ -119,7 +119,7 @@ class delayed_state final : public gradient_stage_base {
     pack const f{weight_of(at, n) / at.planned, calls_ > 0};
     norm_report const& report = f.carry ? at.exec.norm(f, inout(open_.parts), inout(at.gradients))
                                         : at.exec.norm(f, out(open_.parts), inout(at.gradients));
-    auto const here = facts_of_call(at, n, square_of(at.inner, report), comm_.rank());
+    auto const here = facts_of_call(at, n, square_of(at.inner, report), group_.rank());
     if (calls_++ == 0) open_control_ = {};
     for (auto const k : {count, weighted_squares, contributions}) open_control_[k] += here[k];
     if (here[bad_ranks] == 0) return;
@@ -129,26 +129,26 @@ class delayed_state final : public gradient_stage_base {
 
   // Posts to every other rank that this one has enough for the open round.
   void post_ready() {
-    for (int r = 0; r < comm_.size(); ++r)
-      if (r != comm_.rank()) comm_.post(r, ready_tag, std::as_bytes(std::span(&round_, 1)));
+    for (int r = 0; r < group_.size(); ++r)
+      if (r != group_.rank()) group_.post(r, ready_tag, std::as_bytes(std::span(&round_, 1)));
   }
 
   // A rank may be ready for the next round before this one has closed the open round.
   [[nodiscard]] bool all_ready() {
-    while (auto const m = comm_.poll(ready_tag)) {
+    while (auto const m = group_.poll(ready_tag)) {
       i64 round = 0;
       expects(m->bytes.size() == sizeof round, "abs_sgd: a ready flag of ", m->bytes.size(), " bytes");
       std::memcpy(&round, m->bytes.data(), sizeof round);
       i64& last = ready_rounds_[static_cast<std::size_t>(m->source)];
       last = std::max(last, round);
     }
-    ready_rounds_[static_cast<std::size_t>(comm_.rank())] = round_;
+    ready_rounds_[static_cast<std::size_t>(group_.rank())] = round_;
     return std::ranges::all_of(ready_rounds_, [&](i64 r) { return r >= round_; });
   }
 
   [[nodiscard]] bool may_close() {
     if (stage_.replay) {
-      replayed_ = find_round(*stage_.replay, round_, comm_.rank(), replayed_);
+      replayed_ = find_round(*stage_.replay, round_, group_.rank(), replayed_);
       round_entry const& then = (*stage_.replay)[replayed_];
       return !then.last && calls_ >= then.calls;
     }
@@ -163,16 +163,16 @@ class delayed_state final : public gradient_stage_base {
       at.exec.each(zero{}, out(open_.parts));
     }
     if (stage_.log)
-      stage_.log->push_back({round_, comm_.rank(), calls_, static_cast<i64>(open_control_[count]), last});
+      stage_.log->push_back({round_, group_.rank(), calls_, static_cast<i64>(open_control_[count]), last});
     open_control_[finishing] = last ? 1 : 0;
-    agreement::write(&open_control_[agreed], at, comm_.size());
+    agreement::write(&open_control_[agreed], at, group_.size());
     sent_control_ = open_control_;
     if (at.buckets.wire)
       at.exec.each(copy{}, out(sent_.parts), in(open_.parts));
     else
       std::swap(open_, sent_);
     at.exec.synchronize();
-    operations_.launch(comm_, plan_, sent_, reduced_, const_view(sent_control_, "control"),
+    operations_.launch(group_, plan_, sent_, reduced_, const_view(sent_control_, "control"),
                        view(reduced_control_, "control"));
     in_flight_ = true;
     calls_ = 0;
@@ -184,7 +184,7 @@ class delayed_state final : public gradient_stage_base {
     outcome o{.calls = calls_, .due = true};
     if (!std::exchange(in_flight_, false)) return o;
     operations_.wait();
-    agreement::expect(&reduced_control_[agreed], at, comm_);
+    agreement::expect(&reduced_control_[agreed], at, group_);
     o.contributions = reduced_control_[contributions];
     o.weighted_squares = reduced_control_[weighted_squares];
     if (!(reduced_control_[count] > 0)) return o;
@@ -209,7 +209,6 @@ class delayed_state final : public gradient_stage_base {
   delayed stage_;
   slab open_, sent_, reduced_;
   std::vector<i64> ready_rounds_;  // the last round that each rank was ready for
-  communicator comm_;
   control open_control_{}, sent_control_{}, reduced_control_{};
   i64 round_ = 0;
   std::size_t replayed_ = 0;

@@ -4,7 +4,7 @@
 #include <limber/core/error.hpp>
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/asynchronous_gossip.hpp>
-#include <limber/sync/impl/model_stage_base.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/tensor_message.hpp>
 
 #include <cstddef>

@@ -3,7 +3,7 @@
 
 #include <limber/rule/descent.hpp>
 #include <limber/sync/elastic_averaging.hpp>
-#include <limber/sync/impl/model_stage_base.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 
 #include <array>
 

@@ -5,7 +5,7 @@
 #include <limber/core/random.hpp>
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/gossip.hpp>
-#include <limber/sync/impl/model_stage_base.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 
 #include <algorithm>
 #include <cstddef>

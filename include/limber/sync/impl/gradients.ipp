@@ -5,12 +5,11 @@
 #include <limber/sync/bucket_operations.hpp>
 #include <limber/sync/error_feedback.hpp>
 #include <limber/sync/gradients.hpp>
-#include <limber/sync/impl/gradient_stage_base.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/ready_buckets.hpp>
 
 #include <algorithm>
 #include <array>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -48,7 +47,7 @@ class gradients_state final : public gradient_stage_base {
   void attach(training_context& at) override {
     operations_.drop();
     ready_.close();
-    group_.enter(stage_.who, at.comm);
+    enter(stage_.who, at.comm);
   }
 
   /// Tensor i's gradient of the coming call, of n samples, is complete: packs the buckets that are, and
@@ -67,7 +66,7 @@ class gradients_state final : public gradient_stage_base {
     while (bucket_part* const p = ready_.take_complete()) {
       pack_part(at, n, *p);
       at.exec.synchronize();
-      operations_.start(group_.comm(), plan_, sent(), reduced_, p->last);
+      operations_.start(group_, plan_, sent(), reduced_, p->last);
     }
   }
 
@@ -136,7 +135,7 @@ class gradients_state final : public gradient_stage_base {
     if (last == 0) {
       std::array<double, 1> const mine{static_cast<double>(n)};
       std::array<double, 1> all{};
-      group_.comm().all_reduce(const_view(mine, "samples"), view(all, "samples")).wait();
+      group_.all_reduce(const_view(mine, "samples"), view(all, "samples")).wait();
       last = all[0] * static_cast<double>(stage_.when.period());
     }
     double const planned = at.planned * static_cast<double>(stage_.when.period());
@@ -256,15 +255,14 @@ class gradients_state final : public gradient_stage_base {
   // Logical shards: each is sent by its owner and added in the order of shards, so that the sum does
   // not depend on how many workers there are.
   void gather_shards(training_context& at) {
-    communicator group = group_.comm();
-    for (int q = 0; q < group.size(); ++q) {
-      i64 const index = (calls_ - 1) * group.size() + q;
+    for (int q = 0; q < group_.size(); ++q) {
+      i64 const index = (calls_ - 1) * group_.size() + q;
       if (index >= at.shards) break;
       // Also for what the shard before is still being read from.
       at.exec.synchronize();
-      slab const& data = q == group.rank() ? sent_ : reduced_;
+      slab const& data = q == group_.rank() ? sent_ : reduced_;
       control facts = shard_;
-      operations_.broadcast(group, plan_, data, view(facts, "control"), q);
+      operations_.broadcast(group_, plan_, data, view(facts, "control"), q);
       if (index == 0)
         at.exec.each(copy{}, out(sum_.parts), in(data.parts));
       else
@@ -274,18 +272,17 @@ class gradients_state final : public gradient_stage_base {
   }
 
   outcome apply_reduced(training_context& at) {
-    communicator group = group_.comm();
-    if (at.shards == 0) agreement::write(&mine_[agreed], at, group.size());
+    if (at.shards == 0) agreement::write(&mine_[agreed], at, group_.size());
     all_ = mine_;
     tensor_list const* mean = &sum_.parts;
     if (communicates_ && at.shards == 0) {
       at.exec.synchronize();
-      operations_.start(group, plan_, sent(), reduced_, plan_.buckets.size());
-      operations_.finish(group, const_view(mine_, "control"), view(all_, "control"));
+      operations_.start(group_, plan_, sent(), reduced_, plan_.buckets.size());
+      operations_.finish(group_, const_view(mine_, "control"), view(all_, "control"));
       ready_.close();
       mean = &reduced_.parts;
     }
-    if (communicates_) agreement::expect(&all_[agreed], at, group);
+    if (communicates_) agreement::expect(&all_[agreed], at, group_);
     weighted_by_.last = all_[count];
     outcome o{.calls = calls_, .due = true};
     o.contributions = all_[contributions];
@@ -295,7 +292,7 @@ class gradients_state final : public gradient_stage_base {
       return o;
     }
     // All that others are needed for comes before the update: it is made by all, or none.
-    if (communicates_) buffers_.gather(at.exec, group, static_cast<double>(own_) / nominal(at));
+    if (communicates_) buffers_.gather(at.exec, group_, static_cast<double>(own_) / nominal(at));
     calls_ = 0;
     enter_result(o, at.inner.step(at.exec, *mean, at.rate, nominal(at) / all_[count], false),
                  bad_rank(all_.data()));
@@ -315,7 +312,6 @@ class gradients_state final : public gradient_stage_base {
   ready_buckets ready_;
   std::vector<double> squares_;  // of the tensors of a gradient that was packed in parts
   control mine_{}, all_{}, shard_{};
-  process_group group_;
   bucket_operations operations_;  // destroyed before the memory and the group that it uses
   bool casts_ = false;            // to 16 bits
   struct {

@@ -3,7 +3,7 @@
 
 #include <limber/core/math.hpp>
 #include <limber/sync/agreement.hpp>
-#include <limber/sync/impl/model_stage_base.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/merge.hpp>
 
 #include <array>
@@ -22,10 +22,7 @@ class merge_state final : public anchored_stage {
                        [&](tensor_list const& list) { means_.push_back(make_mean(at, list)); });
   }
 
-  void attach(training_context& at) override {
-    part_.enter(stage_.who, at.comm);
-    group_ = part_.comm();
-  }
+  void attach(training_context& at) override { enter(stage_.who, at.comm); }
 
   void count(i64 own, double rate) override {
     anchored_stage::count(own, rate);

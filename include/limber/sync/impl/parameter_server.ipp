@@ -5,7 +5,7 @@
 #include <limber/core/math.hpp>
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/strategy_functors.hpp>
-#include <limber/sync/impl/gradient_stage_base.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/parameter_server.hpp>
 #include <limber/sync/server.hpp>
 #include <limber/sync/tensor_message.hpp>
@@ -299,7 +299,6 @@ class parameter_server_state final : public gradient_stage_base {
   parameter_server stage_;
   tensor_list model_;  // masters where there are any, the parameters elsewhere
   tensor_message gradient_, reply_;
-  communicator group_;
   i64 own_ = 0;  // its samples in them
 
   active_workers workers_;

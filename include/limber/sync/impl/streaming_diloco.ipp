@@ -3,7 +3,7 @@
 
 #include <limber/core/math.hpp>
 #include <limber/rule/sgd.hpp>
-#include <limber/sync/impl/model_stage_base.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/streaming_diloco.hpp>
 
 #include <algorithm>

@@ -2,9 +2,12 @@
 #pragma once
 
 /// @file
-/// What the stages after the rule have in common when they are at work. For the definitions of this room.
+/// What stages at work have in common. For the definitions of this room.
 
+#include <limber/core/math.hpp>
 #include <limber/fuse/functors.hpp>
+#include <limber/fuse/norm_report.hpp>
+#include <limber/sync/agreement.hpp>
 #include <limber/sync/bucket_operations.hpp>
 #include <limber/sync/stage.hpp>
 #include <limber/sync/weighted_mean.hpp>
@@ -12,12 +15,110 @@
 #include <limber/sync/who.hpp>
 
 #include <array>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace limber::sync::detail {
+
+/// A stage over all ranks or a group of them, with one plan, which averages buffers.
+template <class Stage>
+class stage_base : public Stage {
+ public:
+  void attach(training_context& at) override { group_ = at.comm; }
+  [[nodiscard]] i64& calls_open() override { return calls_; }
+  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
+  [[nodiscard]] i64 bytes() const override { return bytes_; }
+
+ protected:
+  stage_base(training_context& at, bucket_plan plan)
+      : plan_(std::move(plan)), buffers_(make_mean(at, at.buffers)) {}
+
+  // A collective call if the group is a part of the ranks.
+  void enter(any_group const& who, communicator all) {
+    group_ = who.is_all() ? all : part_.emplace(who.of(all)).handle();
+  }
+
+  // Memory that `bytes` counts.
+  [[nodiscard]] slab make(training_context& at, layout const& where) {
+    bytes_ += where.bytes;
+    return at.exec.make(where);
+  }
+  [[nodiscard]] weighted_mean make_mean(training_context& at, tensor_list const& list) {
+    weighted_mean mean(at.exec, list, at.buckets);
+    bytes_ += mean.bytes();
+    return mean;
+  }
+
+  i64 bytes_ = 0;
+  bucket_plan plan_;
+  weighted_mean buffers_;
+  std::optional<any_communicator> part_;  // of the ranks, where the stage is in one
+  communicator group_;
+  i64 calls_ = 0;  // since the last exchange
+};
+
+/// What travels beside gradients, all of it summed. A stage may have more, behind these.
+enum gradient_field { count, weighted_squares, contributions, bad_ranks, bad_rank_sum, gradient_fields };
+
+/// The weight of a gradient of n samples, before it is divided by the planned ones.
+[[nodiscard]] inline double weight_of(training_context const& at, i64 n) noexcept {
+  return at.gradient == gradient_is::mean ? static_cast<double>(n) : n > 0 ? 1.0 : 0.0;
+}
+
+/// b‖g‖² of a gradient of n > 0 samples with Σ g² = square, as the host hands it over.
+[[nodiscard]] inline double weighted_square(training_context const& at, i64 n, double square) noexcept {
+  auto const b = static_cast<double>(n);
+  return (at.gradient == gradient_is::mean ? b : 1 / b) * square;
+}
+
+/// Σ g² over tensors with these, frozen ones left out; square_at(i) of tensor i.
+template <class F>
+[[nodiscard]] double square_of(updater const& inner, F const& square_at) {
+  double square = 0;
+  for (std::size_t i = 0; i < inner.values().size(); ++i)
+    if (!inner.is_frozen(i)) square += square_at(i);
+  return square;
+}
+[[nodiscard]] inline double square_of(updater const& inner, norm_report const& report) {
+  return square_of(inner, [&](std::size_t i) { return report.tensors[i].square; });
+}
+
+/// The facts of one call, whose gradient of n samples has Σ g² = square.
+[[nodiscard]] inline std::array<double, gradient_fields> facts_of_call(training_context const& at, i64 n,
+                                                                       double square, int rank) noexcept {
+  auto const b = static_cast<double>(n);
+  if (n == 0) return {b};
+  bool const finite = math::finite(square);
+  return {b, finite ? weighted_square(at, n, square) : 0, 1, finite ? 0.0 : 1.0,
+          finite ? 0.0 : static_cast<double>(rank)};
+}
+
+/// Enters what an update came to. @param rank  from which a gradient that was not finite came
+inline void enter_result(outcome& o, step_result const& v, int rank) noexcept {
+  o.mean_square = v.mean_square;
+  o.applied = v.applied;
+  if (v.applied) return;
+  o.skipped = true;
+  o.culprit = v.culprit;
+  o.culprit_rank = rank;
+}
+
+/// The rank that the summed facts name, −1 unless it was one alone.
+[[nodiscard]] inline int bad_rank(double const* all) noexcept {
+  return all[bad_ranks] == 1 ? static_cast<int>(all[bad_rank_sum]) : -1;
+}
+
+/// A stage that accumulates gradients.
+class gradient_stage_base : public stage_base<gradient_stage> {
+ public:
+  [[nodiscard]] bool open() const override { return calls_ > 0; }
+
+ protected:
+  gradient_stage_base(training_context& at, bucket_options const& cuts)
+      : stage_base(at, plan_buckets(at.gradients, cuts, at.use_order)) {}
+};
 
 /// Calls f(list) for the slots that a merge averages: weights, and moments where `at_merge` says so.
 template <class F>
@@ -44,10 +145,9 @@ inline void expect_finite_sum(step_result const& v, tensor_list const& named, ch
                text("the sum of the ranks' finite models overflows; ", what_stays)});
 }
 
-/// A stage that is due by `when`, over all ranks or a group of them.
-class model_stage_base : public model_stage {
+/// A stage that is due by `when`.
+class model_stage_base : public stage_base<model_stage> {
  public:
-  void attach(training_context& at) override { group_ = at.comm; }
   void start_round(training_context&) override { calls_ = samples_ = 0; }
   void start_first_round(training_context&) override {}
   void count(i64 own, double) override {
@@ -55,29 +155,14 @@ class model_stage_base : public model_stage {
     samples_ += own;
   }
   [[nodiscard]] bool due(training_context const& at) const override { return when_(calls_, at.now); }
-  [[nodiscard]] i64& calls_open() override { return calls_; }
-  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
   [[nodiscard]] i64 period() const override { return when_.period(); }
-  [[nodiscard]] i64 bytes() const override { return bytes_; }
 
  protected:
   model_stage_base(training_context& at, any_timing when, moments at_merge)
-      : when_(std::move(when)),
+      : stage_base(at, plan_buckets(at.inner.model(), without_wire(at.buckets), at.use_order)),
+        when_(std::move(when)),
         at_merge_(at_merge),
-        model_(at.inner.model()),
-        plan_(plan_buckets(model_, without_wire(at.buckets), at.use_order)),
-        buffers_(make_mean(at, at.buffers)) {}
-
-  // Memory that `bytes` counts.
-  [[nodiscard]] slab make(training_context& at, layout const& where) {
-    bytes_ += where.bytes;
-    return at.exec.make(where);
-  }
-  [[nodiscard]] weighted_mean make_mean(training_context& at, tensor_list const& list) {
-    weighted_mean mean(at.exec, list, at.buckets);
-    bytes_ += mean.bytes();
-    return mean;
-  }
+        model_(at.inner.model()) {}
 
   // Others' models have changed this rank's.
   void model_merged(training_context& at) const {
@@ -87,14 +172,8 @@ class model_stage_base : public model_stage {
 
   any_timing when_;
   moments at_merge_;
-  i64 bytes_ = 0;
   tensor_list model_;  // masters where there are any, the parameters elsewhere
-  bucket_plan plan_;
-  weighted_mean buffers_;
-  process_group part_;  // of the ranks, where the stage is in one
-  communicator group_;
-  i64 calls_ = 0;    // updates since the last exchange
-  i64 samples_ = 0;  // that this rank applied in them
+  i64 samples_ = 0;    // that this rank applied since the last exchange
 };
 
 /// A stage with a copy of the model that all ranks share, to which the mean difference from it is fed.
