@@ -4,7 +4,6 @@
 set(LIMBER_HEADERS
     limber/batch/any_policy.hpp
     limber/batch/apportion.hpp
-    limber/batch/bounded.hpp
     limber/batch/dbs.hpp
     limber/batch/fixed.hpp
     limber/batch/goodput.hpp
@@ -104,11 +103,10 @@ set(LIMBER_HEADERS
     limber/core/units.hpp
     limber/core/version.hpp
     limber/elastic/dealer.hpp
-    limber/elastic/detail/bootstrap.hpp
+    limber/elastic/detail/decision.hpp
     limber/elastic/detail/folder.hpp
     limber/elastic/detail/membership_options.hpp
     limber/elastic/detail/membership_records.hpp
-    limber/elastic/detail/regroup.hpp
     limber/elastic/detail/store_client.hpp
     limber/elastic/detail/store_key.hpp
     limber/elastic/membership.hpp
@@ -171,7 +169,6 @@ set(LIMBER_HEADERS
     limber/rule/sgd.hpp
     limber/rule/statistics.hpp
     limber/rule/wrapper.hpp
-    limber/schedule/adascale.hpp
     limber/schedule/any_schedule.hpp
     limber/schedule/clamp.hpp
     limber/schedule/constant.hpp
@@ -226,9 +223,9 @@ set(LIMBER_HEADERS
     limber/sync/asynchronous_gossip.hpp
     limber/sync/bucket_operations.hpp
     limber/sync/elastic_averaging.hpp
-    limber/sync/error_feedback.hpp
     limber/sync/exchange.hpp
     limber/sync/gossip.hpp
+    limber/sync/gradient_buckets.hpp
     limber/sync/gradients.hpp
     limber/sync/impl/abs_sgd.ipp
     limber/sync/impl/agreement.ipp
@@ -249,8 +246,6 @@ set(LIMBER_HEADERS
     limber/sync/plain_stage.hpp
     limber/sync/presets.hpp
     limber/sync/push_sum.hpp
-    limber/sync/ready_buckets.hpp
-    limber/sync/server.hpp
     limber/sync/stage.hpp
     limber/sync/strategies.hpp
     limber/sync/streaming_diloco.hpp

@@ -6,10 +6,9 @@
 
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
-#include <limber/elastic/detail/bootstrap.hpp>
+#include <limber/elastic/detail/decision.hpp>
 #include <limber/elastic/detail/membership_options.hpp>
 #include <limber/elastic/detail/membership_records.hpp>
-#include <limber/elastic/detail/regroup.hpp>
 #include <limber/elastic/detail/store_client.hpp>
 #include <limber/elastic/store.hpp>
 

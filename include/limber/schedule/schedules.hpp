@@ -4,7 +4,6 @@
 /// @file
 /// All schedules, combinators and scalings.
 
-#include <limber/schedule/adascale.hpp>
 #include <limber/schedule/any_schedule.hpp>
 #include <limber/schedule/clamp.hpp>
 #include <limber/schedule/constant.hpp>

@@ -54,7 +54,7 @@ struct step_decay {
 /// Choices  room for 16 milestones inside the object, so that it can be copied to a device; none is rate 1.
 /// @throws std::invalid_argument if there are more than 16 milestones, they do not increase or differ in
 /// unit,
-///         or if a milestone or factor is negative, infinite or NaN
+///         or a milestone or factor is negative, infinite or NaN
 struct multi_step {
   static constexpr std::size_t capacity = 16;
 

@@ -29,20 +29,18 @@ constexpr bool expect_stages() {
   if constexpr (is_model_stage<Gradients> && !is_gradient_stage<Gradients>)
     static_assert(is_gradient_stage<Gradients>,
                   "limber: exchange: the first argument is a stage after the rule; what happens to gradients "
-                  "comes first, "
-                  "for example gradients(every{1}, alone{})");
+                  "comes first, for example gradients(every{1}, alone{})");
   else if constexpr (!is_gradient_stage<Gradients>)
     static_assert(
         is_gradient_stage<Gradients>,
         "limber: exchange: the first argument is no stage before the rule: it must be copyable and have a "
-        "const "
-        "member start(training_context&), which returns a state with step(training_context&, samples)");
+        "const member start(training_context&), which returns a state with step(training_context&, samples)");
   else
     static_assert(
         merges,
         "limber: exchange: an argument after the first is no stage after the rule: it must be copyable and "
-        "have "
-        "a const member start(training_context&), which returns a state with exchange(training_context&)");
+        "have a const member start(training_context&), which returns a state with "
+        "exchange(training_context&)");
   return is_gradient_stage<Gradients> && merges;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/batch/bounded.hpp>
+#include <limber/batch/apportion.hpp>
 #include <limber/batch/dbs.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/math.hpp>
@@ -15,6 +15,74 @@
 namespace limber {
 
 namespace detail {
+
+/// Divides `total` in proportion to `weights`, every share in [low, highᵢ].
+///
+///     sᵢ = clamp(λ wᵢ, low, highᵢ), with the level λ at which Σ sᵢ = total; the ranks between their bounds
+///     are rounded by largest remainders
+///
+/// Where plain largest remainders fit the bounds, they are the answer.
+/// Cost     O(n log n): 2n levels are sorted and searched by halves.
+/// @pre weights > 0, n · low ≤ total ≤ Σ high, total ≤ 2⁵³, 0 ≤ low ≤ highᵢ ≤ total
+[[nodiscard]] inline std::vector<i64> apportion_within(i64 total, std::span<double const> weights, i64 low,
+                                                       std::span<i64 const> high) {
+  std::vector<i64> share = apportion(total, weights);
+  std::size_t const n = share.size();
+  bool fits = true;
+  for (std::size_t i = 0; i < n; ++i) fits = fits && share[i] >= low && share[i] <= high[i];
+  if (fits) return share;
+
+  // The levels at which rank i leaves its smallest share, and at which it meets its largest.
+  auto const leaves = [&](std::size_t i) { return static_cast<double>(low) / weights[i]; };
+  auto const meets = [&](std::size_t i) { return static_cast<double>(high[i]) / weights[i]; };
+  // Rank i gets level · wᵢ, but at least `low` and at most highᵢ: is that the total at most?
+  auto const within_total = [&](double level) {
+    i64 bound = 0;    // dealt to ranks at a bound; stops above the total
+    double free = 0;  // dealt to the others
+    for (std::size_t i = 0; i < n && bound <= total; ++i) {
+      if (level >= meets(i))
+        bound += high[i];
+      else if (level <= leaves(i))
+        bound += low;
+      else
+        free = math::fma(level, weights[i], free);
+    }
+    return bound <= total && free <= static_cast<double>(total - bound);
+  };
+  // The last level, among those at which a rank comes to or leaves a bound, that deals at most the total.
+  std::vector<double> levels;
+  for (std::size_t i = 0; i < n; ++i) levels.insert(levels.end(), {leaves(i), meets(i)});
+  std::sort(levels.begin(), levels.end());
+  auto const above = std::partition_point(levels.begin(), levels.end(), within_total);
+  double const level = above == levels.begin() ? levels.front() : *(above - 1);
+
+  std::vector<std::size_t> free;  // the ranks between their bounds share the rest
+  std::vector<double> weights_of_free;
+  i64 rest = total;
+  for (std::size_t i = 0; i < n; ++i) {
+    bool const full = level >= meets(i);
+    share[i] = full ? high[i] : low;
+    if (!full && level >= leaves(i)) {
+      free.push_back(i);
+      weights_of_free.push_back(weights[i]);
+    } else {
+      rest -= share[i];
+    }
+  }
+  if (!free.empty()) {
+    std::vector<i64> const dealt = apportion(rest, weights_of_free);
+    for (std::size_t k = 0; k < free.size(); ++k) share[free[k]] = std::clamp(dealt[k], low, high[free[k]]);
+  }
+  // Quotas are rounded: where one rounds across a bound, a few samples are left or too many.
+  i64 left = total;
+  for (i64 const s : share) left -= s;
+  for (std::size_t i = 0; i < n && left != 0; ++i) {
+    i64 const change = std::clamp(left, low - share[i], high[i] - share[i]);
+    share[i] += change;
+    left -= change;
+  }
+  return share;
+}
 
 /// The plan in force if it was made for these ranks, else null: after a resize rank i is somebody else.
 [[nodiscard]] inline batch_plan const* plan_in_force(batch_facts const& facts) {

@@ -5,7 +5,6 @@
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/asynchronous_elastic.hpp>
 #include <limber/sync/impl/stage_base.hpp>
-#include <limber/sync/server.hpp>
 #include <limber/sync/tensor_message.hpp>
 
 #include <cstddef>

@@ -3,10 +3,9 @@
 
 #include <limber/fuse/functors.hpp>
 #include <limber/sync/bucket_operations.hpp>
-#include <limber/sync/error_feedback.hpp>
+#include <limber/sync/gradient_buckets.hpp>
 #include <limber/sync/gradients.hpp>
 #include <limber/sync/impl/stage_base.hpp>
-#include <limber/sync/ready_buckets.hpp>
 
 #include <algorithm>
 #include <array>

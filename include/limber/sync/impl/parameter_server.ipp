@@ -7,7 +7,6 @@
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/parameter_server.hpp>
-#include <limber/sync/server.hpp>
 #include <limber/sync/tensor_message.hpp>
 
 #include <cstddef>
