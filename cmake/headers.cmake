@@ -19,7 +19,6 @@ set(LIMBER_HEADERS
     limber/batch/permutation.hpp
     limber/batch/plan.hpp
     limber/batch/policies.hpp
-    limber/batch/replan.hpp
     limber/batch/sampler.hpp
     limber/comm/any_communicator.hpp
     limber/comm/checked.hpp
@@ -170,7 +169,6 @@ set(LIMBER_HEADERS
     limber/rule/statistics.hpp
     limber/rule/wrapper.hpp
     limber/schedule/any_schedule.hpp
-    limber/schedule/clamp.hpp
     limber/schedule/constant.hpp
     limber/schedule/cosine.hpp
     limber/schedule/elapsed.hpp
@@ -205,7 +203,6 @@ set(LIMBER_HEADERS
     limber/sim/run.hpp
     limber/sim/sim.hpp
     limber/sim/worker.hpp
-    limber/state/composite_state.hpp
     limber/state/content_hash.hpp
     limber/state/errors.hpp
     limber/state/file.hpp
@@ -250,7 +247,6 @@ set(LIMBER_HEADERS
     limber/sync/strategies.hpp
     limber/sync/streaming_diloco.hpp
     limber/sync/tensor_message.hpp
-    limber/sync/weighted_mean.hpp
     limber/sync/when.hpp
     limber/sync/who.hpp)
 

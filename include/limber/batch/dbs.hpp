@@ -5,7 +5,6 @@
 /// A constant global batch whose shares follow the speed of the workers.
 
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 
 #include <limits>
 #include <vector>

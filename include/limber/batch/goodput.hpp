@@ -5,7 +5,6 @@
 /// The global batch that learns most per second, from given costs and measured noise.
 
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 
 #include <limits>
 

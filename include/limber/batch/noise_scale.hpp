@@ -5,7 +5,6 @@
 /// A global batch that follows the measured gradient noise.
 
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 
 #include <limits>
 

@@ -5,7 +5,6 @@
 /// All schedules, combinators and scalings.
 
 #include <limber/schedule/any_schedule.hpp>
-#include <limber/schedule/clamp.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/cosine.hpp>
 #include <limber/schedule/piecewise.hpp>

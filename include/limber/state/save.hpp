@@ -2,8 +2,9 @@
 #pragma once
 
 /// @file
-/// Writes checkpoints atomically, one file per rank.
+/// Writes checkpoints atomically, one file per rank; of several objects with state as of one.
 
+#include <limber/core/state_piece.hpp>
 #include <limber/state/folder.hpp>
 #include <limber/state/manifest.hpp>
 #include <limber/state/tensor_file.hpp>
@@ -14,10 +15,49 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace limber::state {
+
+/// A named trivially copyable value in host memory: the state of a sampler or random generator.
+template <class T>
+  requires std::is_trivially_copyable_v<T>
+struct block {
+  std::string name;
+  T& value;
+  kept how = kept::replicated;
+
+  template <class F>
+  void visit(F const& f) {
+    f(block_piece(name, value, how));
+  }
+};
+template <class T>
+block(char const*, T&) -> block<T>;
+template <class T>
+block(char const*, T&, kept) -> block<T>;
+
+/// Visits the pieces of all parts, in their order.
+///
+///     sampler_state position = data.state();
+///     state::composite_state all{opt, state::block{"sampler", position}};
+///     save(all, folder, {.step = opt.now().calls});
+template <class... V>
+struct composite_state {
+  std::tuple<V...> of;  ///< references to lvalues, copies of rvalues
+
+  explicit composite_state(V&&... each) : of(std::forward<V>(each)...) {}
+
+  template <class F>
+  void visit(F const& f) {
+    std::apply([&](auto&... each) { (each.visit(f), ...); }, of);
+  }
+};
+template <class... V>
+composite_state(V&&...) -> composite_state<V...>;
 
 /// A type whose visit(f) calls f(piece) for each piece of its state, with piece.name, piece.how and
 /// piece.data.

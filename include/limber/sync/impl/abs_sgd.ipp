@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/math.hpp>
-#include <limber/fuse/functors.hpp>
 #include <limber/sync/abs_sgd.hpp>
-#include <limber/sync/bucket_operations.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 
 #include <algorithm>

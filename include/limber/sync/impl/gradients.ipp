@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/fuse/functors.hpp>
-#include <limber/sync/bucket_operations.hpp>
 #include <limber/sync/gradient_buckets.hpp>
 #include <limber/sync/gradients.hpp>
 #include <limber/sync/impl/stage_base.hpp>

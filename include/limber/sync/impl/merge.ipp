@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/math.hpp>
-#include <limber/sync/agreement.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/merge.hpp>
 

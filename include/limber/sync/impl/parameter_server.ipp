@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/error.hpp>
-#include <limber/core/math.hpp>
-#include <limber/fuse/functors.hpp>
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/parameter_server.hpp>

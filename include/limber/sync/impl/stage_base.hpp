@@ -10,7 +10,6 @@
 #include <limber/sync/agreement.hpp>
 #include <limber/sync/bucket_operations.hpp>
 #include <limber/sync/stage.hpp>
-#include <limber/sync/weighted_mean.hpp>
 #include <limber/sync/when.hpp>
 #include <limber/sync/who.hpp>
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/math.hpp>
 #include <limber/rule/sgd.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/streaming_diloco.hpp>
