@@ -9,8 +9,10 @@ set(LIMBER_HEADERS
     limber/batch/goodput.hpp
     limber/batch/impl/apportion.ipp
     limber/batch/impl/dbs.ipp
+    limber/batch/impl/fixed.ipp
     limber/batch/impl/goodput.ipp
     limber/batch/impl/noise_scale.ipp
+    limber/batch/impl/plan.ipp
     limber/batch/impl/sampler.ipp
     limber/batch/increase_instead_of_decay.hpp
     limber/batch/logical_shards.hpp

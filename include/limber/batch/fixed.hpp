@@ -6,8 +6,6 @@
 
 #include <limber/batch/plan.hpp>
 
-#include <cstddef>
-
 namespace limber {
 
 /// The global batch stays `batch` whatever the number of workers.
@@ -21,15 +19,11 @@ struct fixed {
   i64 batch = 0;  ///< B, ≥ number of workers
 
   /// @throws std::invalid_argument if there are no workers or the batch is smaller than their number
-  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const {
-    i64 const world = detail::world_of("fixed", facts);
-    expects(batch >= 1, "fixed: batch must be at least 1, got ", batch);
-    expects(batch >= world, "fixed: batch ", batch, " is smaller than ", world, " workers");
-    batch_plan plan{.total = batch};
-    plan.share.assign(static_cast<std::size_t>(world), batch / world);
-    for (i64 i = 0; i < batch % world; ++i) ++plan.share[static_cast<std::size_t>(i)];
-    return plan;
-  }
+  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const;
 };
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/batch/impl/fixed.ipp>
+#endif

@@ -6,8 +6,6 @@
 
 #include <limber/batch/plan.hpp>
 
-#include <cstddef>
-
 namespace limber {
 
 /// Every worker takes `batch` samples: B = b · n.
@@ -19,13 +17,11 @@ struct per_worker {
   i64 batch = 0;  ///< b, ≥ 1
 
   /// @throws std::invalid_argument if there are no workers, or no samples, or too many for 64 bits
-  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const {
-    i64 const world = detail::world_of("per_worker", facts);
-    expects(batch >= 1, "per_worker: batch must be at least 1, got ", batch);
-    batch_plan plan{.total = detail::checked_product("per_worker", batch, world)};
-    plan.share.assign(static_cast<std::size_t>(world), batch);
-    return plan;
-  }
+  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const;
 };
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/batch/impl/fixed.ipp>
+#endif

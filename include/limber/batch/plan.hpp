@@ -10,7 +10,6 @@
 #include <limber/core/units.hpp>
 
 #include <concepts>
-#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -68,15 +67,9 @@ inline constexpr bool scales_batch_with_schedule = requires {
 namespace detail {
 
 /// The number of workers, checked. @throws std::invalid_argument
-[[nodiscard]] inline i64 world_of(std::string_view policy, batch_facts const& facts) {
-  expects(facts.world >= 1, policy, ": world must be at least 1, got ", facts.world);
-  return facts.world;
-}
+[[nodiscard]] i64 world_of(std::string_view policy, batch_facts const& facts);
 /// a · b for positive a and b. @throws std::invalid_argument if it does not fit 64 bits
-[[nodiscard]] inline i64 checked_product(std::string_view policy, i64 a, i64 b) {
-  expects(a <= std::numeric_limits<i64>::max() / b, policy, ": ", a, " x ", b, " samples do not fit 64 bits");
-  return a * b;
-}
+[[nodiscard]] i64 checked_product(std::string_view policy, i64 a, i64 b);
 
 }  // namespace detail
 
@@ -117,9 +110,7 @@ template <batch_policy P>
 
 namespace detail {
 /// @throws std::invalid_argument if `in` is epochs, of a size that is not known
-inline void expects_known(std::string_view what, unit in, progress const& now) {
-  expects(in != unit::epochs || now.epoch_size != 0, what, " counts epochs, but epoch_size was not given");
-}
+void expects_known(std::string_view what, unit in, progress const& now);
 }  // namespace detail
 
 /// True if a multiple of `every` lies in (then, now].
@@ -131,12 +122,7 @@ inline void expects_known(std::string_view what, unit in, progress const& now) {
 ///          resize in between moves no boundary. In fractions of an epoch a boundary that rounding misses
 ///          is seen one update later.
 /// @throws std::invalid_argument unless every > 0 and finite, and the size of an epoch is known if it counts
-[[nodiscard]] inline bool is_due(amount every, progress const& then, progress const& now) {
-  expects(math::finite(every.value) && every.value > 0, "replan_every must be finite and > 0, got ",
-          every.value, " ", name_of(every.in));
-  detail::expects_known("replan_every", every.in, now);
-  return math::floor(now.in(every.in) / every.value) > math::floor(then.in(every.in) / every.value);
-}
+[[nodiscard]] bool is_due(amount every, progress const& then, progress const& now);
 
 /// True if `policy` wants to be asked at `now`, having been considered last at `then`.
 ///
@@ -154,3 +140,7 @@ template <batch_policy P>
 }
 
 }  // namespace limber
+
+#if !defined(LIMBER_COMPILED)
+#include <limber/batch/impl/plan.ipp>
+#endif

@@ -13,8 +13,10 @@
 #define LIMBER_SOURCE
 #include <limber/batch/impl/apportion.ipp>
 #include <limber/batch/impl/dbs.ipp>
+#include <limber/batch/impl/fixed.ipp>
 #include <limber/batch/impl/goodput.ipp>
 #include <limber/batch/impl/noise_scale.ipp>
+#include <limber/batch/impl/plan.ipp>
 #include <limber/batch/impl/sampler.ipp>
 #include <limber/comm/detail/impl/call_comparison.ipp>
 #include <limber/comm/detail/impl/host_collective.ipp>
