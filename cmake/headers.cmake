@@ -4,22 +4,16 @@
 set(LIMBER_HEADERS
     limber/batch/any_policy.hpp
     limber/batch/apportion.hpp
-    limber/batch/bounded.hpp
     limber/batch/dbs.hpp
     limber/batch/fixed.hpp
     limber/batch/goodput.hpp
     limber/batch/impl/apportion.ipp
-    limber/batch/impl/bounded.ipp
     limber/batch/impl/dbs.ipp
     limber/batch/impl/fixed.ipp
     limber/batch/impl/goodput.ipp
-    limber/batch/impl/logical_shards.ipp
     limber/batch/impl/noise_scale.ipp
-    limber/batch/impl/per_worker.ipp
     limber/batch/impl/plan.ipp
-    limber/batch/impl/replan.ipp
     limber/batch/impl/sampler.ipp
-    limber/batch/impl/speed.ipp
     limber/batch/increase_instead_of_decay.hpp
     limber/batch/logical_shards.hpp
     limber/batch/noise_scale.hpp
@@ -27,9 +21,7 @@ set(LIMBER_HEADERS
     limber/batch/permutation.hpp
     limber/batch/plan.hpp
     limber/batch/policies.hpp
-    limber/batch/replan.hpp
     limber/batch/sampler.hpp
-    limber/batch/speed.hpp
     limber/comm/any_communicator.hpp
     limber/comm/checked.hpp
     limber/comm/collective.hpp
@@ -112,17 +104,13 @@ set(LIMBER_HEADERS
     limber/core/units.hpp
     limber/core/version.hpp
     limber/elastic/dealer.hpp
-    limber/elastic/detail/bootstrap.hpp
-    limber/elastic/detail/failure_detector.hpp
+    limber/elastic/detail/decision.hpp
     limber/elastic/detail/folder.hpp
-    limber/elastic/detail/heartbeat.hpp
     limber/elastic/detail/membership_options.hpp
     limber/elastic/detail/membership_records.hpp
-    limber/elastic/detail/regroup.hpp
     limber/elastic/detail/store_client.hpp
     limber/elastic/detail/store_key.hpp
     limber/elastic/membership.hpp
-    limber/elastic/sample_range.hpp
     limber/elastic/session.hpp
     limber/elastic/store.hpp
     limber/fuse/any_executor.hpp
@@ -182,33 +170,22 @@ set(LIMBER_HEADERS
     limber/rule/sgd.hpp
     limber/rule/statistics.hpp
     limber/rule/wrapper.hpp
-    limber/schedule/adascale.hpp
     limber/schedule/any_schedule.hpp
-    limber/schedule/clamp.hpp
     limber/schedule/constant.hpp
     limber/schedule/cosine.hpp
-    limber/schedule/dynamic_sgd.hpp
     limber/schedule/elapsed.hpp
-    limber/schedule/exponential.hpp
     limber/schedule/gain.hpp
-    limber/schedule/impl/any_schedule.ipp
     limber/schedule/impl/elapsed.ipp
-    limber/schedule/impl/linear_scaling.ipp
     limber/schedule/impl/step_decay.ipp
-    limber/schedule/inverse_sqrt.hpp
-    limber/schedule/legw.hpp
-    limber/schedule/linear_scaling.hpp
-    limber/schedule/one_cycle.hpp
     limber/schedule/piecewise.hpp
     limber/schedule/polynomial.hpp
     limber/schedule/product.hpp
+    limber/schedule/scaling.hpp
     limber/schedule/schedule.hpp
     limber/schedule/schedules.hpp
     limber/schedule/sequence.hpp
-    limber/schedule/sqrt_scaling.hpp
     limber/schedule/step_decay.hpp
     limber/schedule/warmup.hpp
-    limber/schedule/warmup_stable_decay.hpp
     limber/sim/cluster.hpp
     limber/sim/communicator.hpp
     limber/sim/cost.hpp
@@ -228,19 +205,13 @@ set(LIMBER_HEADERS
     limber/sim/run.hpp
     limber/sim/sim.hpp
     limber/sim/worker.hpp
-    limber/state/checkpoint_id.hpp
-    limber/state/combine.hpp
-    limber/state/composite_state.hpp
     limber/state/content_hash.hpp
     limber/state/errors.hpp
     limber/state/file.hpp
     limber/state/folder.hpp
-    limber/state/header.hpp
     limber/state/json.hpp
-    limber/state/latest.hpp
     limber/state/load.hpp
     limber/state/manifest.hpp
-    limber/state/pattern.hpp
     limber/state/save.hpp
     limber/state/state.hpp
     limber/state/tensor_file.hpp
@@ -250,59 +221,34 @@ set(LIMBER_HEADERS
     limber/sync/asynchronous_elastic.hpp
     limber/sync/asynchronous_gossip.hpp
     limber/sync/bucket_operations.hpp
-    limber/sync/delayed.hpp
     limber/sync/elastic_averaging.hpp
-    limber/sync/elastic_force.hpp
-    limber/sync/error_feedback.hpp
     limber/sync/exchange.hpp
-    limber/sync/fragments.hpp
     limber/sync/gossip.hpp
-    limber/sync/gossip_partners.hpp
+    limber/sync/gradient_buckets.hpp
     limber/sync/gradients.hpp
     limber/sync/impl/abs_sgd.ipp
     limber/sync/impl/agreement.ipp
     limber/sync/impl/asynchronous_elastic.ipp
     limber/sync/impl/asynchronous_gossip.ipp
-    limber/sync/impl/bucket_operations.ipp
-    limber/sync/impl/delayed.ipp
     limber/sync/impl/elastic_averaging.ipp
-    limber/sync/impl/elastic_force.ipp
-    limber/sync/impl/error_feedback.ipp
-    limber/sync/impl/exchange.ipp
     limber/sync/impl/exchange_state.hpp
-    limber/sync/impl/fragments.ipp
     limber/sync/impl/gossip.ipp
-    limber/sync/impl/gossip_partners.ipp
     limber/sync/impl/gradients.ipp
     limber/sync/impl/merge.ipp
     limber/sync/impl/parameter_server.ipp
     limber/sync/impl/presets.ipp
     limber/sync/impl/push_sum.ipp
-    limber/sync/impl/ready_buckets.ipp
-    limber/sync/impl/server.ipp
-    limber/sync/impl/staleness.ipp
-    limber/sync/impl/standing_reduction.ipp
-    limber/sync/impl/streaming.ipp
+    limber/sync/impl/stage_base.hpp
     limber/sync/impl/streaming_diloco.ipp
-    limber/sync/impl/tensor_message.ipp
-    limber/sync/impl/weighted_mean.ipp
     limber/sync/merge.hpp
     limber/sync/parameter_server.hpp
     limber/sync/plain_stage.hpp
     limber/sync/presets.hpp
     limber/sync/push_sum.hpp
-    limber/sync/ready_buckets.hpp
-    limber/sync/round_log.hpp
-    limber/sync/server.hpp
     limber/sync/stage.hpp
-    limber/sync/staleness.hpp
-    limber/sync/standing_reduction.hpp
     limber/sync/strategies.hpp
-    limber/sync/streaming.hpp
     limber/sync/streaming_diloco.hpp
     limber/sync/tensor_message.hpp
-    limber/sync/training_context.hpp
-    limber/sync/weighted_mean.hpp
     limber/sync/when.hpp
     limber/sync/who.hpp)
 

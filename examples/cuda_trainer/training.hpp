@@ -12,8 +12,8 @@
 #include <limber/fuse/layout.hpp>
 #include <limber/rule/sgd.hpp>
 #include <limber/schedule/cosine.hpp>
-#include <limber/schedule/dynamic_sgd.hpp>
 #include <limber/schedule/product.hpp>
+#include <limber/schedule/scaling.hpp>
 
 #include <limits>
 #include <span>

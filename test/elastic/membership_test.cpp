@@ -45,10 +45,10 @@ struct alone {
 
 // Entries of other workers.
 void put_presence(memory_store& s, i64 g, std::string const& id, ending why, ranks const& suspects = {}) {
-  s.replace(detail::here_key(g, id), detail::text_of(detail::presence{why, suspects}));
+  s.replace(detail::worker_key(g, "here", id), detail::text_of(detail::presence{why, suspects}));
 }
 void put_ready(memory_store& s, i64 g, std::string const& id) {
-  s.replace(detail::ready_key(g, id), "ready");
+  s.replace(detail::worker_key(g, "ready", id), "ready");
 }
 void decide(memory_store& s, i64 g, std::vector<std::string> const& ids, ranks const& old_ranks) {
   membership_view r;
@@ -358,7 +358,7 @@ BOOST_AUTO_TEST_CASE(after_a_deadline_only_the_grace_is_waited) {
 
 BOOST_AUTO_TEST_CASE(those_who_left_are_not_waited_for) {
   among a({"b", "c"});
-  a.store.replace(detail::left_key(3, "b"), "left");
+  a.store.replace(detail::worker_key(3, "left", "b"), "left");
   put_presence(a.store, 3, "b", ending::planned);
   put_presence(a.store, 3, "c", ending::planned);
   put_ready(a.store, 3, "c");
@@ -477,7 +477,8 @@ BOOST_AUTO_TEST_CASE(a_late_worker_is_fenced_and_may_join) {
       a.store.replace(detail::alive_key(id), text(++beat));
       if (a.now > a.began + 2) put_presence(a.store, 4, id, ending::planned);
     }
-    if (a.store.get(detail::here_key(4, a.m.id()))) decide(a.store, 4, {"b", "c", a.m.id()}, {0, 1, -1});
+    if (a.store.get(detail::worker_key(4, "here", a.m.id())))
+      decide(a.store, 4, {"b", "c", a.m.id()}, {0, 1, -1});
   };
   auto const r = a.m.join();
   BOOST_TEST(r.generation == 4);
@@ -554,7 +555,7 @@ BOOST_AUTO_TEST_CASE(malformed_entries_of_a_worker_harm_only_itself) {
        {"", "why\n", "why not\n", "why planned", "why planned\nsuspect 3\n", "why planned\nsuspect -1\n",
         "why planned\nsuspect 0\nsuspect 1\nsuspect 2\nsuspect 0\n", "why planned\nx\n"})
     BOOST_TEST(!detail::parse_presence(said, 3));
-  a.store.replace(detail::here_key(3, "b"), "why not");
+  a.store.replace(detail::worker_key(3, "here", "b"), "why not");
   put_presence(a.store, 3, "c", ending::lost_connection);
   put_ready(a.store, 3, "c");
   for (char const* key :

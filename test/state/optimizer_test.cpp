@@ -11,8 +11,8 @@
 #include <limber/optimizer.hpp>
 #include <limber/rule/adamw.hpp>
 #include <limber/rule/sgd.hpp>
-#include <limber/schedule/dynamic_sgd.hpp>
 #include <limber/schedule/product.hpp>
+#include <limber/schedule/scaling.hpp>
 #include <limber/schedule/warmup.hpp>
 #include <limber/state/state.hpp>
 #include <limber/sync/presets.hpp>

@@ -47,6 +47,31 @@ struct rendezvous : threads::communicator {
   }
 };
 
+// One number per rank after a round in exact arithmetic: what a round does to every element of the models.
+std::vector<double> mixed(std::vector<double> const& x, std::vector<sync::crossing> const& round) {
+  std::vector<double> sum = x;
+  std::vector<int> parts(x.size(), 1);
+  for (auto const& m : round) {
+    sum[static_cast<std::size_t>(m.to)] += x[static_cast<std::size_t>(m.from)];
+    ++parts[static_cast<std::size_t>(m.to)];
+  }
+  for (std::size_t r = 0; r < sum.size(); ++r) sum[r] /= parts[r];
+  return sum;
+}
+
+// Mean of one number per rank, and the mean square of the distances from it.
+struct consensus {
+  double mean = 0;
+  double variance = 0;
+};
+consensus consensus_of(std::vector<double> const& x) {
+  consensus c;
+  auto const n = static_cast<double>(x.size());
+  for (double const v : x) c.mean += v / n;
+  for (double const v : x) c.variance += (v - c.mean) * (v - c.mean) / n;
+  return c;
+}
+
 double start_of(std::size_t rank, std::size_t k) {
   return toy_model<double>::uniform(static_cast<i64>(k), 1000 + static_cast<i64>(rank));
 }
@@ -87,8 +112,8 @@ ratios ratios_of(gossip_how how, int p, i64 rounds) {
   ratios sum;
   for (i64 round = 0; round < rounds; ++round) {
     for (double& v : x) v = normal(random);
-    auto const before = sync::consensus_of(x);
-    auto const after = sync::consensus_of(sync::mixed(x, sync::crossings_of(how, p, 42, round)));
+    auto const before = consensus_of(x);
+    auto const after = consensus_of(mixed(x, sync::crossings_of(how, p, 42, round)));
     double const moved = after.mean - before.mean;
     sum.contraction += after.variance / before.variance / static_cast<double>(rounds);
     sum.drift += p * moved * moved / before.variance / static_cast<double>(rounds);
@@ -187,10 +212,10 @@ BOOST_AUTO_TEST_CASE(models_of_a_round_are_those_from_before_it_whoever_they_go_
         std::vector<double> x;
         for (std::size_t r = 0; r < got.size(); ++r) x.push_back(start_of(r, k));
         for (i64 round = 0; round < calls / 2; ++round)
-          x = sync::mixed(x, sync::crossings_of(how, workers, 6, round));
+          x = mixed(x, sync::crossings_of(how, workers, 6, round));
         for (std::size_t r = 0; r < got.size(); ++r) {
           BOOST_TEST(std::abs(got[r][k] - x[r]) < 1e-13);
-          BOOST_TEST(std::abs(evaluated[r][k] - sync::consensus_of(x).mean) < 1e-13);
+          BOOST_TEST(std::abs(evaluated[r][k] - consensus_of(x).mean) < 1e-13);
         }
       }
     }
@@ -237,7 +262,7 @@ BOOST_AUTO_TEST_CASE(gossip_follows_the_paper) {
       for (std::size_t k = 0; k < 21; ++k) {
         std::vector<double> x;
         for (auto const& one : m) x.push_back(one.all()[k]);
-        x = sync::mixed(x, who);
+        x = mixed(x, who);
         for (std::size_t r = 0; r < workers; ++r) (k < 20 ? m[r].w[k] : m[r].b[0]) = x[r];
       }
     }

@@ -334,6 +334,22 @@ BOOST_AUTO_TEST_CASE(a_stage_that_unifies_leaves_one_model_to_save) {
   });
 }
 
+// Also where gradients are everybody's, and the library's own stages hold the same on all ranks.
+BOOST_AUTO_TEST_CASE(a_state_says_itself_how_its_pieces_relate_to_other_ranks) {
+  for (sync::exchange const& how :
+       {sync::exchange(sync::gradients(sync::every{1}, sync::everyone{}), counts{}),
+        sync::exchange(sync::gradients(sync::every{1}, sync::alone{}), counts{})}) {
+    pair_model m;
+    self comm;
+    optimizer opt{m.parameters(), sgd{}, 0.1, how, comm};
+    opt.step(1);
+    auto const pieces = pieces_of(opt);
+    BOOST_TEST((pieces.at("sync/merge0/updates") == kept::round));
+    BOOST_TEST((pieces.at("sync/merge0/sum") == kept::per_rank));
+    BOOST_TEST((pieces.at("sync/merge0/rates") == kept::per_rank));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_state_is_told_of_rounds_and_updates) {
   pair_model m;
   self comm;

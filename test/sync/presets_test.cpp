@@ -235,13 +235,15 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(without_force_elastic_averaging_is_the_plain_rule,
 BOOST_AUTO_TEST_CASE(a_matching_pairs_everybody_once_and_changes_from_round_to_round) {
   for (int const size : {1, 2, 3, 8, 9, 64}) {
     int alone = 0, changed = 0;
-    for (i64 round = 0; round < 40; ++round)
-      for (int r = 0; r < size; ++r) {
-        int const other = sync::partner_of(r, size, 7, round);
-        BOOST_TEST_REQUIRE(sync::partner_of(other, size, 7, round) == r);
-        alone += other == r;
-        changed += other != sync::partner_of(r, size, 7, round + 1);
+    for (i64 round = 0; round < 40; ++round) {
+      auto const partners = sync::partners_of(size, 7, round), next = sync::partners_of(size, 7, round + 1);
+      for (std::size_t r = 0; r < partners.size(); ++r) {
+        int const other = partners[r];
+        BOOST_TEST_REQUIRE(partners[static_cast<std::size_t>(other)] == static_cast<int>(r));
+        alone += other == static_cast<int>(r);
+        changed += other != next[r];
       }
+    }
     BOOST_TEST(alone == 40 * (size % 2));
     BOOST_TEST((changed > 0) == (size > 2));
   }

@@ -378,12 +378,12 @@ BOOST_AUTO_TEST_CASE(parameters_are_the_ratio_and_evaluate_that_of_the_sums) {
     auto const stage = sync::push_sum_round{}.start(at);
     stage->attach(at);
     double const x = comm.rank() == 0 ? 3 : 5, weight = comm.rank() == 0 ? 0.25 : 0.75;
-    auto const set = [&](std::string const& name, tensor_view v) {
+    auto const set = [&](std::string const& name, kept, tensor_view v) {
       if (name == "pinned") v.as<i64>()[0] = 1;
       if (name == "w") v.as<double>()[0] = weight;
       if (name == "x/w") v.as<double>()[0] = x;
     };
-    stage->visit(set, set);
+    stage->visit(kept::replicated, set);
     stage->start_first_round(at);
     LIMBER_CHECK(w[0] == x / weight);
     double const own = w[0];

@@ -5,7 +5,6 @@
 #include <limber/comm/threads.hpp>
 #include <limber/cuda/executor.hpp>
 #include <limber/limber.hpp>
-#include <limber/sync/fragments.hpp>
 #include <limber/sync/strategies.hpp>
 
 #include <boost/test/unit_test.hpp>

@@ -5,7 +5,6 @@
 /// Any batch policy as one type, for options.
 
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 #include <limber/core/box.hpp>
 
 #include <cstddef>

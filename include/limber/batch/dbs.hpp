@@ -5,10 +5,8 @@
 /// A constant global batch whose shares follow the speed of the workers.
 
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 
 #include <limits>
-#include <span>
 #include <vector>
 
 namespace limber {
@@ -47,17 +45,6 @@ struct dbs {
   /// @throws std::invalid_argument if a member is out of range, there are no workers, caps are not one a
   ///         rank, bounds leave no shares that sum to the batch, or the facts are not sound
   [[nodiscard]] batch_plan operator()(batch_facts const& facts) const;
-
- private:
-  // The largest share of each rank, after all checks of sizes.
-  [[nodiscard]] std::vector<i64> highest(i64 world) const;
-
-  void expects_room(std::span<i64 const> high) const;
-
-  [[nodiscard]] bool legal(std::span<i64 const> share, std::span<i64 const> high) const;
-
-  [[nodiscard]] bool too_little(std::span<i64 const> now, std::span<i64 const> next,
-                                std::span<double const> weight) const;
 };
 
 }  // namespace limber

@@ -5,7 +5,6 @@
 /// The global batch that learns most per second, from given costs and measured noise.
 
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 
 #include <limits>
 
@@ -59,13 +58,6 @@ struct goodput {
 
   /// T(B). @pre batch ≥ 1, world ≥ 1
   [[nodiscard]] double step_seconds(i64 batch, int world) const;
-
- private:
-  [[nodiscard]] i64 on_grid(int k, i64 low, i64 high) const;
-
-  void check() const;
-
-  static void at_least_0(char const* argument, double x);
 };
 
 }  // namespace limber

@@ -6,7 +6,6 @@
 
 #include <limber/batch/fixed.hpp>
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 
 #include <concepts>
 #include <cstddef>

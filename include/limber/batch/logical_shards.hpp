@@ -32,5 +32,5 @@ struct logical_shards {
 }  // namespace limber
 
 #if !defined(LIMBER_COMPILED)
-#include <limber/batch/impl/logical_shards.ipp>
+#include <limber/batch/impl/fixed.ipp>
 #endif

@@ -5,7 +5,6 @@
 /// A global batch that follows the measured gradient noise.
 
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 
 #include <limits>
 
@@ -61,14 +60,9 @@ struct noise_scale {
  private:
   [[nodiscard]] i64 batch_at(batch_facts const& facts) const;
 
-  // The ends of the range are sizes that B may always go to: beyond them no noise is seen.
-  [[nodiscard]] bool at_the_end(double wanted) const;
-
   // The size nearest to `wanted` by ratio, and not above `most`. Products alone, no logarithms: the same
   // on every machine.
   [[nodiscard]] i64 nearest(double wanted, double most) const;
-
-  void check(i64 world) const;
 };
 
 }  // namespace limber

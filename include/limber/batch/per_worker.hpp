@@ -23,5 +23,5 @@ struct per_worker {
 }  // namespace limber
 
 #if !defined(LIMBER_COMPILED)
-#include <limber/batch/impl/per_worker.ipp>
+#include <limber/batch/impl/fixed.ipp>
 #endif

@@ -15,5 +15,4 @@
 #include <limber/batch/per_worker.hpp>
 #include <limber/batch/permutation.hpp>
 #include <limber/batch/plan.hpp>
-#include <limber/batch/replan.hpp>
 #include <limber/batch/sampler.hpp>

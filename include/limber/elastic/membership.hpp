@@ -6,12 +6,9 @@
 
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
-#include <limber/elastic/detail/bootstrap.hpp>
-#include <limber/elastic/detail/failure_detector.hpp>
-#include <limber/elastic/detail/heartbeat.hpp>
+#include <limber/elastic/detail/decision.hpp>
 #include <limber/elastic/detail/membership_options.hpp>
 #include <limber/elastic/detail/membership_records.hpp>
-#include <limber/elastic/detail/regroup.hpp>
 #include <limber/elastic/detail/store_client.hpp>
 #include <limber/elastic/store.hpp>
 
@@ -194,7 +191,7 @@ class membership {
   void leave(membership_view const& mine) {
     expect_mine("leave", mine);
     heartbeat_.stop();
-    store_.replace(detail::left_key(mine.generation + 1, id_), "left");
+    store_.replace(detail::worker_key(mine.generation + 1, "left", id_), "left");
     store_.remove(detail::alive_key(id_));
   }
 
@@ -282,7 +279,7 @@ class membership {
   /// registered is detected here, within `grace`, and not by a communicator that waits for it.
   [[nodiscard]] begin_status await_begin(membership_view const& coming) {
     heartbeat_.start(coming.generation, id_);
-    store_.replace(detail::ready_key(coming.generation, id_), "ready");
+    store_.replace(detail::worker_key(coming.generation, "ready", id_), "ready");
     double const start = clock();
     detail::wait_timer timer(start, how_.deadline / 4);
     for (;;) {
@@ -347,7 +344,7 @@ class membership {
   }
 
   [[noreturn]] void fail_join(detail::bootstrap const& known, detail::overview const& o) {
-    store_.remove(detail::here_key(known.latest_generation() + 1, id_));
+    store_.remove(detail::worker_key(known.latest_generation() + 1, "here", id_));
     store_.remove(detail::join_key(id_));
     std::string const state =
         known.may_bootstrap()

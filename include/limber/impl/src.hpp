@@ -12,17 +12,12 @@
 
 #define LIMBER_SOURCE
 #include <limber/batch/impl/apportion.ipp>
-#include <limber/batch/impl/bounded.ipp>
 #include <limber/batch/impl/dbs.ipp>
 #include <limber/batch/impl/fixed.ipp>
 #include <limber/batch/impl/goodput.ipp>
-#include <limber/batch/impl/logical_shards.ipp>
 #include <limber/batch/impl/noise_scale.ipp>
-#include <limber/batch/impl/per_worker.ipp>
 #include <limber/batch/impl/plan.ipp>
-#include <limber/batch/impl/replan.ipp>
 #include <limber/batch/impl/sampler.ipp>
-#include <limber/batch/impl/speed.ipp>
 #include <limber/comm/detail/impl/call_comparison.ipp>
 #include <limber/comm/detail/impl/host_collective.ipp>
 #include <limber/comm/detail/impl/signature.ipp>
@@ -41,36 +36,20 @@
 #include <limber/limber.hpp>
 #include <limber/optimizer/impl/handshake.ipp>
 #include <limber/optimizer/impl/optimizer.ipp>
-#include <limber/schedule/impl/any_schedule.ipp>
 #include <limber/schedule/impl/elapsed.ipp>
-#include <limber/schedule/impl/linear_scaling.ipp>
 #include <limber/schedule/impl/step_decay.ipp>
 #include <limber/sync/impl/abs_sgd.ipp>
 #include <limber/sync/impl/agreement.ipp>
 #include <limber/sync/impl/asynchronous_elastic.ipp>
 #include <limber/sync/impl/asynchronous_gossip.ipp>
-#include <limber/sync/impl/bucket_operations.ipp>
-#include <limber/sync/impl/delayed.ipp>
 #include <limber/sync/impl/elastic_averaging.ipp>
-#include <limber/sync/impl/elastic_force.ipp>
-#include <limber/sync/impl/error_feedback.ipp>
-#include <limber/sync/impl/exchange.ipp>
-#include <limber/sync/impl/fragments.ipp>
 #include <limber/sync/impl/gossip.ipp>
-#include <limber/sync/impl/gossip_partners.ipp>
 #include <limber/sync/impl/gradients.ipp>
 #include <limber/sync/impl/merge.ipp>
 #include <limber/sync/impl/parameter_server.ipp>
 #include <limber/sync/impl/presets.ipp>
 #include <limber/sync/impl/push_sum.ipp>
-#include <limber/sync/impl/ready_buckets.ipp>
-#include <limber/sync/impl/server.ipp>
-#include <limber/sync/impl/staleness.ipp>
-#include <limber/sync/impl/standing_reduction.ipp>
-#include <limber/sync/impl/streaming.ipp>
 #include <limber/sync/impl/streaming_diloco.ipp>
-#include <limber/sync/impl/tensor_message.ipp>
-#include <limber/sync/impl/weighted_mean.ipp>
 #include <limber/sync/strategies.hpp>
 
 extern "C" {

@@ -55,7 +55,11 @@ class any_schedule {
   /// cannot be seen.
   void each_amount(function_ref<void(amount)> f) const { functions_->each_amount(held_.get(), f); }
   /// True if it measures progress in epochs: `progress::epoch_size` must be known then.
-  [[nodiscard]] bool counts_epochs() const;
+  [[nodiscard]] bool counts_epochs() const {
+    bool found = false;
+    each_amount([&found](amount a) { found = found || a.in == unit::epochs; });
+    return found;
+  }
 
  private:
   detail::box held_;
@@ -63,7 +67,3 @@ class any_schedule {
 };
 
 }  // namespace limber
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/schedule/impl/any_schedule.ipp>
-#endif

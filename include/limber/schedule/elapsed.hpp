@@ -112,20 +112,25 @@ struct same_unit {
 /// In the place of `length`, where a schedule has no end.
 struct endless {};
 
-/// The last member of an aggregate: its initialiser checks the members before it.
-struct checked {};
+/// The last member of an aggregate: its initialiser checks the members before it, one after the other.
+struct checked {
+  template <class... Checks>
+  constexpr checked(Checks...) noexcept {}
+};
 
 /// The default of a member that has none.
 inline constexpr amount not_given{0, static_cast<unit>(255)};
 inline constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
 
 /// @throws std::invalid_argument "schedule: argument …" unless a is given, finite and ≥ 0
-void expects_length(char const* schedule, char const* argument, amount a);
+checked expects_length(char const* schedule, char const* argument, amount a);
 /// … and > 0: what progress is divided by.
-void expects_period(char const* schedule, char const* argument, amount a);
-void expects_at_least_0(char const* schedule, char const* argument, double x);
-void expects_above_0(char const* schedule, char const* argument, double x);
-void expects_0_to_1(char const* schedule, char const* argument, double x);
+checked expects_period(char const* schedule, char const* argument, amount a);
+checked expects_at_least_0(char const* schedule, char const* argument, double x);
+checked expects_above_0(char const* schedule, char const* argument, double x);
+checked expects_0_to_1(char const* schedule, char const* argument, double x);
+/// For what follows the batch.
+checked expects_scaling(char const* schedule, double base_lr, double base_batch, amount warmup);
 
 }  // namespace limber::detail
 

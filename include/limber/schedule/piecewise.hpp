@@ -58,8 +58,7 @@ template <class S, class... More>
 ///
 /// Choices  every piece sees the whole progress; in a sequence (`|`) each sees progress since its start.
 ///          Boundary 0, or two that are equal: the piece between them is skipped.
-/// @throws std::invalid_argument if boundaries are negative or not finite, decrease or differ in unit, or if
-/// a
+/// @throws std::invalid_argument if boundaries are negative or not finite, decrease or differ in unit, or a
 ///         number is negative, infinite or NaN
 template <class S, class... More>
 [[nodiscard]] auto piecewise(S first, amount boundary, More... more) {

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// The product of schedules, and of a number and a schedule.
+/// What changes the rate of whole schedules: products, also with a number, and limits.
 
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/elapsed.hpp>
@@ -11,6 +11,35 @@
 #include <utility>
 
 namespace limber {
+
+/// η(p) = min(max(part(p), low), high). Ends where `part` does.
+///
+/// @throws std::invalid_argument unless 0 ≤ low ≤ high, both finite
+template <schedule S>
+struct clamp {
+  S part;
+  double low;
+  double high;
+  std::conditional_t<finite_schedule<S>, amount, detail::endless> length{};
+
+  clamp(S s, double lowest, double highest) : part(std::move(s)), low(lowest), high(highest) {
+    detail::expects_at_least_0("clamp", "low", lowest);
+    detail::expects_at_least_0("clamp", "high", highest);
+    expects(lowest <= highest, "clamp: low must be <= high, got ", lowest, " and ", highest);
+    if constexpr (finite_schedule<S>) length = part.length;
+  }
+
+  LIMBER_NO_EXEC_CHECK
+  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const {
+    return math::clamp(static_cast<double>(part(p)), low, high);
+  }
+
+  [[nodiscard]] LIMBER_HD i64 length_in_ticks(i64 epoch_size) const noexcept requires finite_schedule<S> {
+    return detail::length_in_ticks(part, epoch_size);
+  }
+
+  void each_amount(auto f) const { detail::each_amount(part, f); }
+};
 
 /// η(p) = a(p) · b(p). Written `a * b` or `0.1 * b`.
 ///

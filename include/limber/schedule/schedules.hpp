@@ -4,23 +4,14 @@
 /// @file
 /// All schedules, combinators and scalings.
 
-#include <limber/schedule/adascale.hpp>
 #include <limber/schedule/any_schedule.hpp>
-#include <limber/schedule/clamp.hpp>
 #include <limber/schedule/constant.hpp>
 #include <limber/schedule/cosine.hpp>
-#include <limber/schedule/dynamic_sgd.hpp>
-#include <limber/schedule/exponential.hpp>
-#include <limber/schedule/inverse_sqrt.hpp>
-#include <limber/schedule/legw.hpp>
-#include <limber/schedule/linear_scaling.hpp>
-#include <limber/schedule/one_cycle.hpp>
 #include <limber/schedule/piecewise.hpp>
 #include <limber/schedule/polynomial.hpp>
 #include <limber/schedule/product.hpp>
+#include <limber/schedule/scaling.hpp>
 #include <limber/schedule/schedule.hpp>
 #include <limber/schedule/sequence.hpp>
-#include <limber/schedule/sqrt_scaling.hpp>
 #include <limber/schedule/step_decay.hpp>
 #include <limber/schedule/warmup.hpp>
-#include <limber/schedule/warmup_stable_decay.hpp>

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Decay in steps: at a fixed period, or at milestones.
+/// Decay by a factor: smoothly, in steps at a fixed period, or at milestones.
 
 #include <limber/schedule/elapsed.hpp>
 
@@ -10,6 +10,24 @@
 #include <span>
 
 namespace limber {
+
+/// Multiplies smoothly by `factor` per period, without end.
+///
+///     η(t) = factor^(t / every)
+///
+/// @throws std::invalid_argument unless every > 0, factor ≥ 0, and both are finite
+struct exponential {
+  amount every = detail::not_given;  ///< the period
+  double factor = 0.95;              ///< below 1 the rate falls, above it grows
+  detail::checked valid{detail::expects_period("exponential", "every", every),
+                        detail::expects_at_least_0("exponential", "factor", factor)};
+
+  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
+    return math::pow(factor, detail::elapsed(p, every.in) / every.value);
+  }
+
+  void each_amount(auto f) const { f(every); }
+};
 
 /// Multiplies by `factor` after every period.
 ///
@@ -19,23 +37,14 @@ namespace limber {
 struct step_decay {
   amount every = detail::not_given;  ///< the period
   double factor = 0.1;               ///< below 1 the rate falls, above it grows
-  detail::checked valid = check();
+  detail::checked valid{detail::expects_period("step_decay", "every", every),
+                        detail::expects_at_least_0("step_decay", "factor", factor)};
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     return math::pow(factor, detail::passed(p, every).whole);
   }
 
-  template <class F>
-  void each_amount(F f) const {
-    f(every);
-  }
-
- private:
-  [[nodiscard]] detail::checked check() const {
-    detail::expects_period("step_decay", "every", every);
-    detail::expects_at_least_0("step_decay", "factor", factor);
-    return {};
-  }
+  void each_amount(auto f) const { f(every); }
 };
 
 /// Multiplies by `factor` at each milestone; the update at a milestone already runs at the new rate.
@@ -45,7 +54,7 @@ struct step_decay {
 /// Choices  room for 16 milestones inside the object, so that it can be copied to a device; none is rate 1.
 /// @throws std::invalid_argument if there are more than 16 milestones, they do not increase or differ in
 /// unit,
-///         or if a milestone or factor is negative, infinite or NaN
+///         or a milestone or factor is negative, infinite or NaN
 struct multi_step {
   static constexpr std::size_t capacity = 16;
 

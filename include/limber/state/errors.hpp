@@ -6,7 +6,6 @@
 
 #include <limber/core/error.hpp>
 
-#include <cerrno>
 #include <string>
 #include <string_view>
 #include <system_error>

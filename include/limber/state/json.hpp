@@ -2,15 +2,16 @@
 #pragma once
 
 /// @file
-/// Event-based JSON parsing: builds only the requested values. The only header that includes nlohmann/json.
+/// The header of a safetensors file: a value, checks, JSON. The only header that includes nlohmann/json.
 
+#include <limber/core/dtype.hpp>
 #include <limber/core/error.hpp>
 #include <limber/state/errors.hpp>
-#include <limber/state/header.hpp>
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -21,7 +22,74 @@
 #include <utility>
 #include <vector>
 
-namespace limber::state::detail {
+namespace limber::state {
+
+/// A tensor of a file: elements of `type`, at [begin, end) of the data that follow the header.
+struct tensor_entry {
+  std::string name;
+  dtype type = dtype::f32;
+  std::vector<i64> shape;
+  i64 begin = 0;
+  i64 end = 0;
+
+  [[nodiscard]] i64 bytes() const noexcept { return end - begin; }
+  [[nodiscard]] i64 length() const noexcept { return bytes() / size_of(type); }
+};
+
+/// The contents of a header.
+struct file_header {
+  std::vector<tensor_entry> tensors;            ///< in the order of their data
+  std::map<std::string, std::string> metadata;  ///< strings by key
+};
+
+/// The maximum header length, as in the reference implementation.
+inline constexpr i64 max_header_bytes = 100'000'000;
+
+namespace detail {
+
+using dtype_spelling = std::pair<std::string_view, dtype>;
+inline constexpr std::array<dtype_spelling, 6> dtype_spellings{{{"F32", dtype::f32},
+                                                                {"F64", dtype::f64},
+                                                                {"BF16", dtype::bf16},
+                                                                {"F16", dtype::f16},
+                                                                {"I64", dtype::int64},
+                                                                {"U8", dtype::uint8}}};
+
+[[nodiscard]] inline std::string_view spelling_of(dtype t) noexcept {
+  return std::ranges::find(dtype_spellings, t, &dtype_spelling::second)->first;
+}
+
+/// Checks that shape × dtype equals the bytes that the offsets span, without overflow.
+inline void check_bytes(std::string const& path, tensor_entry const& t) {
+  i64 bytes = size_of(t.type);
+  for (i64 const d : t.shape) {
+    if (d != 0 && bytes > std::numeric_limits<i64>::max() / d)
+      throw_corrupt(path, t.name, "has a shape of more bytes than a file can hold");
+    bytes *= d;
+  }
+  if (t.begin > t.end)
+    throw_corrupt(path, t.name, text("ends at ", t.end, ", before it begins at ", t.begin));
+  if (bytes != t.bytes())
+    throw_corrupt(path, t.name,
+                  text("has ", bytes, " bytes by shape and dtype, but ", t.bytes(), " by its offsets"));
+}
+
+/// Sorts the tensors by offset, and checks that they tile the data: no gap, no overlap, no rest.
+inline void check_tiling(std::string const& path, std::vector<tensor_entry>& tensors, i64 data_bytes) {
+  std::ranges::sort(tensors, {}, [](tensor_entry const& t) { return std::pair(t.begin, t.end); });
+  i64 at = 0;
+  for (auto const& t : tensors) {
+    if (t.begin > at)
+      throw_corrupt(path, t.name, text("leaves a gap: it begins at ", t.begin, ", not at ", at));
+    if (t.begin < at)
+      throw_corrupt(path, t.name, text("overlaps another: it begins at ", t.begin, ", not at ", at));
+    if (t.end > data_bytes)
+      throw_corrupt(path, t.name,
+                    text("ends at ", t.end, " of ", data_bytes, " bytes of data: the file is truncated"));
+    at = t.end;
+  }
+  if (at != data_bytes) throw_corrupt(path, {}, text(data_bytes - at, " bytes follow the last tensor"));
+}
 
 using string_map = std::map<std::string, std::string>;
 
@@ -35,10 +103,13 @@ using string_map = std::map<std::string, std::string>;
   return {};
 }
 
-/// Rejects every event; derived readers accept the ones they know.
-class json_reader {
+/// Reads the header of a safetensors file: {"name": {"dtype", "shape", "data_offsets"}, "__metadata__": {…}}.
+/// What the format does not have is rejected.
+class header_reader {
  public:
-  explicit json_reader(std::string const& path) : path_(path) {}
+  /// @param metadata_alone  reads one object of strings instead
+  header_reader(std::string const& path, file_header& to, bool metadata_alone)
+      : path_(path), to_(to), depth_(metadata_alone ? 1 : 0), in_metadata_(metadata_alone) {}
 
   using string_t = std::string;
   bool null() { unexpected("null"); }
@@ -50,59 +121,8 @@ class json_reader {
     throw_corrupt(path_, {}, text("the header is not JSON, at byte ", at, " of it"));
   }
 
- protected:
-  [[noreturn]] void unexpected(std::string const& what) const {
-    throw_corrupt(path_, name_, text(what, " where the header must not have it"));
-  }
-  void no_deeper_than(int most) const {
-    if (depth_ >= most) unexpected("deeper nesting");
-  }
-
-  std::string const& path_;
-  std::string name_;  // the tensor that is being read
-  int depth_ = 0;
-};
-
-/// Reads one object of strings.
-class strings_reader : public json_reader {
- public:
-  strings_reader(std::string const& path, string_map& to) : json_reader(path), to_(to) {}
-
-  bool number_unsigned(std::uint64_t) { unexpected("a number"); }
-  bool start_array(std::size_t) { unexpected("an array"); }
-  bool end_array() { unexpected("an array"); }
   bool start_object(std::size_t) {
-    no_deeper_than(1);
-    ++depth_;
-    return true;
-  }
-  bool end_object() {
-    --depth_;
-    return true;
-  }
-  bool key(string_t& k) {
-    key_ = std::move(k);
-    return true;
-  }
-  bool string(string_t& s) {
-    if (depth_ != 1) unexpected("a string");
-    if (!to_.emplace(key_, std::move(s)).second)
-      throw_corrupt(path_, {}, text("has '", printable(key_), "' twice"));
-    return true;
-  }
-
- private:
-  string_map& to_;
-  std::string key_;
-};
-
-/// The header of a safetensors file: {"name": {"dtype", "shape", "data_offsets"}, "__metadata__": {…}}.
-class header_reader : public json_reader {
- public:
-  header_reader(std::string const& path, file_header& to) : json_reader(path), to_(to) {}
-
-  bool start_object(std::size_t) {
-    no_deeper_than(2);
+    if (depth_ >= 2) unexpected("deeper nesting");
     if (field_ != field::none) unexpected("an object");
     ++depth_;
     return true;
@@ -138,7 +158,7 @@ class header_reader : public json_reader {
     if (depth_ != 2) unexpected("a string");
     if (in_metadata_) {
       if (!to_.metadata.emplace(key_, std::move(s)).second)
-        throw_corrupt(path_, {}, text("has '", printable(key_), "' twice in its metadata"));
+        throw_corrupt(path_, {}, text("has '", printable(key_), "' twice"));
       return true;
     }
     if (field_ != field::type) unexpected("a string");
@@ -180,6 +200,9 @@ class header_reader : public json_reader {
  private:
   enum class field : unsigned { none, type, shape, offsets };
 
+  [[noreturn]] void unexpected(std::string const& what) const {
+    throw_corrupt(path_, name_, text(what, " where the header must not have it"));
+  }
   [[nodiscard]] unsigned bit() const noexcept { return 1u << static_cast<unsigned>(field_); }
   void close() {
     if (seen_ != 0b1110) throw_corrupt(path_, name_, "lacks one of dtype, shape and data_offsets");
@@ -187,39 +210,40 @@ class header_reader : public json_reader {
     to_.tensors.push_back(std::move(now_));
   }
 
+  std::string const& path_;
   file_header& to_;
+  std::string name_;  // the tensor that is being read
+  int depth_;
   std::set<std::string> names_;
   tensor_entry now_;
   std::string key_;
   std::vector<i64> numbers_;
   field field_ = field::none;
   unsigned seen_ = 0;
-  bool in_metadata_ = false;
+  bool in_metadata_;
 };
 
-/// Parses JSON with a reader. @throws limber::error naming the path if it is not JSON, or not of the expected
-/// form
-template <class Reader>
-void read_json(std::string_view json, std::string const& path, Reader&& to) {
+/// Parses a header, or its metadata alone. @throws limber::error naming the path and the tensor at fault
+[[nodiscard]] inline file_header read_json(std::string_view json, std::string const& path,
+                                           bool metadata_alone) {
   // The lexer takes a NUL for the end and skips blanks and a byte order mark; the format has none of these.
   if (json.empty() || json.front() != '{') throw_corrupt(path, {}, "the header does not begin with '{'");
   if (json.find('\0') != json.npos) throw_corrupt(path, {}, "there is a NUL in the header");
-  (void)nlohmann::json::sax_parse(json, &to);
+  file_header out;
+  header_reader reader(path, out, metadata_alone);
+  (void)nlohmann::json::sax_parse(json, &reader);
+  return out;
 }
 
 /// Reads one object of strings.
 [[nodiscard]] inline string_map parse_strings(std::string_view json, std::string const& path) {
-  string_map out;
-  read_json(json, path, strings_reader(path, out));
-  return out;
+  return read_json(json, path, true).metadata;
 }
 
 /// Parses and checks the header of a file with `data_bytes` of data after it.
-/// @throws limber::error naming the path and the tensor at fault
 [[nodiscard]] inline file_header parse_header(std::string_view json, i64 data_bytes,
                                               std::string const& path) {
-  file_header out;
-  read_json(json, path, header_reader(path, out));
+  file_header out = read_json(json, path, false);
   check_tiling(path, out.tensors, data_bytes);
   return out;
 }
@@ -244,4 +268,5 @@ void read_json(std::string_view json, std::string const& path, Reader&& to) {
   return out;
 }
 
-}  // namespace limber::state::detail
+}  // namespace detail
+}  // namespace limber::state

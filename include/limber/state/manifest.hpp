@@ -2,18 +2,102 @@
 #pragma once
 
 /// @file
-/// The manifest of a checkpoint: its files, with the length and header hash of each.
+/// The identity of a checkpoint and its files: in the metadata of each, and in the manifest that lists them.
 
-#include <limber/state/checkpoint_id.hpp>
+#include <limber/core/math.hpp>
+#include <limber/core/version.hpp>
+#include <limber/state/tensor_file.hpp>
 
-#include <algorithm>
+#include <array>
+#include <charconv>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace limber::state {
+
+/// Identifies a checkpoint, and the worker that writes a part of it.
+struct checkpoint_id {
+  i64 generation = 0;  ///< of an elastic run; a later generation is newer, whatever its step
+  i64 step = 0;        ///< for example calls of step(); orders checkpoints of one generation
+  int rank = 0;
+  int world = 1;
+  double weight = 1;  ///< of this worker's per_rank pieces in a mean over workers
+};
+
+/// The format version of the files; others are refused.
+inline constexpr std::string_view form = "1";
+
+namespace detail {
+
+/// Parses a number of at least 0 exactly as `std::to_string` writes it; empty for any other text.
+[[nodiscard]] inline std::optional<i64> read_count(std::string_view s) noexcept {
+  i64 x = 0;
+  auto const [end, wrong] = std::from_chars(s.data(), s.data() + s.size(), x);
+  if (wrong != std::errc{} || end != s.data() + s.size() || x < 0 || (s.size() > 1 && s[0] == '0')) return {};
+  return s[0] == '-' ? std::nullopt : std::optional(x);
+}
+
+[[nodiscard]] inline std::string version_text() {
+  return std::to_string(LIMBER_VERSION_MAJOR) + "." + std::to_string(LIMBER_VERSION_MINOR) + "." +
+         std::to_string(LIMBER_VERSION_PATCH);
+}
+
+inline void check(checkpoint_id const& s) {
+  expects(s.generation >= 0, "save: the generation must be at least 0, got ", s.generation);
+  expects(s.step >= 0, "save: the step must be at least 0, got ", s.step);
+  expects(s.world >= 1, "save: the world must have at least 1 worker, got ", s.world);
+  expects(s.rank >= 0 && s.rank < s.world, "save: the rank must lie in [0, ", s.world, "), got ", s.rank);
+  expects(s.weight >= 0 && math::finite(s.weight), "save: the weight must be a number of at least 0, got ",
+          s.weight);
+}
+
+/// @param role  "model", or "worker"
+[[nodiscard]] inline string_map metadata_of(checkpoint_id const& s, std::string_view role) {
+  std::array<char, 32> digits{};
+  auto const end = std::to_chars(digits.data(), digits.data() + digits.size(), s.weight).ptr;
+  return {{"limber.form", std::string(form)}, {"limber.version", version_text()},
+          {"limber.role", std::string(role)}, {"generation", std::to_string(s.generation)},
+          {"step", std::to_string(s.step)},   {"rank", std::to_string(s.rank)},
+          {"world", std::to_string(s.world)}, {"weight", std::string(digits.data(), end)}};
+}
+
+/// Checks that the file was written for `s`: same role, generation, step, world and rank.
+/// @throws limber::error naming the path and what differs
+inline void expect_id(tensor_file const& f, checkpoint_id const& s, std::string_view role) {
+  for (auto const& [key, value] : metadata_of(s, role)) {
+    if (key == "weight" || key == "limber.version") continue;
+    std::string const* const said = f.metadata(key);
+    if (said == nullptr)
+      throw_corrupt(f.path(), {}, text("does not say its ", key, ": not a file of a checkpoint"));
+    if (*said != value)
+      throw_corrupt(f.path(), {},
+                    text("is of another checkpoint or worker: its ", key, " is '", printable(*said),
+                         "', not '", value, "'"));
+  }
+}
+
+/// Checks that every tensor has its kind and hash in the metadata.
+inline void expect_hashes(tensor_file const& f) {
+  for (auto const& t : f.tensors())
+    if (!f.how(t)) throw_corrupt(f.path(), t.name, "has no hash: not a file of a checkpoint");
+}
+
+/// The weight of the worker that wrote the file.
+[[nodiscard]] inline double weight_of(tensor_file const& f) {
+  std::string const* const s = f.metadata("weight");
+  double x = -1;
+  if (s != nullptr) {
+    auto const [end, wrong] = std::from_chars(s->data(), s->data() + s->size(), x);
+    if (wrong != std::errc{} || end != s->data() + s->size()) x = -1;
+  }
+  if (!(x >= 0 && math::finite(x))) throw_corrupt(f.path(), {}, "has no weight of at least 0");
+  return x;
+}
+
+}  // namespace detail
 
 /// Size and header hash of a file. The header holds a hash of every tensor, so both cover every byte.
 struct file_digest {

@@ -2,10 +2,11 @@
 #pragma once
 
 /// @file
-/// Writes checkpoints atomically, one file per rank.
+/// Writes checkpoints atomically, one file per rank; of several objects with state as of one.
 
-#include <limber/state/checkpoint_id.hpp>
+#include <limber/core/state_piece.hpp>
 #include <limber/state/folder.hpp>
+#include <limber/state/manifest.hpp>
 #include <limber/state/tensor_file.hpp>
 
 #include <cstddef>
@@ -14,10 +15,49 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace limber::state {
+
+/// A named trivially copyable value in host memory: the state of a sampler or random generator.
+template <class T>
+  requires std::is_trivially_copyable_v<T>
+struct block {
+  std::string name;
+  T& value;
+  kept how = kept::replicated;
+
+  template <class F>
+  void visit(F const& f) {
+    f(block_piece(name, value, how));
+  }
+};
+template <class T>
+block(char const*, T&) -> block<T>;
+template <class T>
+block(char const*, T&, kept) -> block<T>;
+
+/// Visits the pieces of all parts, in their order.
+///
+///     sampler_state position = data.state();
+///     state::composite_state all{opt, state::block{"sampler", position}};
+///     save(all, folder, {.step = opt.now().calls});
+template <class... V>
+struct composite_state {
+  std::tuple<V...> of;  ///< references to lvalues, copies of rvalues
+
+  explicit composite_state(V&&... each) : of(std::forward<V>(each)...) {}
+
+  template <class F>
+  void visit(F const& f) {
+    std::apply([&](auto&... each) { (each.visit(f), ...); }, of);
+  }
+};
+template <class... V>
+composite_state(V&&...) -> composite_state<V...>;
 
 /// A type whose visit(f) calls f(piece) for each piece of its state, with piece.name, piece.how and
 /// piece.data.
@@ -42,17 +82,15 @@ struct saved {
 
 namespace detail {
 
-/// Views of the pieces that `select` accepts; their memory belongs to `what`.
-template <visitable V, class Select>
-[[nodiscard]] std::vector<state_piece> pieces_of(V& what, Select const& select) {
+/// Views of the replicated pieces, or of all others; their memory belongs to `what`.
+template <visitable V>
+[[nodiscard]] std::vector<state_piece> pieces_of(V& what, bool replicated) {
   std::vector<state_piece> out;
   what.visit([&](auto const& piece) {
-    if (select(piece.how)) out.push_back({piece.name, piece.how, piece.data});
+    if ((piece.how == kept::replicated) == replicated) out.push_back({piece.name, piece.how, piece.data});
   });
   return out;
 }
-[[nodiscard]] constexpr bool is_replicated(kept how) noexcept { return how == kept::replicated; }
-[[nodiscard]] constexpr bool is_local(kept how) noexcept { return how != kept::replicated; }
 
 /// One rank's part in writing a checkpoint.
 class saving {
@@ -119,12 +157,8 @@ class saving {
       if (m.workers.at(static_cast<std::size_t>(at_.rank)) == mine) return;
     } catch (std::exception const&) {  // rank 0 has the reason
     }
-    throw error({"state",
-                 "save",
-                 0,
-                 0,
-                 {},
-                 text(path().string(), ": rank 0 did not finish this checkpoint; see its error")});
+    std::string reason = text(path().string(), ": rank 0 did not finish this checkpoint; see its error");
+    throw error({"state", "save", 0, 0, {}, std::move(reason)});
   }
 
   /// Rank 0, after a failure: removes the temporary folder, if possible.
@@ -149,7 +183,7 @@ template <visitable V>
 [[nodiscard]] std::vector<std::byte> pack(V& what, checkpoint_id const& at, copier const& copy = {}) {
   detail::check(at);
   std::vector<std::byte> out;
-  detail::write_tensors(detail::pieces_of(what, detail::is_local), detail::metadata_of(at, "worker"), copy,
+  detail::write_tensors(detail::pieces_of(what, false), detail::metadata_of(at, "worker"), copy,
                         [&](i64 place, std::span<std::byte const> bytes) {
                           auto const end = static_cast<std::size_t>(place) + bytes.size();
                           if (out.size() < end) out.resize(end);
@@ -199,9 +233,8 @@ state::saved save(V& what, std::filesystem::path const& folder, state::checkpoin
   if (at.rank == 0) attempt([&] { s.prepare(); });
   barrier();
   using namespace state::detail;
-  attempt([&] { mine = s.write(state::worker_name(at.rank), "worker", pieces_of(what, is_local)); });
-  if (at.rank == 0)
-    attempt([&] { model = s.write(state::model_name, "model", pieces_of(what, is_replicated)); });
+  attempt([&] { mine = s.write(state::worker_name(at.rank), "worker", pieces_of(what, false)); });
+  if (at.rank == 0) attempt([&] { model = s.write(state::model_name, "model", pieces_of(what, true)); });
   barrier();
   if (at.rank == 0) {
     attempt([&] { s.publish(model, out.left); });
@@ -228,10 +261,10 @@ state::saved save_gathered(V& what, std::filesystem::path const& folder, state::
   try {
     s.prepare();
     using namespace state::detail;
-    (void)s.write(state::worker_name(0), "worker", pieces_of(what, is_local));
+    (void)s.write(state::worker_name(0), "worker", pieces_of(what, false));
     for (std::size_t k = 0; k < others.size(); ++k)
       s.write(state::worker_name(static_cast<i64>(k) + 1), others[k]);
-    s.publish(s.write(state::model_name, "model", pieces_of(what, is_replicated)), out.left);
+    s.publish(s.write(state::model_name, "model", pieces_of(what, true)), out.left);
   } catch (...) {
     s.discard();
     throw;

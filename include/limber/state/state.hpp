@@ -4,7 +4,6 @@
 /// @file
 /// Checkpoints: `save`, `state::latest`, `load`.
 
-#include <limber/state/composite_state.hpp>
-#include <limber/state/latest.hpp>
+#include <limber/state/folder.hpp>
 #include <limber/state/load.hpp>
 #include <limber/state/save.hpp>

@@ -2,19 +2,18 @@
 #pragma once
 
 /// @file
-/// Safetensors files, written from pieces of state and read tensor by tensor.
+/// Safetensors files: written from pieces of state, read tensor by tensor, and copies of one tensor combined.
 
 #include <limber/core/dtype.hpp>
+#include <limber/core/math.hpp>
 #include <limber/core/state_piece.hpp>
 #include <limber/state/content_hash.hpp>
 #include <limber/state/file.hpp>
-#include <limber/state/header.hpp>
 #include <limber/state/json.hpp>
 
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <charconv>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -35,24 +34,14 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 using copier = std::function<void(void* to, void const* from, std::size_t bytes)>;
 
 [[nodiscard]] constexpr std::string_view name_of(kept how) noexcept {
-  switch (how) {
-    case kept::replicated: return "replicated";
-    case kept::per_rank: return "per_rank";
-    case kept::round: return "round";
-    case kept::partial: return "partial";
-  }
-  return "?";
+  constexpr std::array<std::string_view, 4> names{"replicated", "per_rank", "round", "partial"};
+  return names[static_cast<std::size_t>(how)];
 }
 
 /// The name of a kind of state in the metadata of a file. Part of the file format, which keeps older names.
 [[nodiscard]] constexpr std::string_view stored_name_of(kept how) noexcept {
-  switch (how) {
-    case kept::replicated: return "alike";
-    case kept::per_rank: return "apart";
-    case kept::round: return "round";
-    case kept::partial: return "dealt";
-  }
-  return "?";
+  constexpr std::array<std::string_view, 4> names{"alike", "apart", "round", "dealt"};
+  return names[static_cast<std::size_t>(how)];
 }
 
 namespace detail {
@@ -232,4 +221,60 @@ class tensor_file {
   std::map<std::string_view, std::size_t, std::less<>> place_;
 };
 
+namespace detail {
+
+template <class T>
+[[nodiscard]] double widened(T x) noexcept {
+  if constexpr (sizeof(T) == 2)
+    return static_cast<double>(static_cast<float>(x));
+  else
+    return static_cast<double>(x);
+}
+template <class T>
+[[nodiscard]] T narrowed(double x) noexcept {
+  if constexpr (sizeof(T) == 2)
+    return T(static_cast<float>(x));
+  else
+    return static_cast<T>(x);
+}
+
+/// Reads a tensor from several files in step: calls f(place, bytes) with consecutive portions of x, where
+/// each element is
+///
+///     x = (Σ wᵣ xᵣ) / d
+///
+/// in double, in rank order, then rounded. Compares the hashes afterwards.
+/// @pre every file has the tensor, with the same floating dtype and length
+template <class F>
+void each_sum(std::vector<tensor_file const*> const& files, std::string_view name,
+              std::vector<double> const& weights, double divisor, F const& f) {
+  tensor_entry const& first = *files.front()->find(name);
+  std::vector<content_hash> hashes(files.size());
+  auto const size = static_cast<std::size_t>(size_of(first.type));
+  std::vector<std::byte> chunk(std::min(chunk_bytes, static_cast<std::size_t>(first.bytes())));
+  std::vector<double> sum(chunk.size() / size);
+  for (i64 at = 0; at < first.bytes(); at += static_cast<i64>(chunk.size())) {
+    chunk.resize(std::min(chunk.size(), static_cast<std::size_t>(first.bytes() - at)));
+    sum.assign(chunk.size() / size, 0);
+    with_type(first.type, [&]<class T>() {
+      for (std::size_t r = 0; r < files.size(); ++r) {
+        files[r]->read(*files[r]->find(name), at, chunk);
+        hashes[r].update(chunk);
+        for (std::size_t k = 0; k < sum.size(); ++k) {
+          T x;
+          std::memcpy(&x, chunk.data() + k * size, size);
+          sum[k] = math::fma(weights[r], widened(x), sum[k]);
+        }
+      }
+      for (std::size_t k = 0; k < sum.size(); ++k) {
+        T const x = narrowed<T>(math::div(sum[k], divisor));
+        std::memcpy(chunk.data() + k * size, &x, size);
+      }
+    });
+    f(at, std::span<std::byte const>(chunk));
+  }
+  for (std::size_t r = 0; r < files.size(); ++r) files[r]->expect_hash(*files[r]->find(name), hashes[r]);
+}
+
+}  // namespace detail
 }  // namespace limber::state

@@ -4,7 +4,7 @@
 /// @file
 /// Whether all ranks still make the same update: that of one optimizer, rate and frozen tensors alike.
 
-#include <limber/sync/training_context.hpp>
+#include <limber/sync/stage.hpp>
 
 namespace limber::sync {
 

@@ -7,7 +7,6 @@
 #include <limber/sync/exchange.hpp>
 
 #include <concepts>
-#include <utility>
 
 namespace limber::sync {
 

@@ -4,61 +4,16 @@
 /// @file
 /// A strategy: one path with two stages. Gradients may be communicated before the rule, models after it.
 
-#include <limber/core/box.hpp>
 #include <limber/sync/gradients.hpp>
 #include <limber/sync/merge.hpp>
 #include <limber/sync/plain_stage.hpp>
 #include <limber/sync/stage.hpp>
 
 #include <concepts>
+#include <string>
 #include <vector>
 
 namespace limber::sync {
-
-/// Any stage before the rule: a value with `start(training_context&)`, and what it says of itself.
-class any_gradient_stage {
- public:
-  template <class G>
-    requires(!std::same_as<G, any_gradient_stage> && starts_gradient_stage<G>)
-  any_gradient_stage(G stage)
-      : facts_(detail::facts_of(stage)),
-        stage_(std::in_place, std::move(stage)),
-        start_([](void const* g, training_context& at) {
-          return limber::detail::owner<gradient_stage>(
-              detail::start_gradient_stage(*static_cast<G const*>(g), at));
-        }) {}
-  [[nodiscard]] limber::detail::owner<gradient_stage> start(training_context& at) const {
-    return start_(stage_.get(), at);
-  }
-  [[nodiscard]] detail::stage_facts const& facts() const noexcept { return facts_; }
-
- private:
-  detail::stage_facts facts_;
-  limber::detail::box stage_;
-  limber::detail::owner<gradient_stage> (*start_)(void const*, training_context&);
-};
-
-/// Any stage after the rule.
-class any_model_stage {
- public:
-  template <class M>
-    requires(!std::same_as<M, any_model_stage> && starts_model_stage<M>)
-  any_model_stage(M stage)
-      : facts_(detail::facts_of(stage)),
-        stage_(std::in_place, std::move(stage)),
-        start_([](void const* m, training_context& at) {
-          return limber::detail::owner<model_stage>(detail::start_model_stage(*static_cast<M const*>(m), at));
-        }) {}
-  [[nodiscard]] limber::detail::owner<model_stage> start(training_context& at) const {
-    return start_(stage_.get(), at);
-  }
-  [[nodiscard]] detail::stage_facts const& facts() const noexcept { return facts_; }
-
- private:
-  detail::stage_facts facts_;
-  limber::detail::box stage_;
-  limber::detail::owner<model_stage> (*start_)(void const*, training_context&);
-};
 
 namespace detail {
 
@@ -74,20 +29,18 @@ constexpr bool expect_stages() {
   if constexpr (is_model_stage<Gradients> && !is_gradient_stage<Gradients>)
     static_assert(is_gradient_stage<Gradients>,
                   "limber: exchange: the first argument is a stage after the rule; what happens to gradients "
-                  "comes first, "
-                  "for example gradients(every{1}, alone{})");
+                  "comes first, for example gradients(every{1}, alone{})");
   else if constexpr (!is_gradient_stage<Gradients>)
     static_assert(
         is_gradient_stage<Gradients>,
         "limber: exchange: the first argument is no stage before the rule: it must be copyable and have a "
-        "const "
-        "member start(training_context&), which returns a state with step(training_context&, samples)");
+        "const member start(training_context&), which returns a state with step(training_context&, samples)");
   else
     static_assert(
         merges,
         "limber: exchange: an argument after the first is no stage after the rule: it must be copyable and "
-        "have "
-        "a const member start(training_context&), which returns a state with exchange(training_context&)");
+        "have a const member start(training_context&), which returns a state with "
+        "exchange(training_context&)");
   return is_gradient_stage<Gradients> && merges;
 }
 
@@ -124,17 +77,36 @@ struct exchange {
   [[nodiscard]] exchange const& parts() const noexcept { return *this; }
 
   /// The rank that serves the others instead of training; −1: none.
-  [[nodiscard]] int server() const noexcept;
+  [[nodiscard]] int server() const noexcept {
+    int rank = before.facts().server;
+    for (auto const& m : after)
+      if (m.facts().server >= 0) rank = m.facts().server;
+    return rank;
+  }
   /// How many of `workers` have a part in one update.
-  [[nodiscard]] i64 contributors(i64 workers) const noexcept;
+  [[nodiscard]] i64 contributors(i64 workers) const noexcept {
+    return before.facts().contributors > 0 ? before.facts().contributors : workers;
+  }
   /// True if a stage's timing measures progress in epochs.
-  [[nodiscard]] bool counts_epochs() const noexcept;
+  [[nodiscard]] bool counts_epochs() const noexcept {
+    bool any = before.facts().counts_epochs;
+    for (auto const& m : after) any = any || m.facts().counts_epochs;
+    return any;
+  }
   /// What it needs of a collective and one with these capabilities lacks, in words; "": nothing is missing.
-  [[nodiscard]] std::string missing(capabilities has) const;
+  [[nodiscard]] std::string missing(capabilities has) const {
+    capabilities lacks = 0, one_of = 0;
+    auto const look = [&](detail::stage_facts const& f) {
+      lacks |= f.needs & ~has;
+      if ((f.needs_one_of & has) == 0) one_of |= f.needs_one_of;
+    };
+    look(before.facts());
+    for (auto const& m : after) look(m.facts());
+    std::string out = lacks != 0 ? limber::describe(lacks) : std::string();
+    for (capabilities bit = 1; bit <= one_of; bit *= 2)
+      if ((one_of & bit) != 0) out += (out.empty() ? "" : " or ") + limber::describe(bit);
+    return out;
+  }
 };
 
 }  // namespace limber::sync
-
-#if !defined(LIMBER_COMPILED)
-#include <limber/sync/impl/exchange.ipp>
-#endif

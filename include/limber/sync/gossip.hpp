@@ -2,77 +2,89 @@
 #pragma once
 
 /// @file
-/// The stage after the rule, in rounds of gossip: models are averaged with those of random others.
+/// Gossip in rounds, a strategy and its stage; who exchanges with whom: functions the same on every rank.
 
+#include <limber/core/config.hpp>
 #include <limber/sync/exchange.hpp>
-#include <limber/sync/gossip_partners.hpp>
 #include <limber/sync/stage.hpp>
 #include <limber/sync/when.hpp>
 
-#include <concepts>
 #include <cstdint>
-#include <utility>
+#include <vector>
 
 namespace limber::sync {
 
-/// xᵢ ← (xᵢ + Σ xᵣ) / (1 + |R|) every `when`, over the models r ∈ R that are sent to rank i in this round.
+/// How models meet in gossip: x ← (x + Σ received) / (1 + received), over models from before the round.
 ///
-/// State    the round; models differ between ranks, also after an exchange; `evaluate` shows their mean.
-/// Choices  who sends to whom is a function of seed and round alone, so that all ranks know it; all models
-/// are
-///          those from before the round. In a matching both partners hold the same bits afterwards. A model
-///          that is not finite has weight 0: its worker takes the mean of those that it receives.
-/// Slots    weight slots (moving averages) are averaged as the model is, gradient history by `at_merge`.
-/// Collectives  none but the round's messages, each bucket sent and received blocking, in an order that
-///          cannot deadlock (`itinerary`). Needs a `point_to_point` collective. attach() agrees on the round.
-struct gossip_round {
-  any_timing when;
-  gossip_how how;
-  std::uint64_t seed;
-  moments at_merge;
+///     matching   a random matching: partners take each other's; keeps the mean of all models
+///     pull       everyone takes the model of one random other; several may take the same
+///     push       everyone gives its model to one random other, who may get any number, or none
+///
+/// Pulling and pushing move the mean: by √(0.25 v/p) and √(0.10 v/p) a round, v being the variance of p
+/// models.
+enum class gossip_how { matching, pull, push };
 
-  explicit gossip_round(any_timing w, gossip_how h = gossip_how::matching, std::uint64_t s = 0,
-                        moments m = moments::keep)
-      : when(std::move(w)), how(h), seed(s), at_merge(m) {}
-
-  static constexpr capabilities needs = can_send_receive;
-  [[nodiscard]] limber::detail::owner<model_stage> start(training_context& at) const;
+/// A message between two ranks.
+struct crossing {
+  int from = 0;
+  int to = 0;
+  [[nodiscard]] friend bool operator==(crossing, crossing) = default;
 };
 
-/// Takes x into a mean, as the last of `parts`: mean ← mean + (x − mean) / parts. Equal models keep their
-/// bits.
-void take_into_mean(any_executor& e, tensor_list const& mean, tensor_list const& x, i64 parts);
+/// A random number below n, for the `k`th choice of `rank`.
+[[nodiscard]] int random_below(int n, int rank, std::uint64_t seed, i64 k) noexcept;
 
-/// What is communicated in gossip: the model, its moving averages, and gradient history where `at_merge`
-/// averages it.
-[[nodiscard]] tensor_list carried_by_gossip(updater const& inner, moments at_merge);
+/// A random rank other than `rank`, uniform over those others, for its `k`th choice.
+[[nodiscard]] int random_other(int rank, int size, std::uint64_t seed, i64 k);
 
-/// Sets `round` to the largest of all ranks: a rank that joins, or was interrupted within a round, continues
-/// with the round of the others. A collective call.
-void agree_on_round(communicator comm, i64& round);
+/// The partners of all ranks in round `round`: a random matching. With an odd number one rank stays alone
+/// and is its own partner.
+[[nodiscard]] std::vector<int> partners_of(int size, std::uint64_t seed, i64 round);
 
-/// Gossiping SGD in rounds: every worker steps on its own gradient and averages its model, every `period`
-/// calls, with those of random others.
+/// Every message of a round of gossip.
+[[nodiscard]] std::vector<crossing> crossings_of(gossip_how how, int size, std::uint64_t seed, i64 round);
+
+/// The messages of `rank` among `all`, in an order in which no ranks wait for each other in a cycle.
 ///
-/// Choices      `how`: a random matching, in which both partners take the average, keeps the mean of all
-///              models; the paper's pull and push do not. All ranks take part in a round; without rounds it
-///              is `asynchronous_gossip`. Buffers are averaged by `evaluate` alone, which shows the mean of
-///              all models; with a large rate it is better than each of them, and the gap grows with rate ·
-///              period.
-/// State        history of gradients stays each worker's own unless `at_merge` says otherwise.
-/// Collectives  none while training: one message a worker (matching: to and from its partner) every `period`
-///              calls. Needs a `point_to_point` collective.
+/// Messages are coloured, each with the lowest colour that neither of its ends has yet, and every rank goes
+/// through its own by colour. Of the messages that are still to be made one has the lowest colour, and both
+/// its ends are at it: so a round ends also where a send waits for its receiver. It takes as long as its
+/// colours, fewer than twice the most messages of one rank.
+[[nodiscard]] std::vector<crossing> itinerary(int rank, int size, std::vector<crossing> const& all);
+
+/// Gossiping SGD in rounds: every worker steps on its own gradient and averages its model, every `period`,
+/// with those of random others: xᵢ ← (xᵢ + Σ xᵣ) / (1 + |R|), over the models r ∈ R that are sent to rank i
+/// in this round.
+///
+/// Choices      `how`: a random matching, in which both partners take the average and hold the same bits
+///              afterwards, keeps the mean of all models; the paper's pull and push do not. All ranks take
+///              part in a round; without rounds it is `asynchronous_gossip`. Who sends to whom is a function
+///              of seed and round alone, so that all ranks know it; all models are those from before the
+///              round. A model that is not finite has weight 0: its worker takes the mean of those that it
+///              receives.
+/// State        the round; models differ between ranks, also after an exchange. `evaluate` alone averages
+///              buffers, and shows the mean of all models; with a large rate it is better than each of them,
+///              and the gap grows with rate · period.
+/// Slots        weight slots (moving averages) are averaged as the model is; history of gradients stays each
+///              worker's own unless `at_merge` says otherwise.
+/// Collectives  none while training but the round's messages, one a worker (matching: to and from its
+///              partner): each bucket sent and received blocking, in an order that cannot deadlock
+///              (`itinerary`). Needs a `point_to_point` collective. attach() agrees on the round.
 /// Paper        Jin, Yuan, Iandola and Keutzer, How to scale distributed deep learning?, 2016,
 ///              arXiv:1611.04581; matchings as in Boyd et al., Randomized Gossip Algorithms, 2006.
 struct gossip {
-  i64 period = 1;                         ///< τ
+  any_timing period = 1;                  ///< τ, or when else
   gossip_how how = gossip_how::matching;  ///< or pull, push
   std::uint64_t seed = 0;                 ///< of who exchanges with whom
   moments at_merge = moments::keep;       ///< history at an exchange: the paper keeps it
 
   static constexpr capabilities needs = can_send_receive;
   [[nodiscard]] exchange parts() const;
+  [[nodiscard]] limber::detail::owner<model_stage> start(training_context& at) const;
 };
+
+/// The stage after the rule, for an exchange of other parts.
+using gossip_round = gossip;
 
 }  // namespace limber::sync
 

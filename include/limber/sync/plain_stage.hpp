@@ -5,15 +5,12 @@
 /// A user's own stage: a plain value, and the little that the optimizer asks of its state.
 
 #include <limber/core/box.hpp>
-#include <limber/core/tensor.hpp>
 #include <limber/sync/agreement.hpp>
 #include <limber/sync/stage.hpp>
 
 #include <array>
 #include <concepts>
-#include <cstdint>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 
 namespace limber::sync {
@@ -49,9 +46,9 @@ concept owns = std::convertible_to<T, limber::detail::owner<Stage>>;
 ///                                                what evaluate() shows, changing nothing but `values`;
 ///                                                absent: the model as it is
 ///     void visit(piece_visitor f)                f(name, kept, view) for every piece of state: kept::round
-///                                                for what only this rank has of the open round; else
-///                                                kept::replicated if `uniform_updates`, or kept::per_rank.
-///                                                The names `calls` and `samples` are taken
+///                                                for what only this rank has of the open round, else
+///                                                kept::replicated if all ranks have the same, or
+///                                                kept::per_rank. The names `calls` and `samples` are taken
 ///     void start_first_round(training_context&)  ranks hold one model; after a handshake between rounds, too
 ///     void count(i64 samples, double rate)       an update was made of so many samples of this rank
 ///     void finish(training_context&)             at finish(), after the last exchange
@@ -112,87 +109,72 @@ template <class T>
 [[nodiscard]] stage_facts facts_of(T const& stage) {
   stage_facts f;
   f.name = limber::detail::type_name<T>();
-  if constexpr (requires {
-                  { stage.uniform_updates() } -> std::convertible_to<bool>;
-                })
+  if constexpr (requires { f.uniform_updates = stage.uniform_updates(); })
     f.uniform_updates = stage.uniform_updates();
-  else if constexpr (requires {
-                       { stage.uniform_updates } -> std::convertible_to<bool>;
-                     })
+  else if constexpr (requires { f.uniform_updates = stage.uniform_updates; })
     f.uniform_updates = stage.uniform_updates;
-  if constexpr (requires {
-                  { stage.lockstep } -> std::convertible_to<bool>;
-                })
-    f.lockstep = stage.lockstep;
-  if constexpr (requires {
-                  { stage.when.period() } -> std::convertible_to<i64>;
-                })
-    f.period = stage.when.period();
-  if constexpr (requires { stage.when.counts_epochs(); }) f.counts_epochs = stage.when.counts_epochs();
-  if constexpr (requires { stage.server; }) f.server = stage.server;
-  if constexpr (requires { stage.contributors(i64{1}); }) f.contributors = stage.contributors(1);
-  if constexpr (requires {
-                  { stage.needs() } -> std::convertible_to<capabilities>;
-                })
+  if constexpr (requires { f.needs = stage.needs(); })
     f.needs = stage.needs();
-  else if constexpr (requires {
-                       { T::needs } -> std::convertible_to<capabilities>;
-                     })
-    f.needs = T::needs;
-  if constexpr (requires { stage.needs_one_of(); })
-    f.needs_one_of = stage.needs_one_of();
-  else if constexpr (requires {
-                       { T::needs_one_of } -> std::convertible_to<capabilities>;
-                     })
-    f.needs_one_of = T::needs_one_of;
+  else if constexpr (requires { f.needs = stage.needs; })
+    f.needs = stage.needs;
+  if constexpr (requires { f.needs_one_of = stage.needs_one_of; }) f.needs_one_of = stage.needs_one_of;
+  if constexpr (requires { f.lockstep = stage.lockstep; }) f.lockstep = stage.lockstep;
+  if constexpr (requires { f.period = stage.when.period(); }) f.period = stage.when.period();
+  if constexpr (requires { stage.when.counts_epochs(); }) f.counts_epochs = stage.when.counts_epochs();
+  if constexpr (requires { stage.period.counts_epochs(); }) f.counts_epochs = stage.period.counts_epochs();
+  if constexpr (requires { f.server = stage.server; }) f.server = stage.server;
+  if constexpr (requires { stage.contributors(i64{1}); }) f.contributors = stage.contributors(1);
   return f;
 }
 
-// What the state says of its memory.
-template <class S>
-[[nodiscard]] i64 bytes_kept_by(S const& state) {
-  if constexpr (requires {
-                  { state.bytes() } -> std::convertible_to<i64>;
-                })
-    return state.bytes();
-  else
-    return 0;
-}
-
-// Nothing is communicated in buckets that the optimizer knows.
-[[nodiscard]] inline bucket_plan const& no_buckets() {
-  static bucket_plan const none;
-  return none;
-}
-
-/// The fingerprint of what a value and its state say of their options.
-template <class Value, class State>
-[[nodiscard]] std::uint64_t hash_of_options(Value const& value, State const& state) {
-  fingerprint h;
-  h.mix(limber::detail::type_name<Value>());
-  if constexpr (requires { value.mix(h); }) value.mix(h);
-  if constexpr (requires { state.mix(h); }) state.mix(h);
-  return h.value();
-}
-
-/// A user's state behind the interface.
-template <class M>
-class plain_model_stage final : public model_stage {
+/// A user's state behind the interface of a stage: what the adapters of both have in common.
+template <class Stage, class Value>
+class plain_stage : public Stage {
  public:
-  plain_model_stage(M const& m, training_context& at)
-      : state_(m.start(at)), options_(hash_of_options(m, state_)) {
-    unifies = false;
-    if constexpr (requires {
-                    { m.unifies } -> std::convertible_to<bool>;
-                  })
-      unifies = m.unifies;
-    if constexpr (requires {
-                    { m.period } -> std::convertible_to<i64>;
-                  })
-      period_ = m.period;
+  plain_stage(Value const& v, training_context& at) : state_(v.start(at)) {
+    fingerprint h;
+    h.mix(limber::detail::type_name<Value>());
+    if constexpr (requires { v.mix(h); }) v.mix(h);
+    if constexpr (requires { state_.mix(h); }) state_.mix(h);
+    options_ = static_cast<i64>(h.value());
   }
   void attach(training_context& at) override {
     if constexpr (requires { state_.attach(at); }) state_.attach(at);
+  }
+  [[nodiscard]] i64& calls_open() override { return calls_; }
+  /// Nothing is communicated in buckets that the optimizer knows.
+  [[nodiscard]] bucket_plan const& plan() const override {
+    static bucket_plan const none;
+    return none;
+  }
+  [[nodiscard]] i64 bytes() const override {
+    if constexpr (requires(i64 n) { n = state_.bytes(); })
+      return state_.bytes();
+    else
+      return 0;
+  }
+  void mix(fingerprint& h) const override { h.mix(options_); }
+
+ protected:
+  void visit_state(piece_visitor f) {
+    if constexpr (requires { state_.visit(f); }) state_.visit(f);
+  }
+  void interrupt_state(training_context& at) {
+    if constexpr (requires { state_.interrupt(at); }) state_.interrupt(at);
+  }
+
+  started<Value> state_;
+  i64 calls_ = 0;  // since the last exchange
+  i64 options_;    // a fingerprint of what value and state say of them
+};
+
+template <class M>
+class plain_model_stage final : public plain_stage<model_stage, M> {
+ public:
+  plain_model_stage(M const& m, training_context& at) : plain_stage<model_stage, M>(m, at) {
+    this->unifies = false;
+    if constexpr (requires { this->unifies = m.unifies; }) this->unifies = m.unifies;
+    if constexpr (requires { period_ = m.period; }) period_ = m.period;
   }
   // Another merge was made, which subsumes this one.
   void start_round(training_context&) override { calls_ = samples_ = 0; }
@@ -205,15 +187,13 @@ class plain_model_stage final : public model_stage {
     if constexpr (requires { state_.count(own, rate); }) state_.count(own, rate);
   }
   [[nodiscard]] bool due(training_context const& at) const override {
-    if constexpr (requires {
-                    { state_.due(calls_, at.now) } -> std::convertible_to<bool>;
-                  })
+    if constexpr (requires(bool b) { b = state_.due(calls_, at.now); })
       return state_.due(calls_, at.now);
     else
       return true;
   }
   i64 run(training_context& at) override {
-    i64 const total = uniform_updates ? agree_on_samples(at) : 0;
+    i64 const total = this->uniform_updates ? agree_on_samples(at) : 0;
     state_.exchange(at);
     calls_ = samples_ = 0;
     return total;
@@ -221,26 +201,20 @@ class plain_model_stage final : public model_stage {
   void close(training_context& at) override {
     if constexpr (requires { state_.finish(at); }) state_.finish(at);
   }
-  void interrupt(training_context& at) override {
-    if constexpr (requires { state_.interrupt(at); }) state_.interrupt(at);
-  }
+  void interrupt(training_context& at) override { this->interrupt_state(at); }
   void average_into(training_context& at, tensor_list const& values) override {
     if constexpr (requires { state_.average_into(at, values); }) state_.average_into(at, values);
   }
-  void visit(view_visitor shared, view_visitor own) override {
-    own("samples", tensor_view{reinterpret_cast<std::byte*>(&samples_), 1, dtype::int64, {}});
-    auto const f = [&](std::string const& name, kept how, tensor_view v) {
-      (how == kept::round ? own : shared)(name, v);
-    };
-    if constexpr (requires { state_.visit(f); }) state_.visit(f);
+  void visit(kept, piece_visitor f) override {
+    f("samples", kept::round, number_view(samples_));
+    this->visit_state(f);
   }
-  [[nodiscard]] i64& calls_open() override { return calls_; }
-  [[nodiscard]] bucket_plan const& plan() const override { return no_buckets(); }
   [[nodiscard]] i64 period() const override { return period_; }
-  [[nodiscard]] i64 bytes() const override { return bytes_kept_by(state_); }
-  void mix(fingerprint& h) const override { h.mix(static_cast<i64>(options_)); }
 
  private:
+  using plain_stage<model_stage, M>::state_;
+  using plain_stage<model_stage, M>::calls_;
+
   // Samples of all ranks since the last exchange.
   i64 agree_on_samples(training_context& at) const {
     if (at.comm.size() == 1) return samples_;
@@ -251,21 +225,14 @@ class plain_model_stage final : public model_stage {
     return static_cast<i64>(all[0]);
   }
 
-  started<M> state_;
-  std::uint64_t options_;
   i64 period_ = 1;
-  i64 calls_ = 0;    // updates since the last exchange
-  i64 samples_ = 0;  // that this rank applied in them
+  i64 samples_ = 0;  // that this rank applied since the last exchange
 };
 
 template <class G>
-class plain_gradient_stage final : public gradient_stage {
+class plain_gradient_stage final : public plain_stage<gradient_stage, G> {
  public:
-  plain_gradient_stage(G const& g, training_context& at)
-      : state_(g.start(at)), options_(hash_of_options(g, state_)) {}
-  void attach(training_context& at) override {
-    if constexpr (requires { state_.attach(at); }) state_.attach(at);
-  }
+  using plain_stage<gradient_stage, G>::plain_stage;
   outcome step(training_context& at, i64 n) override {
     ++calls_;
     outcome const o = state_.step(at, n);
@@ -274,46 +241,68 @@ class plain_gradient_stage final : public gradient_stage {
   }
   outcome finish(training_context& at) override {
     calls_ = 0;
-    if constexpr (requires {
-                    { state_.finish(at) } -> std::convertible_to<outcome>;
-                  })
+    if constexpr (requires(outcome o) { o = state_.finish(at); })
       return state_.finish(at);
     else
       return {};
   }
   i64 interrupt(training_context& at) override {
-    if constexpr (requires { state_.interrupt(at); }) state_.interrupt(at);
+    this->interrupt_state(at);
     return std::exchange(calls_, 0);
   }
-  void visit(piece_visitor f) override {
-    if constexpr (requires { state_.visit(f); }) state_.visit(f);
-  }
-  [[nodiscard]] i64& calls_open() override { return calls_; }
+  void visit(piece_visitor f) override { this->visit_state(f); }
   [[nodiscard]] bool open() const override { return calls_ > 0; }
-  [[nodiscard]] bucket_plan const& plan() const override { return no_buckets(); }
-  [[nodiscard]] i64 bytes() const override { return bytes_kept_by(state_); }
-  void mix(fingerprint& h) const override { h.mix(static_cast<i64>(options_)); }
 
  private:
-  started<G> state_;
-  std::uint64_t options_;
-  i64 calls_ = 0;
+  using plain_stage<gradient_stage, G>::state_;
+  using plain_stage<gradient_stage, G>::calls_;
 };
 
-template <class M>
-[[nodiscard]] limber::detail::owner<model_stage> start_model_stage(M const& m, training_context& at) {
-  if constexpr (owns<started<M>, model_stage>)
-    return m.start(at);
+template <class Stage, class T>
+inline constexpr bool starts_stage =
+    std::same_as<Stage, model_stage> ? starts_model_stage<T> : starts_gradient_stage<T>;
+
+/// The state of a stage: what the value makes if that is a `Stage` already, else an adapter around it.
+template <class Stage, class T>
+[[nodiscard]] limber::detail::owner<Stage> start_stage(T const& value, training_context& at) {
+  if constexpr (owns<started<T>, Stage>)
+    return value.start(at);
+  else if constexpr (std::same_as<Stage, model_stage>)
+    return limber::detail::owner<Stage>(new plain_model_stage<T>(value, at));
   else
-    return limber::detail::owner<model_stage>(new plain_model_stage<M>(m, at));
-}
-template <class G>
-[[nodiscard]] limber::detail::owner<gradient_stage> start_gradient_stage(G const& g, training_context& at) {
-  if constexpr (owns<started<G>, gradient_stage>)
-    return g.start(at);
-  else
-    return limber::detail::owner<gradient_stage>(new plain_gradient_stage<G>(g, at));
+    return limber::detail::owner<Stage>(new plain_gradient_stage<T>(value, at));
 }
 
+template <class Stage>
+class any_stage {
+ public:
+  template <class T>
+    requires(!std::same_as<T, any_stage> && starts_stage<Stage, T>)
+  any_stage(T stage)
+      : facts_(facts_of(stage)),
+        stage_(std::in_place, std::move(stage)),
+        start_([](void const* value, training_context& at) {
+          return start_stage<Stage>(*static_cast<T const*>(value), at);
+        }) {}
+  [[nodiscard]] limber::detail::owner<Stage> start(training_context& at) const {
+    auto stage = start_(stage_.get(), at);
+    stage->uniform_updates = facts_.uniform_updates;
+    stage->lockstep = facts_.lockstep;
+    return stage;
+  }
+  [[nodiscard]] stage_facts const& facts() const noexcept { return facts_; }
+
+ private:
+  stage_facts facts_;
+  limber::detail::box stage_;
+  limber::detail::owner<Stage> (*start_)(void const*, training_context&);
+};
+
 }  // namespace detail
+
+/// Any stage before the rule: a value with `start(training_context&)`, and what it says of itself.
+using any_gradient_stage = detail::any_stage<gradient_stage>;
+/// Any stage after the rule.
+using any_model_stage = detail::any_stage<model_stage>;
+
 }  // namespace limber::sync

@@ -2,16 +2,24 @@
 #pragma once
 
 /// @file
-/// Lists of tensors as host bytes: what is posted to a mailbox.
+/// What strategies post to mailboxes: lists of tensors as host bytes, requests to a server and its replies.
 
+#include <limber/comm/any_communicator.hpp>
+#include <limber/core/config.hpp>
+#include <limber/core/error.hpp>
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/any_executor.hpp>
 #include <limber/fuse/layout.hpp>
 #include <limber/fuse/shared_array.hpp>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstring>
+#include <limits>
 #include <span>
+#include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace limber::sync {
@@ -34,7 +42,11 @@ template <class Header>
 /// Cost     one copy of the list on the host each way, besides the engine's.
 class tensor_message {
  public:
-  tensor_message(any_executor& e, layout const& where);
+  tensor_message(any_executor& e, layout const& where) : memory_(e.share<std::byte>(where.bytes)) {
+    for (auto const& p : where.places)
+      parts_.push_back({memory_.device + p.offset, p.length, p.type, p.name});
+    message_.resize(header_room + static_cast<std::size_t>(where.bytes));
+  }
 
   /// The list, on the executor's side.
   [[nodiscard]] tensor_list const& parts() const noexcept { return parts_; }
@@ -43,14 +55,21 @@ class tensor_message {
   template <class Header>
   [[nodiscard]] std::span<std::byte const> pack(any_executor& e, Header const& h) {
     static_assert(sizeof(Header) <= header_room);
-    return pack_behind(e, header_bytes(h));
+    e.collect(memory_);
+    std::memcpy(message_.data(), &h, sizeof h);
+    if (memory_.n > 0)
+      std::memcpy(message_.data() + header_room, memory_.host, message_.size() - header_room);
+    return message_;
   }
 
   /// Copies the list of a received message to parts(). @return its header
   /// @throws std::invalid_argument if the message is of another length
   template <class Header>
   Header unpack(any_executor& e, std::span<std::byte const> bytes) {
-    unpack_list(e, bytes);
+    expects(bytes.size() == message_.size(), "parcel: a message of ", bytes.size(), " bytes instead of ",
+            message_.size());
+    if (memory_.n > 0) std::memcpy(memory_.host, bytes.data() + header_room, bytes.size() - header_room);
+    e.publish(memory_);
     return header_of<Header>(bytes);
   }
 
@@ -60,7 +79,8 @@ class tensor_message {
   [[nodiscard]] static Header header_of(std::span<std::byte const> bytes) {
     static_assert(std::is_trivially_copyable_v<Header>);
     Header h;
-    copy_header(&h, sizeof h, bytes);
+    expects(bytes.size() >= sizeof h, "parcel: a message of only ", bytes.size(), " bytes");
+    std::memcpy(&h, bytes.data(), sizeof h);
     return h;
   }
 
@@ -69,17 +89,92 @@ class tensor_message {
  private:
   static constexpr std::size_t header_room = 64;
 
-  [[nodiscard]] std::span<std::byte const> pack_behind(any_executor& e, std::span<std::byte const> header);
-  void unpack_list(any_executor& e, std::span<std::byte const> bytes);
-  static void copy_header(void* to, std::size_t size, std::span<std::byte const> bytes);
-
   shared_array<std::byte> memory_;
   tensor_list parts_;
   std::vector<std::byte> message_;
 };
 
-}  // namespace limber::sync
+/// Tags of requests to a server and of its replies. One strategy with a server at a time can use a
+/// collective.
+inline constexpr i64 request_tag = 0x5e72'7665;
+inline constexpr i64 reply_tag = request_tag + 1;
 
-#if !defined(LIMBER_COMPILED)
-#include <limber/sync/impl/tensor_message.ipp>
-#endif
+/// What a worker requests; the first field of the header of every request.
+enum class server_request : i64 {
+  exchange,  ///< an update by what the message holds
+  read,      ///< the server's model alone
+  leave,     ///< nothing any more: it has called finish()
+};
+
+/// The next message with this tag, however long it takes.
+/// @throws limber::error at the collective's deadline, or when nobody is left to write
+[[nodiscard]] inline message next_message(communicator comm, i64 tag) {
+  for (;;) {
+    if (auto m = comm.poll(tag)) return std::move(*m);
+    comm.listen();
+  }
+}
+
+/// The link of a rank to the server: as a worker its requests; as the server which workers still train, and
+/// how many requests each has made.
+class active_workers {
+ public:
+  /// All ranks but the server train, and none has made a request.
+  void start(communicator comm, int server) {
+    comm_ = comm;
+    server_ = server;
+    requests_.assign(static_cast<std::size_t>(comm.size()), 0);
+    trains_.assign(static_cast<std::size_t>(comm.size()), 1);
+    trains_[static_cast<std::size_t>(server)] = 0;
+  }
+  /// True on the server.
+  [[nodiscard]] bool serves() const { return comm_.rank() == server_; }
+
+  /// A worker's request. @return the server's reply
+  [[nodiscard]] message request(std::span<std::byte const> bytes) {
+    comm_.post(server_, request_tag, bytes);
+    return next_message(comm_, reply_tag);
+  }
+  void reply(int worker, std::span<std::byte const> bytes) { comm_.post(worker, reply_tag, bytes); }
+
+  void count_request(int rank) noexcept { ++requests_[static_cast<std::size_t>(rank)]; }
+  void leave(int rank) noexcept { trains_[static_cast<std::size_t>(rank)] = 0; }
+
+  /// True while a worker trains.
+  [[nodiscard]] bool any() const noexcept {
+    return std::ranges::any_of(trains_, [](char trains) { return trains != 0; });
+  }
+  /// Requests by which `rank` is ahead of the slowest worker that still trains.
+  [[nodiscard]] i64 lead(int rank) const noexcept {
+    i64 least = std::numeric_limits<i64>::max();
+    for (std::size_t r = 0; r < requests_.size(); ++r)
+      if (trains_[r] != 0 && requests_[r] < least) least = requests_[r];
+    i64 const own = requests_[static_cast<std::size_t>(rank)];
+    return own > least ? own - least : 0;
+  }
+
+  /// At finish(): a worker leaves with this request; the server receives that of every worker from which
+  /// `serve` has not received it, so that none is left for a later one. Then all start again.
+  /// @throws limber::error if a worker requests anything else
+  void finish(std::span<std::byte const> leave_request) {
+    if (!serves()) comm_.post(server_, request_tag, leave_request);
+    while (serves() && any()) {
+      message const m = next_message(comm_, request_tag);
+      if (tensor_message::header_of<server_request>(m.bytes) != server_request::leave) {
+        std::string reason = text("the server has called finish() but rank ", m.source,
+                                  " still trains; call serve(), which returns when all have finished");
+        throw error({"sync", "finish", 0, m.source, {}, std::move(reason)});
+      }
+      leave(m.source);
+    }
+    start(comm_, server_);
+  }
+
+ private:
+  communicator comm_;
+  int server_ = 0;
+  std::vector<i64> requests_;
+  std::vector<char> trains_;
+};
+
+}  // namespace limber::sync

@@ -62,6 +62,9 @@ class any_timing {
       counts_epochs_ = when.from.in == unit::epochs && when.from.value > 0;
   }
 
+  /// Every so many calls.
+  any_timing(i64 calls) : any_timing(every{calls}) {}
+
   [[nodiscard]] bool operator()(i64 calls_open, progress const& now) const {
     return due_(when_.get(), calls_open, now);
   }

@@ -10,7 +10,6 @@
 #include <limber/core/error.hpp>
 
 #include <concepts>
-#include <optional>
 
 namespace limber::sync {
 
@@ -62,25 +61,6 @@ class any_group {
   limber::detail::box who_;
   any_communicator (*of_)(void const*, communicator) = nullptr;
   bool alone_;
-};
-
-/// The group that a stage is in.
-class process_group {
- public:
-  /// A collective call if the group is a part of the ranks.
-  void enter(any_group const& who, communicator all) {
-    if (who.is_all()) {
-      comm_ = all;
-      return;
-    }
-    own_.emplace(who.of(all));
-    comm_ = own_->handle();
-  }
-  [[nodiscard]] communicator& comm() noexcept { return comm_; }
-
- private:
-  std::optional<any_communicator> own_;
-  communicator comm_;
 };
 
 }  // namespace limber::sync

@@ -11,16 +11,37 @@ namespace limber {
 
 LIMBER_FN batch_plan goodput::operator()(batch_facts const& facts) const {
   i64 const world = detail::world_of("goodput", facts);
-  check();
+  expects(base_batch >= 1, "goodput: base_batch must be at least 1, got ", base_batch);
+  expects(max_batch >= base_batch && max_batch <= i64{1} << 53, "goodput: max_batch must lie in [",
+          base_batch, ", 2^53], got ", max_batch);
+  expects(max_share >= 1, "goodput: max_share must be at least 1, got ", max_share);
+  expects(min_estimates >= 0, "goodput: min_estimates must not be negative, got ", min_estimates);
+  auto const at_least_0 = [](char const* argument, double x) {
+    expects(math::finite(x) && x >= 0, "goodput: ", argument, " must be finite and >= 0, got ", x);
+  };
+  at_least_0("alpha_grad", alpha_grad);
+  expects(math::finite(beta_grad) && beta_grad > 0, "goodput: beta_grad must be finite and > 0, got ",
+          beta_grad);
+  at_least_0("alpha_sync", alpha_sync);
+  at_least_0("beta_sync", beta_sync);
+  expects(gamma >= 1 && gamma <= 10, "goodput: gamma must lie in [1, 10], got ", gamma);
+  expects(candidates >= 2 && candidates <= 10000, "goodput: candidates must lie in [2, 10000], got ",
+          candidates);
   i64 const low = std::max(base_batch, world);
   i64 const high = max_share > max_batch / world ? max_batch : max_share * world;
   expects(low <= high, "goodput: no batch lies between ", low, " (base_batch ", base_batch, ", ", world,
           " workers) and ", high, " (max_batch ", max_batch, ", max_share ", max_share, ")");
   if (facts.now.noise.count < std::max(min_estimates, i64{1})) return fixed{low}(facts);
   double const phi = simple_noise_scale(facts.now.noise);
+  auto const on_grid = [&](int k) {
+    if (k == candidates - 1) return high;
+    double const from = static_cast<double>(low), ratio = static_cast<double>(high) / from;
+    double const b = from * math::pow(ratio, static_cast<double>(k) / (candidates - 1));
+    return std::clamp(static_cast<i64>(math::floor(b + 0.5)), low, high);
+  };
   i64 best = low;
   for (int k = 1; k < candidates; ++k)
-    if (i64 const b = on_grid(k, low, high); at(b, facts.world, phi) > at(best, facts.world, phi)) best = b;
+    if (i64 const b = on_grid(k); at(b, facts.world, phi) > at(best, facts.world, phi)) best = b;
   return fixed{best}(facts);
 }
 
@@ -40,33 +61,6 @@ LIMBER_FN double goodput::step_seconds(i64 batch, int world) const {
   // The larger is taken out, so that no power overflows.
   double const longer = std::max(grad, sync), shorter = std::min(grad, sync);
   return longer * math::pow(1 + math::pow(shorter / longer, gamma), 1 / gamma);
-}
-
-LIMBER_FN i64 goodput::on_grid(int k, i64 low, i64 high) const {
-  if (k == candidates - 1) return high;
-  double const from = static_cast<double>(low), ratio = static_cast<double>(high) / from;
-  double const b = from * math::pow(ratio, static_cast<double>(k) / (candidates - 1));
-  return std::clamp(static_cast<i64>(math::floor(b + 0.5)), low, high);
-}
-
-LIMBER_FN void goodput::check() const {
-  expects(base_batch >= 1, "goodput: base_batch must be at least 1, got ", base_batch);
-  expects(max_batch >= base_batch && max_batch <= i64{1} << 53, "goodput: max_batch must lie in [",
-          base_batch, ", 2^53], got ", max_batch);
-  expects(max_share >= 1, "goodput: max_share must be at least 1, got ", max_share);
-  expects(min_estimates >= 0, "goodput: min_estimates must not be negative, got ", min_estimates);
-  at_least_0("alpha_grad", alpha_grad);
-  expects(math::finite(beta_grad) && beta_grad > 0, "goodput: beta_grad must be finite and > 0, got ",
-          beta_grad);
-  at_least_0("alpha_sync", alpha_sync);
-  at_least_0("beta_sync", beta_sync);
-  expects(gamma >= 1 && gamma <= 10, "goodput: gamma must lie in [1, 10], got ", gamma);
-  expects(candidates >= 2 && candidates <= 10000, "goodput: candidates must lie in [2, 10000], got ",
-          candidates);
-}
-
-LIMBER_FN void goodput::at_least_0(char const* argument, double x) {
-  expects(math::finite(x) && x >= 0, "goodput: ", argument, " must be finite and >= 0, got ", x);
 }
 
 }  // namespace limber

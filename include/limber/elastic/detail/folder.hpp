@@ -21,7 +21,6 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 namespace limber::elastic::detail {
 

@@ -8,7 +8,6 @@
 #include <limber/core/error.hpp>
 #include <limber/elastic/detail/store_key.hpp>
 
-#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +17,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <utility>
 #include <vector>
 
 namespace limber::elastic {
@@ -66,16 +64,11 @@ template <class Integer>
 }
 
 [[nodiscard]] inline std::string members_key(i64 generation) { return text("gen/", generation, "/members"); }
-[[nodiscard]] inline std::string here_key(i64 generation, std::string const& id) {
-  return text("gen/", generation, "/here/", id);
-}
-[[nodiscard]] inline std::string left_key(i64 generation, std::string const& id) {
-  return text("gen/", generation, "/left/", id);
-}
-[[nodiscard]] inline std::string ready_key(i64 generation, std::string const& id) {
-  return text("gen/", generation, "/ready/", id);
-}
 [[nodiscard]] inline std::string state_key(i64 generation) { return text("gen/", generation, "/verdict"); }
+/// What a worker says of a generation: "here", "left" or "ready".
+[[nodiscard]] inline std::string worker_key(i64 generation, std::string_view what, std::string const& id) {
+  return text("gen/", generation, "/", what, "/", id);
+}
 [[nodiscard]] inline std::string join_key(std::string const& id) { return "join/" + id; }
 [[nodiscard]] inline std::string alive_key(std::string const& id) { return "alive/" + id; }
 

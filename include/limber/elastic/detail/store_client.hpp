@@ -2,8 +2,9 @@
 #pragma once
 
 /// @file
-/// Reads and writes the membership records in a store.
+/// Reads and writes the membership records in a store, heartbeats among them.
 
+#include <limber/core/clock.hpp>
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
 #include <limber/elastic/detail/membership_records.hpp>
@@ -12,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -60,7 +62,7 @@ class store_client {
     return state;
   }
   [[nodiscard]] std::optional<presence> presence_of(std::string const& id, membership_view const& ended) {
-    auto const entry = worker_entry(here_key(ended.generation + 1, id));
+    auto const entry = worker_entry(worker_key(ended.generation + 1, "here", id));
     return entry ? parse_presence(*entry, ended.size()) : std::nullopt;
   }
 
@@ -72,7 +74,7 @@ class store_client {
 
   /// Registers worker `id` for the decision on generation g.
   void put_presence(i64 g, std::string const& id, presence const& p) {
-    store_.replace(here_key(g, id), text_of(p));
+    store_.replace(worker_key(g, "here", id), text_of(p));
   }
 
   /// True if generation g is not the latest. The record of a newer one may be removed already, but then so is
@@ -86,9 +88,9 @@ class store_client {
     try {
       for (auto const& [g, what] : o.generations) {
         if (g > r.generation - 2) break;
-        for (std::string const& id : what.here) store_.remove(here_key(g, id));
-        for (std::string const& id : what.left) store_.remove(left_key(g, id));
-        for (std::string const& id : what.ready) store_.remove(ready_key(g, id));
+        for (std::string const& id : what.here) store_.remove(worker_key(g, "here", id));
+        for (std::string const& id : what.left) store_.remove(worker_key(g, "left", id));
+        for (std::string const& id : what.ready) store_.remove(worker_key(g, "ready", id));
         if (what.has_state) store_.remove(state_key(g));
         if (what.decided) store_.remove(members_key(g));
       }
@@ -104,6 +106,61 @@ class store_client {
   }
 
   Store& store_;
+};
+
+/// Writes one worker's heartbeat. Every member may be called from any thread.
+template <store Store>
+class heartbeat {
+ public:
+  heartbeat(Store& in, double every, clock_function clock)
+      : store_(in), every_(every), clock_(std::move(clock)) {}
+
+  /// From now on this worker is a member of generation `g`.
+  void start(i64 g, std::string const& id) {
+    std::scoped_lock const lock(guard_);
+    generation_ = g;
+    id_ = id;
+    regrouping_ = fenced_ = false;
+    write();
+  }
+
+  /// From now on this worker regroups: a decision on the next generation does not mean that it is fenced.
+  void begin_regroup() {
+    std::scoped_lock const lock(guard_);
+    regrouping_ = true;
+  }
+
+  void stop() {
+    std::scoped_lock const lock(guard_);
+    generation_ = 0;
+    fenced_ = false;
+  }
+
+  /// False if a newer generation was decided without this worker.
+  bool beat() {
+    std::scoped_lock const lock(guard_);
+    if (generation_ == 0 || fenced_) return !fenced_;
+    if (clock_() - last_ < every_) return true;
+    write();
+    fenced_ = !regrouping_ && store_client<Store>(store_).superseded(generation_);
+    return !fenced_;
+  }
+
+ private:
+  void write() {
+    last_ = clock_();
+    store_.replace(alive_key(id_), text(++count_));
+  }
+
+  Store& store_;
+  double every_;
+  clock_function clock_;
+  std::mutex guard_;
+  i64 generation_ = 0;
+  std::string id_;
+  bool regrouping_ = false, fenced_ = false;
+  double last_ = 0;
+  unsigned long long count_ = 0;
 };
 
 }  // namespace limber::elastic::detail

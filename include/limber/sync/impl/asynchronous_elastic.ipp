@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/error.hpp>
-#include <limber/fuse/functors.hpp>
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/asynchronous_elastic.hpp>
-#include <limber/sync/bucket_operations.hpp>
-#include <limber/sync/server.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/tensor_message.hpp>
-#include <limber/sync/weighted_mean.hpp>
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,7 +17,7 @@ namespace limber::sync {
 namespace detail {
 
 /// The stage at work.
-class asynchronous_elastic_state final : public model_stage {
+class asynchronous_elastic_state final : public model_stage_base {
   struct request_header {
     server_request what = server_request::exchange;
     i64 updates = 0;  // since the worker's last exchange
@@ -31,21 +28,21 @@ class asynchronous_elastic_state final : public model_stage {
   };
 
  public:
-  asynchronous_elastic_state(asynchronous_elastic const& stage, training_context& at)
-      : stage_(stage),
-        model_(at.inner.model()),
-        plan_(plan_buckets(model_, without_wire(at.buckets), at.use_order)),
-        centre_(at.exec.make(plan_.where)),
-        message_(at.exec, layout_of(model_)),
-        buffers_(at.exec, at.buffers, at.buckets) {
+  asynchronous_elastic_state(asynchronous_elastic_averaging const& stage, training_context& at)
+      : model_stage_base(at, stage.period, stage.at_merge),
+        moving_rate_(stage.moving_rate),
+        server_(stage.server),
+        centre_(make(at, plan_.where)),
+        message_(at.exec, layout_of(model_)) {
     unifies = false;  // models still differ after an exchange
+    bytes_ += message_.bytes();
   }
 
   void attach(training_context& at) override {
     group_ = at.comm;
     begin_ = at.now.samples;
     calls_ = 0;  // nobody's round is open, least of all that of a worker that is the server now
-    workers_.start(group_.size(), stage_.server);
+    workers_.start(group_, server_);
   }
 
   /// The centre is the server's model; if the server has died, that of its successor's last exchange.
@@ -55,43 +52,39 @@ class asynchronous_elastic_state final : public model_stage {
     known_ = own_ = 0;
   }
 
+  /// What was counted is still to be reported.
   void start_round(training_context&) override { calls_ = 0; }
   /// The centre starts at the model; a rank that becomes the server takes it over.
   void start_first_round(training_context& at) override {
     if (started_ == 0) {
       started_ = 1;
       at.exec.each(copy{}, out(centre_.parts), in(model_));
-    } else if (serves()) {
+    } else if (workers_.serves()) {
       samples_ = 0;
       at.exec.each(copy{}, out(model_), in(centre_.parts));
       at.inner.copy_to_parameters(at.exec);
     }
   }
 
-  void count(i64 own, double) override {
-    ++calls_;
-    samples_ += own;
+  void count(i64 own, double rate) override {
+    model_stage_base::count(own, rate);
     own_ += own;
     trains_ = true;
   }
-  [[nodiscard]] bool due(training_context const& at) const override { return stage_.when(calls_, at.now); }
 
   /// @return the samples that all workers reported to the server since this worker's last exchange
   i64 run(training_context& at) override {
     bool const finite = at.exec.norm(weighted{1}, out(message_.parts()), in(model_)).total.finite;
     request_header const q{server_request::exchange, calls_, samples_};
-    group_.post(stage_.server, request_tag, finite ? message_.pack(at.exec, q) : header_bytes(q));
-    auto const a = message_.unpack<reply_header>(at.exec, next_message(group_, reply_tag).bytes);
+    auto const a = request(at, finite ? message_.pack(at.exec, q) : header_bytes(q));
     if (finite)
       at.exec.each(blend{alpha()}, inout(model_), in(message_.parts()));
     else
       at.exec.each(copy{}, out(model_), in(message_.parts()));
     // If the server dies, this is the centre to continue with.
     at.exec.each(copy{}, out(centre_.parts), in(message_.parts()));
-    at.inner.copy_to_parameters(at.exec);
-    if (stage_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
-    calls_ = 0;
-    samples_ = 0;
+    model_merged(at);
+    calls_ = samples_ = 0;
     return a.samples - std::exchange(known_, a.samples);
   }
 
@@ -112,7 +105,7 @@ class asynchronous_elastic_state final : public model_stage {
       else
         pull(at, m);
       known_ += q.samples;
-      group_.post(m.source, reply_tag, message_.pack(at.exec, reply_header{known_}));
+      workers_.reply(m.source, message_.pack(at.exec, reply_header{known_}));
       if (q.what == server_request::read) continue;
       before();
       i64& updates = updates_[static_cast<std::size_t>(m.source)];
@@ -129,19 +122,12 @@ class asynchronous_elastic_state final : public model_stage {
 
   /// Ends the round for all: every rank has the centre and progress afterwards.
   void close(training_context& at) override {
-    if (serves()) {
-      workers_.receive_leaves(group_);
-      at.exec.each(copy{}, out(centre_.parts), in(model_));
-      serving_ = false;
-    } else {
-      group_.post(stage_.server, request_tag, header_bytes(request_header{server_request::leave}));
-    }
+    workers_.finish(header_bytes(request_header{server_request::leave}));
+    if (workers_.serves()) at.exec.each(copy{}, out(centre_.parts), in(model_));
+    serving_ = false;
     progress now = at.now;
     at.exec.synchronize();
-    operations_.broadcast(group_, plan_, centre_,
-                          {reinterpret_cast<std::byte*>(&now), static_cast<i64>(sizeof now), dtype::uint8,
-                           "asynchronous_elastic: progress"},
-                          stage_.server);
+    operations_.broadcast(group_, plan_, centre_, bytes_view(now, "asynchronous_elastic: progress"), server_);
     // As at a handshake: progress is the server's, except calls. (A last exchange has not moved samples yet:
     // those that it returned are known to this rank.)
     i64 const unknown = now.samples - begin_ - known_;
@@ -150,44 +136,35 @@ class asynchronous_elastic_state final : public model_stage {
     now.samples = at.now.samples + unknown;
     at.now = now;
     buffers_.run(at.exec, group_, static_cast<double>(own_));
-    workers_.start(group_.size(), stage_.server);
-    known_ = 0;
-    own_ = 0;
+    known_ = own_ = 0;
     trains_ = false;
   }
 
   /// Writes the centre to `values`. A worker that trains requests it from the server, one that does not yet
   /// shows that of its last exchange; nobody else need call it. Buffers stay the rank's own.
   void average_into(training_context& at, tensor_list const& values) override {
-    if (serves()) return;  // its parameters are the centre
+    if (workers_.serves()) return;  // its parameters are the centre
     if (!trains_) return at.exec.each(copy{}, out(values), in(centre_.parts));
-    group_.post(stage_.server, request_tag, header_bytes(request_header{server_request::read}));
-    (void)message_.unpack<reply_header>(at.exec, next_message(group_, reply_tag).bytes);
+    request(at, header_bytes(request_header{server_request::read}));
     at.exec.each(copy{}, out(values), in(message_.parts()));
   }
 
-  void visit(view_visitor shared, view_visitor own) override {
-    shared("pinned", tensor_view{reinterpret_cast<std::byte*>(&started_), 1, dtype::int64, {}});
-    own("samples", tensor_view{reinterpret_cast<std::byte*>(&samples_), 1, dtype::int64, {}});
-    for (auto const& t : centre_.parts) shared(text("centre/", t.name), t);
+  void visit(kept shared, piece_visitor f) override {
+    f("pinned", shared, number_view(started_));
+    f("samples", kept::round, number_view(samples_));
+    visit_list(f, shared, "centre/", centre_.parts);
   }
-
-  [[nodiscard]] i64& calls_open() override { return calls_; }
-  [[nodiscard]] i64 bytes() const override { return centre_.bytes + message_.bytes() + buffers_.bytes(); }
-  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
-  [[nodiscard]] i64 period() const override { return stage_.when.period(); }
   void mix(fingerprint& h) const override {
-    h.mix(static_cast<i64>(plan_.hash));
-    h.mix(static_cast<i64>(buffers_.hash()));
-    h.mix(period());
-    h.mix(stage_.moving_rate);
-    h.mix(static_cast<i64>(stage_.server));
-    h.mix(static_cast<i64>(stage_.at_merge));
+    mix_all(h, plan_.hash, buffers_.hash(), period(), moving_rate_, server_, at_merge_);
   }
 
  private:
-  [[nodiscard]] bool serves() const { return group_.rank() == stage_.server; }
-  [[nodiscard]] double alpha() const { return stage_.moving_rate / (group_.size() - 1); }
+  [[nodiscard]] double alpha() const { return moving_rate_ / (group_.size() - 1); }
+
+  // Asks the server for the centre, which message_ holds then.
+  reply_header request(training_context& at, std::span<std::byte const> bytes) {
+    return message_.unpack<reply_header>(at.exec, workers_.request(bytes).bytes);
+  }
 
   // Moves the centre towards the worker's model; message_ holds the centre as it was.
   void pull(training_context& at, message const& m) {
@@ -200,45 +177,44 @@ class asynchronous_elastic_state final : public model_stage {
     at.inner.copy_to_parameters(at.exec);
   }
 
-  asynchronous_elastic stage_;
-  tensor_list model_;  // masters where there are any, the parameters elsewhere; the server's is the centre
-  bucket_plan plan_;
-  slab centre_;  // as of this rank's last exchange; the same on all after a finish
+  double moving_rate_;
+  int server_;
+  slab centre_;  // as of this rank's last exchange, the same on all after a finish; the server's model is
+                 // newer
   tensor_message message_;
-  weighted_mean buffers_;
   bucket_operations operations_;
-  communicator group_;
   i64 started_ = 0;      // the centre was set
-  i64 calls_ = 0;        // updates since the last exchange
-  i64 samples_ = 0;      // that this rank applied in them
-  i64 own_ = 0;          // and since the last finish
+  i64 own_ = 0;          // samples of this rank since the last finish
   i64 begin_ = 0;        // samples in progress then
   i64 known_ = 0;        // samples of all workers since then, as far as this rank knows
   bool trains_ = false;  // has made updates since then
   bool serving_ = false;
-
   active_workers workers_;
   std::vector<i64> updates_;  // of each worker
 };
 
-}  // namespace detail
-
-LIMBER_FN asynchronous_elastic::asynchronous_elastic(any_timing w, double rate, int s, moments m)
-    : when(std::move(w)), moving_rate(rate), server(s), at_merge(m) {
-  expects(rate >= 0 && rate <= 1, "asynchronous_elastic: moving_rate must be in [0, 1], got ", rate);
-  expects(s >= 0, "asynchronous_elastic: server must be a rank, got ", s);
-  expects(m != moments::average,
-          "asynchronous_elastic: at_merge must be keep or reset, got average: a worker meets the centre "
-          "alone, and that has no gradient history");
+// The members are what they can be.
+inline void check(asynchronous_elastic_averaging const& s) {
+  char const* const name = "asynchronous_elastic: ";
+  expects(s.moving_rate >= 0 && s.moving_rate <= 1, name, "moving_rate must be in [0, 1], got ",
+          s.moving_rate);
+  expects(s.server >= 0, name, "server must be a rank, got ", s.server);
+  expects(s.at_merge != moments::average, name,
+          "at_merge must be keep or reset, got average: a worker meets the centre alone, and that has no "
+          "gradient history");
 }
 
-LIMBER_FN limber::detail::owner<model_stage> asynchronous_elastic::start(training_context& at) const {
+}  // namespace detail
+
+LIMBER_FN limber::detail::owner<model_stage> asynchronous_elastic_averaging::start(
+    training_context& at) const {
+  detail::check(*this);
   return limber::detail::owner<model_stage>(new detail::asynchronous_elastic_state(*this, at));
 }
 
 LIMBER_FN exchange asynchronous_elastic_averaging::parts() const {
-  return exchange(gradients(every{1}, alone{}),
-                  asynchronous_elastic(every{period}, moving_rate, server, at_merge));
+  detail::check(*this);
+  return exchange(gradients(every{1}, alone{}), *this);
 }
 
 }  // namespace limber::sync

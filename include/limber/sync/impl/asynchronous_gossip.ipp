@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/error.hpp>
-#include <limber/fuse/functors.hpp>
+#include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/asynchronous_gossip.hpp>
-#include <limber/sync/gossip.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/tensor_message.hpp>
-#include <limber/sync/weighted_mean.hpp>
 
 #include <cstddef>
 #include <optional>
@@ -19,19 +17,16 @@ namespace limber::sync {
 namespace detail {
 
 /// The stage at work.
-class asynchronous_round_state final : public model_stage {
-  static constexpr i64 tag = asynchronous_round::tag;
+class asynchronous_gossip_state final : public carrying_stage {
+  static constexpr i64 tag = asynchronous_gossip::tag;
 
  public:
-  asynchronous_round_state(asynchronous_round stage, training_context& at)
-      : stage_(std::move(stage)),
-        model_(at.inner.model()),
-        carried_(carried_by_gossip(at.inner, stage_.at_merge)),
-        plan_(plan_buckets(carried_, without_wire(at.buckets))),
-        message_(at.exec, layout_of(carried_)),
-        mean_(at.exec, at.inner.values(), at.buckets),
-        buffers_(at.exec, at.buffers, at.buckets) {
-    unifies = false;  // models still differ after an exchange
+  asynchronous_gossip_state(asynchronous_gossip const& stage, training_context& at)
+      : carrying_stage(at, stage.period, stage.at_merge),
+        how_(stage.how),
+        seed_(stage.seed),
+        message_(at.exec, layout_of(carried_)) {
+    bytes_ += message_.bytes();
   }
 
   void attach(training_context& at) override {
@@ -41,10 +36,6 @@ class asynchronous_round_state final : public model_stage {
     peers_.assign(n, {});
     left_ = 0;
   }
-  void start_round(training_context&) override { calls_ = 0; }
-  void start_first_round(training_context&) override {}
-
-  void count(i64, double) override { ++calls_; }
   /// What has arrived is read at every call.
   [[nodiscard]] bool due(training_context const&) const override { return true; }
 
@@ -52,13 +43,13 @@ class asynchronous_round_state final : public model_stage {
     read();
     average_received(at);
     reply(at);
-    if (!stage_.when(calls_, at.now)) return 0;
+    if (!when_(calls_, at.now)) return 0;
     calls_ = 0;
     if (group_.size() == 1) return 0;
-    if (stage_.how == gossip_how::pull)
+    if (how_ == gossip_how::pull)
       request_model();
     else if (snapshot(at))
-      group_.post(random_other(group_.rank(), group_.size(), stage_.seed, drawn_++), tag,
+      group_.post(random_other(group_.rank(), group_.size(), seed_, drawn_++), tag,
                   message_.pack(at.exec, header{kind::model}));
     return 0;
   }
@@ -82,26 +73,11 @@ class asynchronous_round_state final : public model_stage {
   void average_into(training_context& at, tensor_list const& values) override {
     read();
     reply(at);
-    at.exec.each(copy{}, out(values), in(model_));
-    mean_.run(at.exec, group_, 1);
-    buffers_.run(at.exec, group_, 1);
+    carrying_stage::average_into(at, values);
   }
 
-  void visit(view_visitor shared, view_visitor) override {
-    shared("drawn", tensor_view{reinterpret_cast<std::byte*>(&drawn_), 1, dtype::int64, {}});
-  }
-
-  [[nodiscard]] i64& calls_open() override { return calls_; }
-  [[nodiscard]] i64 bytes() const override { return message_.bytes() + mean_.bytes() + buffers_.bytes(); }
-  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
-  [[nodiscard]] i64 period() const override { return stage_.when.period(); }
-  void mix(fingerprint& h) const override {
-    h.mix(static_cast<i64>(plan_.hash));
-    h.mix(period());
-    h.mix(static_cast<i64>(stage_.how));
-    h.mix(static_cast<i64>(stage_.seed));
-    h.mix(static_cast<i64>(stage_.at_merge));
-  }
+  void visit(kept shared, piece_visitor f) override { f("drawn", shared, number_view(drawn_)); }
+  void mix(fingerprint& h) const override { mix_all(h, plan_.hash, period(), how_, seed_, at_merge_); }
 
  private:
   enum class kind : std::int32_t { model, request, refusal, leave };
@@ -139,13 +115,12 @@ class asynchronous_round_state final : public model_stage {
       if (!m) continue;
       if (parts < 0) parts = at.exec.norm(identity{}, in(carried_)).total.finite ? 1 : 0;
       message_.unpack<header>(at.exec, m->bytes);
-      take_into_mean(at.exec, carried_, message_.parts(), ++parts);
-      if (stage_.how == gossip_how::pull) parts = 1;
+      take_into_mean(at, message_.parts(), ++parts);
+      if (how_ == gossip_how::pull) parts = 1;
       m.reset();
     }
     if (parts < 0) return;
-    at.inner.copy_to_parameters(at.exec);
-    if (stage_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
+    model_merged(at);
   }
 
   // One snapshot for all requests.
@@ -167,7 +142,7 @@ class asynchronous_round_state final : public model_stage {
       if (r != group_.rank() && !peers_[static_cast<std::size_t>(r)].busy) free.push_back(r);
     if (free.empty()) return;
     int const other = free[static_cast<std::size_t>(
-        random_below(static_cast<int>(free.size()), group_.rank(), stage_.seed, drawn_++))];
+        random_below(static_cast<int>(free.size()), group_.rank(), seed_, drawn_++))];
     peers_[static_cast<std::size_t>(other)].busy = true;
     header const request{kind::request};
     group_.post(other, tag, header_bytes(request));
@@ -178,33 +153,30 @@ class asynchronous_round_state final : public model_stage {
     return at.exec.norm(weighted{1}, out(message_.parts()), in(carried_)).total.finite;
   }
 
-  asynchronous_round stage_;
-  tensor_list model_;    // masters where there are any, the parameters elsewhere
-  tensor_list carried_;  // the model, and what is averaged with it
-  bucket_plan plan_;
+  gossip_how how_;
+  std::uint64_t seed_;
   tensor_message message_;
-  weighted_mean mean_, buffers_;
-  communicator group_;
   std::vector<std::optional<message>> unread_;  // by sender
   std::vector<peer> peers_;
-  int left_ = 0;  // ranks that have left
-  i64 drawn_ = 0;
-  i64 calls_ = 0;  // updates since the last post or request
+  int left_ = 0;   // ranks that have left
+  i64 drawn_ = 0;  // partners
 };
+
+// The members are what they can be.
+inline void check(asynchronous_gossip const& s) {
+  expects(s.how != gossip_how::matching, "asynchronous_gossip: how must be pull or push, got matching");
+}
 
 }  // namespace detail
 
-LIMBER_FN asynchronous_round::asynchronous_round(any_timing w, gossip_how h, std::uint64_t s, moments m)
-    : when(std::move(w)), how(h), seed(s), at_merge(m) {
-  expects(how != gossip_how::matching, "asynchronous_gossip: how must be pull or push, got matching");
-}
-
-LIMBER_FN limber::detail::owner<model_stage> asynchronous_round::start(training_context& at) const {
-  return limber::detail::owner<model_stage>(new detail::asynchronous_round_state(*this, at));
+LIMBER_FN limber::detail::owner<model_stage> asynchronous_gossip::start(training_context& at) const {
+  detail::check(*this);
+  return limber::detail::owner<model_stage>(new detail::asynchronous_gossip_state(*this, at));
 }
 
 LIMBER_FN exchange asynchronous_gossip::parts() const {
-  return exchange(gradients(every{1}, alone{}), asynchronous_round(every{period}, how, seed, at_merge));
+  detail::check(*this);
+  return exchange(gradients(every{1}, alone{}), *this);
 }
 
 }  // namespace limber::sync

@@ -1,72 +1,101 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/fuse/functors.hpp>
+#include <limber/core/random.hpp>
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/gossip.hpp>
-#include <limber/sync/weighted_mean.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 
-#include <array>
+#include <algorithm>
+#include <cstddef>
 #include <utility>
-#include <vector>
 
 namespace limber::sync {
 
-LIMBER_FN void take_into_mean(any_executor& e, tensor_list const& mean, tensor_list const& x, i64 parts) {
-  if (parts == 1)
-    e.each(copy{}, out(mean), in(x));
-  else if (parts == 2)
-    e.each(half_and_half{}, inout(mean), in(x));
-  else
-    e.each(blend{1 / static_cast<double>(parts)}, inout(mean), in(x));
+LIMBER_FN int random_below(int n, int rank, std::uint64_t seed, i64 k) noexcept {
+  std::uint64_t const bits =
+      random_bits(seed, static_cast<std::uint64_t>(k), static_cast<std::uint64_t>(rank)) >> 32;
+  return static_cast<int>((bits * static_cast<std::uint64_t>(n)) >> 32);
 }
 
-LIMBER_FN tensor_list carried_by_gossip(updater const& inner, moments at_merge) {
-  tensor_list all = inner.model();
-  inner.slots([&](slot kind, tensor_list const& list) {
-    if (kind == slot::weight || at_merge == moments::average) all.insert(all.end(), list.begin(), list.end());
-  });
-  return all;
+LIMBER_FN int random_other(int rank, int size, std::uint64_t seed, i64 k) {
+  expects(size >= 2, "random_other: rank ", rank, " of ", size, " has no others");
+  int const other = random_below(size - 1, rank, seed, k);
+  return other < rank ? other : other + 1;
 }
 
-LIMBER_FN void agree_on_round(communicator comm, i64& round) {
-  std::array<i64, 1> mine{round}, most{};
-  comm.all_reduce(const_view(mine, "gossip: round"), view(most, "gossip: round"), reduction::max).wait();
-  round = most[0];
+LIMBER_FN std::vector<int> partners_of(int size, std::uint64_t seed, i64 round) {
+  std::vector<std::pair<std::uint64_t, int>> order;
+  for (int r = 0; r < size; ++r)
+    order.emplace_back(random_bits(seed, static_cast<std::uint64_t>(round), static_cast<std::uint64_t>(r)),
+                       r);
+  std::ranges::sort(order);
+  std::vector<int> out(order.size());
+  for (std::size_t k = 0; k < order.size(); ++k)
+    out[static_cast<std::size_t>(order[k].second)] = order[(k ^ 1) < order.size() ? k ^ 1 : k].second;
+  return out;
+}
+
+LIMBER_FN std::vector<crossing> crossings_of(gossip_how how, int size, std::uint64_t seed, i64 round) {
+  std::vector<crossing> out;
+  if (size < 2) return out;
+  if (how == gossip_how::matching) {
+    auto const partner = partners_of(size, seed, round);
+    for (int r = 0; r < size; ++r)
+      if (partner[static_cast<std::size_t>(r)] != r) out.push_back({r, partner[static_cast<std::size_t>(r)]});
+    return out;
+  }
+  for (int r = 0; r < size; ++r) {
+    int const other = random_other(r, size, seed, round);
+    out.push_back(how == gossip_how::pull ? crossing{other, r} : crossing{r, other});
+  }
+  return out;
+}
+
+LIMBER_FN std::vector<crossing> itinerary(int rank, int size, std::vector<crossing> const& all) {
+  std::vector<std::size_t> degree(static_cast<std::size_t>(size));
+  std::size_t most = 0;
+  for (auto const& m : all)
+    for (int const end : {m.from, m.to}) most = std::max(most, ++degree[static_cast<std::size_t>(end)]);
+  std::size_t const colours = 2 * most;
+  std::vector<char> used(degree.size() * colours);
+  std::vector<std::pair<std::size_t, crossing>> own;
+  for (auto const& m : all) {
+    char* const from = used.data() + static_cast<std::size_t>(m.from) * colours;
+    char* const to = used.data() + static_cast<std::size_t>(m.to) * colours;
+    std::size_t c = 0;
+    while (from[c] != 0 || to[c] != 0) ++c;
+    from[c] = to[c] = 1;
+    if (m.from == rank || m.to == rank) own.emplace_back(c, m);
+  }
+  std::ranges::sort(own, {}, &std::pair<std::size_t, crossing>::first);
+  std::vector<crossing> out;
+  for (auto const& [c, m] : own) out.push_back(m);
+  return out;
 }
 
 namespace detail {
 
 /// The stage at work.
-class gossip_round_state final : public model_stage {
+class gossip_state final : public carrying_stage {
  public:
-  gossip_round_state(gossip_round stage, training_context& at)
-      : stage_(std::move(stage)),
-        model_(at.inner.model()),
-        carried_(carried_by_gossip(at.inner, stage_.at_merge)),
-        plan_(plan_buckets(carried_, without_wire(at.buckets))),
-        sent_(at.exec.make(plan_.where)),
-        received_(at.exec.make(plan_.where)),
-        mean_(at.exec, at.inner.values(), at.buckets),
-        buffers_(at.exec, at.buffers, at.buckets) {
-    unifies = false;
-  }
+  gossip_state(gossip const& stage, training_context& at)
+      : carrying_stage(at, stage.period, stage.at_merge),
+        how_(stage.how),
+        seed_(stage.seed),
+        sent_(make(at, plan_.where)),
+        received_(make(at, plan_.where)) {}
 
   void attach(training_context& at) override {
     group_ = at.comm;
-    agree_on_round(group_, round_);
+    agree_on_round();
   }
-  void start_round(training_context&) override { calls_ = 0; }
-  void start_first_round(training_context&) override {}
-
-  void count(i64, double) override { ++calls_; }
-  [[nodiscard]] bool due(training_context const& at) const override { return stage_.when(calls_, at.now); }
 
   /// One round: sends the model as it is, and averages in what is received.
   i64 run(training_context& at) override {
     calls_ = 0;
     int const own = group_.rank(), size = group_.size();
-    auto const round = itinerary(own, size, crossings_of(stage_.how, size, stage_.seed, round_++));
+    auto const round = itinerary(own, size, crossings_of(how_, size, seed_, round_++));
     if (round.empty()) return 0;
     i64 parts = at.exec.norm(weighted{1}, out(sent_.parts), in(carried_)).total.finite ? 1 : 0;
     at.exec.synchronize();
@@ -77,59 +106,28 @@ class gossip_round_state final : public model_stage {
       }
       for (auto const& b : plan_.buckets) group_.recv(bucket_view(received_, b), message.from);
       if (!at.exec.norm(identity{}, in(received_.parts)).total.finite) continue;
-      take_into_mean(at.exec, carried_, received_.parts, ++parts);
+      take_into_mean(at, received_.parts, ++parts);
       at.exec.synchronize();  // the next message is received into the same memory
     }
-    at.inner.copy_to_parameters(at.exec);
-    if (stage_.at_merge == moments::reset) at.inner.reset_moments(at.exec);
+    model_merged(at);
     return 0;
   }
 
-  /// Writes the mean of all models to `values`, that of buffers to the buffers. A collective call.
-  void average_into(training_context& at, tensor_list const& values) override {
-    at.exec.each(copy{}, out(values), in(model_));
-    mean_.run(at.exec, group_, 1);
-    buffers_.run(at.exec, group_, 1);
-  }
-
-  void visit(view_visitor shared, view_visitor) override {
-    shared("round", tensor_view{reinterpret_cast<std::byte*>(&round_), 1, dtype::int64, {}});
-  }
-
-  [[nodiscard]] i64& calls_open() override { return calls_; }
-  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
-  [[nodiscard]] i64 period() const override { return stage_.when.period(); }
-  [[nodiscard]] i64 bytes() const override {
-    return sent_.bytes + received_.bytes + mean_.bytes() + buffers_.bytes();
-  }
-  void mix(fingerprint& h) const override {
-    h.mix(static_cast<i64>(plan_.hash));
-    h.mix(period());
-    h.mix(static_cast<i64>(stage_.how));
-    h.mix(static_cast<i64>(stage_.seed));
-    h.mix(static_cast<i64>(stage_.at_merge));
-  }
+  void visit(kept shared, piece_visitor f) override { f("round", shared, number_view(round_)); }
+  void mix(fingerprint& h) const override { mix_all(h, plan_.hash, period(), how_, seed_, at_merge_); }
 
  private:
-  gossip_round stage_;
-  tensor_list model_;    // masters where there are any, the parameters elsewhere
-  tensor_list carried_;  // the model, and what is averaged with it
-  bucket_plan plan_;
+  gossip_how how_;
+  std::uint64_t seed_;
   slab sent_, received_;
-  weighted_mean mean_, buffers_;
-  communicator group_;
-  i64 round_ = 0;
-  i64 calls_ = 0;  // updates since the last exchange
 };
 
 }  // namespace detail
 
-LIMBER_FN limber::detail::owner<model_stage> gossip_round::start(training_context& at) const {
-  return limber::detail::owner<model_stage>(new detail::gossip_round_state(*this, at));
+LIMBER_FN limber::detail::owner<model_stage> gossip::start(training_context& at) const {
+  return limber::detail::owner<model_stage>(new detail::gossip_state(*this, at));
 }
 
-LIMBER_FN exchange gossip::parts() const {
-  return exchange(gradients(every{1}, alone{}), gossip_round(every{period}, how, seed, at_merge));
-}
+LIMBER_FN exchange gossip::parts() const { return exchange(gradients(every{1}, alone{}), *this); }
 
 }  // namespace limber::sync

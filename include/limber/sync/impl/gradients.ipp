@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/fuse/functors.hpp>
-#include <limber/sync/agreement.hpp>
-#include <limber/sync/bucket_operations.hpp>
-#include <limber/sync/error_feedback.hpp>
+#include <limber/sync/gradient_buckets.hpp>
 #include <limber/sync/gradients.hpp>
-#include <limber/sync/ready_buckets.hpp>
-#include <limber/sync/weighted_mean.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 
+#include <algorithm>
 #include <array>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,42 +19,32 @@ namespace detail {
 /// Memory   `sum`: what is accumulated, in the compute type. `sent`: what is sent, only where that is
 ///          something else (a 16-bit wire, single shards). `reduced`: what came back. With error
 ///          feedback the error, and `sum` even where nothing is accumulated: the next error is put there.
-class gradients_state final : public gradient_stage {
-  // What travels beside the gradients, all of it summed.
-  enum field {
-    count,
-    weighted_squares,
-    contributions,
-    bad_ranks,
-    bad_rank_sum,
-    agreed,
-    fields = agreed + agreement::fields
-  };
+class gradients_state final : public gradient_stage_base {
+  // The facts that travel beside the gradients, and what must be equal on all ranks.
+  static constexpr std::size_t agreed = gradient_fields, fields = agreed + agreement::fields;
   using control = std::array<double, fields>;
 
  public:
   gradients_state(gradients stage, training_context& at)
-      : stage_(stage),
-        communicates_(stage.who.communicates()),
-        plan_(plan_buckets(at.gradients, bucketing(at), at.use_order)),
-        buffers_(at.exec, at.buffers, at.buckets) {
-    bool const casts = bucketing(at).wire.has_value();
+      : gradient_stage_base(at, cuts_of(stage, at)), stage_(stage), communicates_(stage.who.communicates()) {
+    bool const casts = cuts_of(stage, at).wire.has_value();
     casts_ = casts && communicates_ && at.shards == 0;
     expects(!plan_.feedback.has_value() || at.shards == 0,
             "buckets: error_feedback keeps what each worker still owes, but logical_shards (here ", at.shards,
             ") must not depend on who computed what; use one of the two");
     if (plan_.feedback) error_.allocate(at.exec, at.gradients);
+    bytes_ += error_.bytes();
     bool const adds_up = at.shards > 0 || !casts || error_.kept() || !stage.when.always();
-    if (adds_up) sum_ = at.exec.make(casts ? layout_of(at.gradients) : plan_.where);
-    if (casts || at.shards > 0) sent_ = at.exec.make(plan_.where);
-    if (communicates_) reduced_ = at.exec.make(plan_.where);
+    if (adds_up) sum_ = make(at, casts ? layout_of(at.gradients) : plan_.where);
+    if (casts || at.shards > 0) sent_ = make(at, plan_.where);
+    if (communicates_) reduced_ = make(at, plan_.where);
   }
 
   /// Enters the group of `at.comm`.
   void attach(training_context& at) override {
     operations_.drop();
     ready_.close();
-    group_.enter(stage_.who, at.comm);
+    enter(stage_.who, at.comm);
   }
 
   /// Tensor i's gradient of the coming call, of n samples, is complete: packs the buckets that are, and
@@ -77,7 +63,7 @@ class gradients_state final : public gradient_stage {
     while (bucket_part* const p = ready_.take_complete()) {
       pack_part(at, n, *p);
       at.exec.synchronize();
-      operations_.start(group_.comm(), plan_, sent(), reduced_, p->last);
+      operations_.start(group_, plan_, sent(), reduced_, p->last);
     }
   }
 
@@ -111,42 +97,24 @@ class gradients_state final : public gradient_stage {
     return std::exchange(calls_, 0);
   }
 
-  /// Calls f(name, view, how) for what is residual, f(name, view) for the accumulators while a round is open.
+  /// Shows the residual, and the accumulators while a round is open.
   void visit(piece_visitor f) override {
-    error_.visit([&](std::string const& name, tensor_view v) { f(name, kept::replicated, v); },
-                 [&](std::string const& name, tensor_view v) { f(name, kept::partial, v); });
-    if (casts_)
-      f("wire/samples", kept::replicated,
-        tensor_view{reinterpret_cast<std::byte*>(&weighted_by_),
-                    static_cast<i64>(sizeof weighted_by_),
-                    dtype::uint8,
-                    {}});
+    error_.visit(f);
+    if (casts_) f("wire/samples", kept::replicated, bytes_view(weighted_by_));
     if (calls_ == 0) return;
     // As bytes: it lies in the host's memory, whatever the executor.
-    f("open/control", kept::round,
-      tensor_view{
-          reinterpret_cast<std::byte*>(mine_.data()), static_cast<i64>(sizeof mine_), dtype::uint8, {}});
-    f("open/samples", kept::round, tensor_view{reinterpret_cast<std::byte*>(&own_), 1, dtype::int64, {}});
-    for (auto const& t : sum_.parts) f(text("open/", t.name), kept::round, t);
+    f("open/control", kept::round, bytes_view(mine_));
+    f("open/samples", kept::round, number_view(own_));
+    visit_list(f, kept::round, "open/", sum_.parts);
   }
 
-  [[nodiscard]] i64& calls_open() noexcept override { return calls_; }
-  [[nodiscard]] bool open() const noexcept override { return calls_ > 0; }
-  [[nodiscard]] bucket_plan const& plan() const noexcept override { return plan_; }
   [[nodiscard]] i64 period() const override { return stage_.when.period(); }
-  [[nodiscard]] i64 bytes() const noexcept override {
-    return sum_.bytes + sent_.bytes + reduced_.bytes + error_.bytes() + buffers_.bytes();
-  }
-  void mix(fingerprint& h) const override {
-    h.mix(static_cast<i64>(plan_.hash));
-    h.mix(static_cast<i64>(buffers_.hash()));
-    h.mix(period());
-  }
+  void mix(fingerprint& h) const override { mix_all(h, plan_.hash, buffers_.hash(), period()); }
 
  private:
   // What is not communicated is not cast.
-  [[nodiscard]] bucket_options bucketing(training_context const& at) const {
-    return communicates_ ? at.buckets : without_wire(at.buckets);
+  [[nodiscard]] static bucket_options cuts_of(gradients const& stage, training_context const& at) {
+    return stage.who.communicates() ? at.buckets : without_wire(at.buckets);
   }
   [[nodiscard]] bool has_wire() const noexcept { return !sent_.parts.empty(); }
   // What is communicated.
@@ -164,7 +132,7 @@ class gradients_state final : public gradient_stage {
     if (last == 0) {
       std::array<double, 1> const mine{static_cast<double>(n)};
       std::array<double, 1> all{};
-      group_.comm().all_reduce(const_view(mine, "samples"), view(all, "samples")).wait();
+      group_.all_reduce(const_view(mine, "samples"), view(all, "samples")).wait();
       last = all[0] * static_cast<double>(stage_.when.period());
     }
     double const planned = at.planned * static_cast<double>(stage_.when.period());
@@ -180,34 +148,21 @@ class gradients_state final : public gradient_stage {
       return o;
     }
     double const scale = at.gradient == gradient_is::mean ? 1.0 : 1.0 / static_cast<double>(n);
-    step_result const v = at.inner.step(at.exec, at.gradients, at.rate, scale, true);
-    o.applied = v.applied;
-    o.skipped = !v.applied;
-    o.culprit = v.culprit;
-    o.culprit_rank = v.applied ? -1 : at.comm.rank();
-    o.own_samples = v.applied ? n : 0;
+    enter_result(o, at.inner.step(at.exec, at.gradients, at.rate, scale, true), at.comm.rank());
+    o.own_samples = o.applied ? n : 0;
     o.contributions = 1;
-    o.weighted_squares = static_cast<double>(n) * v.mean_square;
-    o.mean_square = v.mean_square;
+    o.weighted_squares = static_cast<double>(n) * o.mean_square;
     return o;
   }
 
   // Packs this call's gradient: onto what is open, and into what is sent when it is the last call.
   void accumulate_gradient(training_context& at, i64 n, bool due) {
-    auto const b = static_cast<double>(n);
     if (at.shards > 0)
       expects(n == 0 || calls_ * at.comm.size() + at.comm.rank() < at.shards, "step: rank ", at.comm.rank(),
               " has no logical shard in call ", calls_, " of this update, but ", n, " samples");
-    double const square = pack_all(at, n, due);
+    auto const facts = facts_of_call(at, n, pack_all(at, n, due), at.comm.rank());
     control here{};
-    here[count] = b;
-    if (n > 0) {
-      bool const finite = math::finite(square), mean = at.gradient == gradient_is::mean;
-      here[contributions] = 1;
-      here[weighted_squares] = finite ? (mean ? b : 1 / b) * square : 0;
-      here[bad_ranks] = finite ? 0 : 1;
-      here[bad_rank_sum] = finite ? 0 : at.comm.rank();
-    }
+    std::ranges::copy(facts, here.begin());
     if (calls_ == 0) {
       mine_ = {};
       own_ = 0;
@@ -227,8 +182,7 @@ class gradients_state final : public gradient_stage {
   };
 
   [[nodiscard]] pack pack_of(training_context const& at, i64 n) const {
-    double const b = at.gradient == gradient_is::mean ? static_cast<double>(n) : n > 0 ? 1.0 : 0.0;
-    return {b / nominal(at), calls_ > 0 && at.shards == 0};
+    return {weight_of(at, n) / nominal(at), calls_ > 0 && at.shards == 0};
   }
   [[nodiscard]] pack_with_error with_error(pack f) const {
     return {f.weight, f.carry, plan_.feedback.value_or(dtype::bf16)};
@@ -265,9 +219,7 @@ class gradients_state final : public gradient_stage {
     double square = 0;
     pack_lists(pack_of(at, n), sends, {sent_.parts, sum_.parts, error_.residual(), at.gradients},
                [&](auto const& f, auto const&... operands) {
-                 norm_report const& report = at.exec.norm(f, operands...);
-                 for (std::size_t i = 0; i < report.tensors.size(); ++i)
-                   if (!at.inner.is_frozen(i)) square += report.tensors[i].square;
+                 square = square_of(at.inner, at.exec.norm(f, operands...));
                });
     return square;
   }
@@ -276,15 +228,12 @@ class gradients_state final : public gradient_stage {
   double pack_rest(training_context& at, i64 n) {
     while (bucket_part* const p = ready_.take()) pack_part(at, n, *p);
     squares_.assign(at.gradients.size(), 0);
-    ready_.each([&](bucket_part const& p) {
+    for (auto const& p : ready_.parts()) {
       norm_report const& report = at.exec.report(p.norms);
       for (std::size_t k = 0; k < p.tensors.size(); ++k)
         squares_[static_cast<std::size_t>(p.tensors[k])] = report.tensors[k].square;
-    });
-    double square = 0;
-    for (std::size_t i = 0; i < squares_.size(); ++i)
-      if (!at.inner.is_frozen(i)) square += squares_[i];
-    return square;
+    }
+    return square_of(at.inner, [&](std::size_t i) { return squares_[i]; });
   }
 
   void pack_part(training_context& at, i64 n, bucket_part& p) {
@@ -303,15 +252,14 @@ class gradients_state final : public gradient_stage {
   // Logical shards: each is sent by its owner and added in the order of shards, so that the sum does
   // not depend on how many workers there are.
   void gather_shards(training_context& at) {
-    communicator group = group_.comm();
-    for (int q = 0; q < group.size(); ++q) {
-      i64 const index = (calls_ - 1) * group.size() + q;
+    for (int q = 0; q < group_.size(); ++q) {
+      i64 const index = (calls_ - 1) * group_.size() + q;
       if (index >= at.shards) break;
       // Also for what the shard before is still being read from.
       at.exec.synchronize();
-      slab const& data = q == group.rank() ? sent_ : reduced_;
+      slab const& data = q == group_.rank() ? sent_ : reduced_;
       control facts = shard_;
-      operations_.broadcast(group, plan_, data, view(facts, "control"), q);
+      operations_.broadcast(group_, plan_, data, view(facts, "control"), q);
       if (index == 0)
         at.exec.each(copy{}, out(sum_.parts), in(data.parts));
       else
@@ -321,18 +269,17 @@ class gradients_state final : public gradient_stage {
   }
 
   outcome apply_reduced(training_context& at) {
-    communicator group = group_.comm();
-    if (at.shards == 0) agreement::write(&mine_[agreed], at, group.size());
+    if (at.shards == 0) agreement::write(&mine_[agreed], at, group_.size());
     all_ = mine_;
     tensor_list const* mean = &sum_.parts;
     if (communicates_ && at.shards == 0) {
       at.exec.synchronize();
-      operations_.start(group, plan_, sent(), reduced_, plan_.buckets.size());
-      operations_.finish(group, const_view(mine_, "control"), view(all_, "control"));
+      operations_.start(group_, plan_, sent(), reduced_, plan_.buckets.size());
+      operations_.finish(group_, const_view(mine_, "control"), view(all_, "control"));
       ready_.close();
       mean = &reduced_.parts;
     }
-    if (communicates_) agreement::expect(&all_[agreed], at, group);
+    if (communicates_) agreement::expect(&all_[agreed], at, group_);
     weighted_by_.last = all_[count];
     outcome o{.calls = calls_, .due = true};
     o.contributions = all_[contributions];
@@ -342,18 +289,12 @@ class gradients_state final : public gradient_stage {
       return o;
     }
     // All that others are needed for comes before the update: it is made by all, or none.
-    if (communicates_) buffers_.gather(at.exec, group, static_cast<double>(own_) / nominal(at));
+    if (communicates_) buffers_.gather(at.exec, group_, static_cast<double>(own_) / nominal(at));
     calls_ = 0;
-    step_result const v = at.inner.step(at.exec, *mean, at.rate, nominal(at) / all_[count], false);
-    o.mean_square = v.mean_square;
-    o.applied = v.applied;
-    if (!v.applied) {
-      o.skipped = true;
-      o.culprit = v.culprit;
-      o.overflowed = all_[bad_ranks] == 0;
-      o.culprit_rank = all_[bad_ranks] == 1 ? static_cast<int>(all_[bad_rank_sum]) : -1;
-      return o;
-    }
+    enter_result(o, at.inner.step(at.exec, *mean, at.rate, nominal(at) / all_[count], false),
+                 bad_rank(all_.data()));
+    o.overflowed = !o.applied && all_[bad_ranks] == 0;
+    if (!o.applied) return o;
     o.samples = static_cast<i64>(all_[count]);
     o.own_samples = own_;
     error_.commit(sum_, at.inner);
@@ -363,21 +304,17 @@ class gradients_state final : public gradient_stage {
 
   gradients stage_;
   bool communicates_;
-  bucket_plan plan_;
-  weighted_mean buffers_;
   slab sum_, sent_, reduced_;
   error_feedback error_;
   ready_buckets ready_;
   std::vector<double> squares_;  // of the tensors of a gradient that was packed in parts
   control mine_{}, all_{}, shard_{};
-  process_group group_;
   bucket_operations operations_;  // destroyed before the memory and the group that it uses
   bool casts_ = false;            // to 16 bits
   struct {
     double samples = 0;  // that weights are relative to; 0: the planned batch
     double last = 0;     // samples of the exchange before
   } weighted_by_;        // the same on all ranks
-  i64 calls_ = 0;        // calls accumulated since the last exchange
   i64 own_ = 0;          // this rank's samples among them
 };
 

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/error.hpp>
-#include <limber/core/math.hpp>
-#include <limber/fuse/functors.hpp>
 #include <limber/fuse/strategy_functors.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/parameter_server.hpp>
-#include <limber/sync/server.hpp>
 #include <limber/sync/tensor_message.hpp>
-#include <limber/sync/weighted_mean.hpp>
 
 #include <cstddef>
 #include <string>
@@ -17,10 +13,20 @@
 
 namespace limber::sync {
 
+LIMBER_FN std::vector<i64> server_log::histogram() const {
+  std::vector<i64> out;
+  for (auto const& e : entries) {
+    auto const k = static_cast<std::size_t>(e.staleness);
+    if (k >= out.size()) out.resize(k + 1);
+    ++out[k];
+  }
+  return out;
+}
+
 namespace detail {
 
 /// The stage at work.
-class server_gradients_state final : public gradient_stage {
+class parameter_server_state final : public gradient_stage_base {
   struct request_header {
     server_request what = server_request::exchange;
     i64 samples = 0;
@@ -38,24 +44,24 @@ class server_gradients_state final : public gradient_stage {
   };
 
  public:
-  server_gradients_state(server_gradients const& stage, training_context& at)
-      : stage_(stage.checked()),
+  parameter_server_state(parameter_server const& stage, training_context& at)
+      : gradient_stage_base(at, at.buckets),
+        stage_(stage),
         model_(at.inner.model()),
-        plan_(plan_buckets(at.gradients, at.buckets, at.use_order)),
         gradient_(at.exec, plan_.where),
-        reply_(at.exec, layout_of(model_)),
-        buffers_(at.exec, at.buffers, at.buckets) {
+        reply_(at.exec, layout_of(model_)) {
+    bytes_ += gradient_.bytes() + reply_.bytes();
     expects(!at.buckets.error_feedback,
             "parameter_server: buckets.error_feedback is for gradients that are summed over all workers; "
             "what this strategy casts is not made up for later");
     if (!stage_.adaptive_compensation) return;
-    square_ = at.exec.make(layout_of(at.gradients));
-    next_square_ = at.exec.make(layout_of(at.gradients));
+    square_ = make(at, layout_of(at.gradients));
+    next_square_ = make(at, layout_of(at.gradients));
   }
 
   void attach(training_context& at) override {
     group_ = at.comm;
-    workers_.start(group_.size(), stage_.server);
+    workers_.start(group_, stage_.server);
     calls_ = 0;
   }
 
@@ -70,8 +76,8 @@ class server_gradients_state final : public gradient_stage {
   outcome step(training_context& at, i64 n) override {
     request_header const q = pack_gradient(at, n);
     bool const sends = q.samples > 0 && q.culprit < 0;
-    group_.post(stage_.server, request_tag, sends ? gradient_.pack(at.exec, q) : header_bytes(q));
-    reply_header const a = receive_model(at, next_message(group_, reply_tag));
+    reply_header const a =
+        receive_model(at, workers_.request(sends ? gradient_.pack(at.exec, q) : header_bytes(q)));
     i64 const culprit = q.culprit > a.culprit ? q.culprit : a.culprit;
     outcome o = moved_to(at, a.steps, a.samples);
     o.calls = 1;
@@ -104,14 +110,10 @@ class server_gradients_state final : public gradient_stage {
 
   /// Ends the round for all: model, rule state and progress are the server's on every rank afterwards.
   outcome finish(training_context& at) override {
-    if (serves())
-      workers_.receive_leaves(group_);
-    else
-      group_.post(stage_.server, request_tag, header_bytes(request_header{server_request::leave}));
+    workers_.finish(header_bytes(request_header{server_request::leave}));
     // As at a handshake: progress is the server's, except calls.
     i64 const calls = at.now.calls;
-    broadcast_from_server(at, {reinterpret_cast<std::byte*>(&at.now), static_cast<i64>(sizeof at.now),
-                               dtype::uint8, "parameter_server: progress"});
+    broadcast_from_server(at, bytes_view(at.now, "parameter_server: progress"));
     at.now.calls = calls;
     for (auto const& v : at.inner.values()) broadcast_from_server(at, v);
     at.inner.visit("", [&](std::string const& name, tensor_view v, bool) {
@@ -120,40 +122,21 @@ class server_gradients_state final : public gradient_stage {
     });
     for (auto const& v : square_.parts) broadcast_from_server(at, v);
     buffers_.run(at.exec, group_, static_cast<double>(own_) / at.planned_share);
-    workers_.start(group_.size(), stage_.server);
-    calls_ = 0;
-    own_ = 0;
+    calls_ = own_ = 0;
     return {};
   }
 
   /// Calls f(name, how, view) for the mean square: the server's while it serves, replicated after `finish`.
-  void visit(piece_visitor f) override {
-    for (auto const& t : square_.parts) f(text("mean_square/", t.name), kept::replicated, t);
-  }
+  void visit(piece_visitor f) override { visit_list(f, kept::replicated, "mean_square/", square_.parts); }
 
-  [[nodiscard]] i64& calls_open() override { return calls_; }
-  [[nodiscard]] bool open() const override { return calls_ > 0; }
-  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
-  [[nodiscard]] i64 bytes() const override {
-    i64 sum = gradient_.bytes() + reply_.bytes() + buffers_.bytes() + sum_.bytes + compensated_.bytes +
-              square_.bytes + next_square_.bytes;
-    for (auto const& s : sent_models_) sum += s.bytes;
-    return sum;
-  }
   void mix(fingerprint& h) const override {
     h.mix(static_cast<i64>(plan_.hash));
     for (auto const& t : model_) h.mix(static_cast<i64>(t.type));
-    h.mix(static_cast<i64>(buffers_.hash()));
-    h.mix(static_cast<i64>(stage_.server));
-    h.mix(static_cast<i64>(stage_.staleness));
-    h.mix(stage_.compensation);
-    h.mix(static_cast<i64>(stage_.adaptive_compensation));
-    h.mix(stage_.bound);
-    h.mix(stage_.softsync);
+    mix_all(h, buffers_.hash(), stage_.server, stage_.staleness, stage_.compensation,
+            stage_.adaptive_compensation, stage_.bound, stage_.softsync);
   }
 
  private:
-  [[nodiscard]] bool serves() const { return group_.rank() == stage_.server; }
   [[nodiscard]] bool compensates() const noexcept { return stage_.compensation > 0; }
   // Progress of this rank follows the server's.
   [[nodiscard]] static outcome moved_to(training_context const& at, i64 steps, i64 samples) noexcept {
@@ -181,19 +164,13 @@ class server_gradients_state final : public gradient_stage {
   // ---- a worker
   // Weighted as for an all-reduce, so that equal shares are exact: b / planned.
   [[nodiscard]] request_header pack_gradient(training_context& at, i64 n) {
-    auto const b = static_cast<double>(n);
-    bool const mean = at.gradient == gradient_is::mean;
-    double const weight = (mean ? b : n > 0 ? 1.0 : 0.0) / at.planned_share;
-    norm_report const& report =
-        at.exec.norm(pack{weight, false}, out(gradient_.parts()), inout(at.gradients));
+    norm_report const& report = at.exec.norm(pack{weight_of(at, n) / at.planned_share, false},
+                                             out(gradient_.parts()), inout(at.gradients));
     request_header q;
     q.samples = n;
     if (n == 0) return q;
     q.culprit = first_not_finite(at, report);
-    double square = 0;
-    for (std::size_t i = 0; i < report.tensors.size(); ++i)
-      if (!at.inner.is_frozen(i)) square += report.tensors[i].square;
-    q.weighted_square = q.culprit < 0 ? (mean ? b : 1 / b) * square : 0;
+    if (q.culprit < 0) q.weighted_square = weighted_square(at, n, square_of(at.inner, report));
     return q;
   }
 
@@ -215,10 +192,10 @@ class server_gradients_state final : public gradient_stage {
     sent_versions_.assign(n, 0);
     pending_.clear();
     pending_.reserve(n);
-    if (stage_.softsync > 1 && sum_.parts.empty()) sum_ = at.exec.make(layout_of(at.gradients));
+    if (stage_.softsync > 1 && sum_.parts.empty()) sum_ = make(at, layout_of(at.gradients));
     if (!compensates()) return;
-    if (compensated_.parts.empty()) compensated_ = at.exec.make(layout_of(at.gradients));
-    while (sent_models_.size() < n) sent_models_.push_back(at.exec.make(layout_of(model_)));
+    if (compensated_.parts.empty()) compensated_ = make(at, layout_of(at.gradients));
+    while (sent_models_.size() < n) sent_models_.push_back(make(at, layout_of(model_)));
     for (auto const& s : sent_models_) at.exec.each(copy{}, out(s.parts), in(model_));
   }
 
@@ -285,18 +262,13 @@ class server_gradients_state final : public gradient_stage {
   i64 update(training_context& at, tensor_list const& g, double scale, int source, before_update before,
              on_update after) {
     before();
-    step_result const r = at.inner.step(at.exec, g, at.rate, scale, false);
     outcome o{.calls = std::exchange(accumulated_, 0), .due = true};
     o.contributions = static_cast<double>(o.calls);
     o.weighted_squares = std::exchange(weighted_squares_, 0);
-    o.mean_square = r.mean_square;
-    o.applied = r.applied;
-    o.skipped = !r.applied;
-    o.culprit = r.applied ? -1 : r.culprit;
-    o.culprit_rank = r.applied ? -1 : source;
-    double const count = std::exchange(count_, 0);
-    o.samples = r.applied ? static_cast<i64>(count) : 0;
-    version_ += r.applied ? 1 : 0;
+    enter_result(o, at.inner.step(at.exec, g, at.rate, scale, false), source);
+    double const samples = std::exchange(count_, 0);
+    o.samples = o.applied ? static_cast<i64>(samples) : 0;
+    version_ += o.applied ? 1 : 0;
     after(o);
     return o.culprit;
   }
@@ -313,21 +285,17 @@ class server_gradients_state final : public gradient_stage {
   void reply(training_context& at, pending_reply const& p) {
     auto const k = static_cast<std::size_t>(p.worker);
     reply_header const a{at.now.steps, at.now.samples, p.culprit};
-    if (sent_versions_[k] == version_) return group_.post(p.worker, reply_tag, header_bytes(a));
+    if (sent_versions_[k] == version_) return workers_.reply(p.worker, header_bytes(a));
     sent_versions_[k] = version_;
     if (compensates()) at.exec.each(copy{}, out(sent_models_[k].parts), in(model_));
     at.exec.each(copy{}, out(reply_.parts()), in(model_));
-    group_.post(p.worker, reply_tag, reply_.pack(at.exec, a));
+    workers_.reply(p.worker, reply_.pack(at.exec, a));
   }
 
-  server_gradients stage_;
+  parameter_server stage_;
   tensor_list model_;  // masters where there are any, the parameters elsewhere
-  bucket_plan plan_;
   tensor_message gradient_, reply_;
-  weighted_mean buffers_;
-  communicator group_;
-  i64 calls_ = 0;  // of this worker since the last finish
-  i64 own_ = 0;    // its samples in them
+  i64 own_ = 0;  // its samples in them
 
   active_workers workers_;
   std::vector<pending_reply> pending_;
@@ -340,27 +308,27 @@ class server_gradients_state final : public gradient_stage {
   double weighted_squares_ = 0;
 };
 
-}  // namespace detail
-
-LIMBER_FN server_gradients server_gradients::checked() const {
-  expects(server >= 0, "parameter_server: server must be a rank, got ", server);
-  expects(compensation >= 0 && math::finite(compensation),
-          "parameter_server: compensation must be a number of at least 0, got ", compensation);
-  expects(!adaptive_compensation || compensation > 0,
-          "parameter_server: adaptive_compensation has no effect with compensation ", compensation);
-  expects(bound >= -1, "parameter_server: bound must be at least 0, or -1 for none, got ", bound);
-  expects(softsync >= 1, "parameter_server: softsync must be at least 1, got ", softsync);
-  return *this;
+// The members are what they can be.
+inline void check(parameter_server const& s) {
+  expects(s.server >= 0, "parameter_server: server must be a rank, got ", s.server);
+  expects(s.compensation >= 0 && math::finite(s.compensation),
+          "parameter_server: compensation must be a number of at least 0, got ", s.compensation);
+  expects(!s.adaptive_compensation || s.compensation > 0,
+          "parameter_server: adaptive_compensation has no effect with compensation ", s.compensation);
+  expects(s.bound >= -1, "parameter_server: bound must be at least 0, or -1 for none, got ", s.bound);
+  expects(s.softsync >= 1, "parameter_server: softsync must be at least 1, got ", s.softsync);
 }
 
-LIMBER_FN limber::detail::owner<gradient_stage> server_gradients::start(training_context& at) const {
-  return limber::detail::owner<gradient_stage>(new detail::server_gradients_state(*this, at));
+}  // namespace detail
+
+LIMBER_FN limber::detail::owner<gradient_stage> parameter_server::start(training_context& at) const {
+  detail::check(*this);
+  return limber::detail::owner<gradient_stage>(new detail::parameter_server_state(*this, at));
 }
 
 LIMBER_FN exchange parameter_server::parts() const {
-  return exchange(
-      server_gradients{server, staleness, compensation, adaptive_compensation, bound, softsync, log}
-          .checked());
+  detail::check(*this);
+  return exchange(*this);
 }
 
 }  // namespace limber::sync

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/error.hpp>
-#include <limber/fuse/functors.hpp>
 #include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/gossip.hpp>
-#include <limber/sync/gossip_partners.hpp>
+#include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/push_sum.hpp>
 #include <limber/sync/tensor_message.hpp>
-#include <limber/sync/weighted_mean.hpp>
 
 #include <bit>
 #include <cstddef>
@@ -26,38 +23,35 @@ LIMBER_FN int exponential_step(int size, i64 round) {
 
 namespace detail {
 
-/// The stage at work.
-class push_sum_state final : public model_stage {
+/// The stage at work. The model is z.
+class push_sum_state final : public gossiping_stage {
  public:
-  push_sum_state(push_sum_round stage, training_context& at)
-      : stage_(stage),
+  push_sum_state(push_sum stage, training_context& at)
+      : gossiping_stage(at, every{1}, moments::keep),
+        stage_(stage),
         // Without overlap blocking messages do, and need no copy on the host.
         posts_((at.comm.can() & can_send_receive) == 0 || stage.overlap > 0),
-        model_(at.inner.model()),
-        plan_(plan_buckets(model_, without_wire(at.buckets), at.use_order)),
-        x_(at.exec.make(layout_of(model_))),
-        weight_(at.exec.share<double>(1)),
-        mean_(at.exec, at.inner.values(), at.buckets),
-        buffers_(at.exec, at.buffers, at.buckets) {
-    unifies = false;  // models still differ after an exchange
+        x_(make(at, layout_of(model_))),
+        weight_(at.exec.share<double>(1)) {
     capabilities const has = at.comm.can();
-    expects((has & push_sum_round::needs_one_of()) != 0,
+    expects((has & push_sum::needs_one_of) != 0,
             "push_sum needs a collective that models limber::point_to_point or limber::mailbox");
     expects((has & can_post) != 0 || stage_.overlap == 0, "push_sum: overlap ", stage_.overlap,
             " needs a collective that models limber::mailbox");
     if (posts_) {
       kept_message_.emplace(at.exec, layout_of(model_));
       received_message_.emplace(at.exec, layout_of(model_));
+      bytes_ += kept_message_->bytes() + received_message_->bytes();
     } else {
-      kept_slab_ = at.exec.make(plan_.where);
-      received_slab_ = at.exec.make(plan_.where);
+      kept_slab_ = make(at, plan_.where);
+      received_slab_ = make(at, plan_.where);
       sent_weights_ = at.exec.share<double>(2);
     }
   }
 
   void attach(training_context& at) override {
     group_ = at.comm;
-    agree_on_round(group_, round_);
+    agree_on_round();
   }
 
   /// Starts where the model is, with weight 1.
@@ -81,6 +75,7 @@ class push_sum_state final : public model_stage {
     awaited_ = round_;
   }
 
+  /// No round is ever left open.
   void count(i64, double) override {}
   [[nodiscard]] bool due(training_context const&) const override { return true; }
 
@@ -112,37 +107,21 @@ class push_sum_state final : public model_stage {
     }
   }
 
-  /// Writes Σ x / Σ w to `values`, the mean of buffers to the buffers. A collective call.
-  void average_into(training_context& at, tensor_list const& values) override {
-    at.exec.each(copy{}, out(values), in(model_));
-    mean_.run(at.exec, group_, weight_[0]);
-    buffers_.run(at.exec, group_, 1);
+  void visit(kept shared, piece_visitor f) override {
+    f("pinned", shared, number_view(started_));
+    f("round", shared, number_view(round_));
+    f("w", shared, tensor_view{reinterpret_cast<std::byte*>(weight_.device), 1, dtype::f64, {}});
+    visit_list(f, shared, "x/", x_.parts);
   }
-
-  void visit(view_visitor shared, view_visitor) override {
-    shared("pinned", tensor_view{reinterpret_cast<std::byte*>(&started_), 1, dtype::int64, {}});
-    shared("round", tensor_view{reinterpret_cast<std::byte*>(&round_), 1, dtype::int64, {}});
-    shared("w", tensor_view{reinterpret_cast<std::byte*>(weight_.device), 1, dtype::f64, {}});
-    for (auto const& t : x_.parts) shared(text("x/", t.name), t);
-  }
-
-  /// No round is ever left open.
-  [[nodiscard]] i64& calls_open() override { return calls_; }
-  [[nodiscard]] i64 bytes() const override {
-    i64 const messages = posts_ ? kept_message_->bytes() + received_message_->bytes()
-                                : kept_slab_.bytes + received_slab_.bytes;
-    return x_.bytes + messages + mean_.bytes() + buffers_.bytes();
-  }
-  [[nodiscard]] bucket_plan const& plan() const override { return plan_; }
-  void mix(fingerprint& h) const override {
-    h.mix(static_cast<i64>(plan_.hash));
-    h.mix(stage_.overlap);
-  }
+  void mix(fingerprint& h) const override { mix_all(h, plan_.hash, stage_.overlap); }
 
  private:
   struct header {
     double weight;
   };
+
+  /// `evaluate` shows Σ x / Σ w.
+  [[nodiscard]] double weight_in_mean() const override { return weight_[0]; }
 
   [[nodiscard]] tensor_list const& kept() const noexcept {
     return posts_ ? kept_message_->parts() : kept_slab_.parts;
@@ -207,7 +186,7 @@ class push_sum_state final : public model_stage {
   }
 
   void exchange_by_post(training_context& at, int target) {
-    group_.post(target, push_sum_round::tag + round_, kept_message_->pack(at.exec, header{half_}));
+    group_.post(target, push_sum::tag + round_, kept_message_->pack(at.exec, header{half_}));
     if (awaited_ <= round_++ - stage_.overlap) return combine(at, receive_message(at));
     at.exec.each(copy{}, out(x_.parts), in(kept()));
     set_weight(at, half_);
@@ -217,7 +196,7 @@ class push_sum_state final : public model_stage {
   // Waits for the oldest message that is missing. @return its weight
   double receive_message(training_context& at) {
     for (;; group_.listen())
-      if (auto const m = group_.poll(push_sum_round::tag + awaited_)) {
+      if (auto const m = group_.poll(push_sum::tag + awaited_)) {
         double const w = received_message_->unpack<header>(at.exec, m->bytes).weight;
         if (awaited_++ >= first_valid_) return w;
         at.exec.each(zero{}, out(received()));
@@ -225,36 +204,33 @@ class push_sum_state final : public model_stage {
       }
   }
 
-  push_sum_round stage_;
-  bool posts_;         // by mailbox, not by send and recv
-  tensor_list model_;  // z: masters where there are any, the parameters elsewhere
-  bucket_plan plan_;
+  push_sum stage_;
+  bool posts_;  // by mailbox, not by send and recv
   slab x_, kept_slab_, received_slab_;
   std::optional<tensor_message> kept_message_, received_message_;
   shared_array<double> weight_, sent_weights_;  // w; and those of the message sent and the one received
   double half_ = 0;                             // of w, in this round
-  weighted_mean mean_, buffers_;
-  communicator group_;
-  bool consistent_ = false;  // z is x / w
-  i64 started_ = 0;          // x and w were set
-  i64 round_ = 0;            // the next
-  i64 awaited_ = 0;          // the oldest of which no message was received
-  i64 first_valid_ = 0;      // messages of earlier rounds are of sums that a merge has replaced
-  i64 calls_ = 0;
+  bool consistent_ = false;                     // z is x / w
+  i64 started_ = 0;                             // x and w were set
+  i64 awaited_ = 0;                             // the oldest round of which no message was received
+  i64 first_valid_ = 0;  // messages of earlier rounds are of sums that a merge has replaced
 };
+
+// The members are what they can be.
+inline void check(push_sum const& s) {
+  expects(s.overlap >= 0, "push_sum: overlap must not be negative, got ", s.overlap);
+}
 
 }  // namespace detail
 
-LIMBER_FN push_sum_round::push_sum_round(i64 rounds) : overlap(rounds) {
-  expects(overlap >= 0, "push_sum: overlap must not be negative, got ", overlap);
-}
-
-LIMBER_FN limber::detail::owner<model_stage> push_sum_round::start(training_context& at) const {
+LIMBER_FN limber::detail::owner<model_stage> push_sum::start(training_context& at) const {
+  detail::check(*this);
   return limber::detail::owner<model_stage>(new detail::push_sum_state(*this, at));
 }
 
 LIMBER_FN exchange push_sum::parts() const {
-  return exchange(gradients(every{1}, alone{}), push_sum_round(overlap));
+  detail::check(*this);
+  return exchange(gradients(every{1}, alone{}), *this);
 }
 
 }  // namespace limber::sync
