@@ -18,10 +18,7 @@
 #include <limber/core/config.hpp>
 #include <limber/core/math.hpp>
 
-#include <cstddef>
 #include <cstring>
-#include <initializer_list>
-#include <span>
 
 namespace limber {
 
@@ -167,33 +164,34 @@ template <class T>
   constexpr int limit = square_column<T>::limit;
   constexpr U low = static_cast<U>(B::bias - limit) << B::mantissa;
   constexpr U high = static_cast<U>(B::bias + limit) << B::mantissa;
-  if (smallest + 1 >= low && largest < high) {
-    T column[leaf_columns] = {};
+  bool const ordinary = smallest + 1 >= low && largest < high;
+  T column[3][leaf_columns] = {};
+  if (ordinary) {
     for (i64 at = 0; at < n; at += leaf_columns) {
       i64 const m = n - at < leaf_columns ? n - at : leaf_columns;
-      for (i64 c = 0; c < m; ++c) column[c] = math::fma(x[at + c], x[at + c], column[c]);
+      for (i64 c = 0; c < m; ++c) column[0][c] = math::fma(x[at + c], x[at + c], column[0][c]);
     }
-    return leaf_sum(square_column<T>{detail::column_tree(column), 0, 0});
+  } else {
+    for (i64 i = 0; i < n; ++i) {
+      i64 const c = i % leaf_columns;
+      square_column<T> sums{column[0][c], column[1][c], column[2][c]};
+      sums.add(x[i]);
+      column[0][c] = sums.ordinary;
+      column[1][c] = sums.large;
+      column[2][c] = sums.tiny;
+    }
   }
-  square_column<T> columns[leaf_columns] = {};
-  for (i64 i = 0; i < n; ++i) columns[i % leaf_columns].add(x[i]);
-  square_column<T> total;
-  T column[leaf_columns];
-  for (auto const part : {&square_column<T>::ordinary, &square_column<T>::large, &square_column<T>::tiny}) {
-    for (int c = 0; c < leaf_columns; ++c) column[c] = columns[c].*part;
-    total.*part = detail::column_tree(column);
-  }
-  return leaf_sum(total);
+  T total[3] = {};
+  for (int k = 0; k < (ordinary ? 1 : 3); ++k) total[k] = detail::column_tree(column[k]);
+  return leaf_sum(square_column<T>{total[0], total[1], total[2]});
 }
 
-/// Adds partial sums by a fixed binary tree: halves of the smallest power of two ≥ their number.
+/// Adds n partial sums, which it overwrites, by a fixed binary tree: neighbours first, then neighbouring pairs, ….
 template <class T>
-[[nodiscard]] inline square_sum<T> tree_sum(std::span<square_sum<T> const> part) noexcept {
-  if (part.empty()) return {};
-  if (part.size() == 1) return part[0];
-  std::size_t half = 1;
-  while (2 * half < part.size()) half *= 2;
-  return add(tree_sum(part.first(half)), tree_sum(part.subspan(half)));
+[[nodiscard]] inline square_sum<T> tree_sum(square_sum<T>* part, i64 n) noexcept {
+  for (i64 width = 1; width < n; width *= 2)
+    for (i64 i = 0; i + width < n; i += 2 * width) part[i] = add(part[i], part[i + width]);
+  return n > 0 ? part[0] : square_sum<T>{};
 }
 
 /// Norms that a rule may ask for, of one tensor and of the whole list. All in the compute type.
