@@ -33,8 +33,7 @@ class host {
   template <class F, access_mode... A>
   void each(F const& f, operand<A>... lists) {
     static_assert(sizeof...(A) >= 1 && sizeof...(A) <= detail::most_operands);
-    if constexpr (requires { f.otherwise(); })
-      if (limber::skips(f)) return each(f.otherwise(), lists...);
+    if (limber::skips(f)) return;
     detail::host_operand const operands[] = {detail::host_operand_of(lists)...};
     each_leaf(detail::each_code_of<F, A...>, &f, operands, sizeof...(A));
   }

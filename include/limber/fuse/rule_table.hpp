@@ -22,6 +22,8 @@
 
 namespace limber {
 
+class host;
+
 namespace detail {
 
 /// Counters and coefficients of the tensors of one rule, in executor-side memory; typed by that rule.
@@ -198,6 +200,8 @@ void rule_on<R, E>::with_slots(E& e, rule_update const& u, std::index_sequence<J
                             u.gradient,
                             u.value};
   auto const values = inout(u.values, m.round.device, m.origin.device);
+  if constexpr (std::same_as<E, host>)
+    if (facts.skips()) return u.zero ? e.each(zero{}, out(u.gradients)) : void();
   if constexpr (two_pass<R>) {
     e.measure(*u.directions, direct_source<R>{facts}, inout(u.gradients), in(u.values), inout(u.slots[J])...);
     apply_direction(
