@@ -233,5 +233,6 @@ class optimizer {
 }  // namespace limber
 
 #if !defined(LIMBER_COMPILED)
+#include <limber/optimizer/impl/explain.ipp>
 #include <limber/optimizer/impl/optimizer.ipp>
 #endif

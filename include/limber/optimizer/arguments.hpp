@@ -272,7 +272,8 @@ constexpr void refuse_parameters() {
 template <class E, class R>
 [[nodiscard]] erased_groups one_group(std::vector<tensor> parameters, R const& rule) {
   erased_groups all;
-  all.groups.push_back({std::move(parameters), erase_rule<E>(rule), 1});
+  all.groups.push_back({erase_rule<E>(rule), 1, parameters.size()});
+  all.tensors = std::move(parameters);
   return all;
 }
 template <class E, class R>

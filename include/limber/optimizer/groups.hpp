@@ -7,6 +7,7 @@
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/any_rule.hpp>
 
+#include <cstddef>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -33,27 +34,22 @@ namespace detail {
 /// All groups of an optimizer, whatever their rules.
 struct erased_groups {
   struct group {
-    std::vector<tensor> tensors;
     erased_rule rule;
     double lr_scale;
+    std::size_t count;  ///< of tensors
   };
+  std::vector<tensor> tensors, buffers;
   std::vector<group> groups;
-  std::vector<tensor> buffers;
 
   /// @tparam E  the executor
   template <class E, class R>
   void add(limber::group<R> const& g) {
-    groups.push_back({g.tensors, erase_rule<E>(g.rule), g.lr_scale});
+    tensors.insert(tensors.end(), g.tensors.begin(), g.tensors.end());
+    groups.push_back({erase_rule<E>(g.rule), g.lr_scale, g.tensors.size()});
   }
   template <class E>
   void add(limber::buffers const& b) {
-    for (auto const& t : b.tensors) buffers.push_back(t);
-  }
-  [[nodiscard]] std::vector<tensor> tensors() const {
-    std::vector<tensor> all;
-    for (auto const& g : groups)
-      for (auto const& t : g.tensors) all.push_back(t);
-    return all;
+    buffers.insert(buffers.end(), b.tensors.begin(), b.tensors.end());
   }
 };
 

@@ -11,7 +11,7 @@
 
 namespace limber {
 
-LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucket_options const& options,
+LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucket_options const& options,
                                    std::vector<i64> use_order) {
   expects(options.first_bytes > 0, "buckets: first_bytes must be positive, got ", options.first_bytes);
   expects(options.bytes > 0, "buckets: bytes must be positive, got ", options.bytes);

@@ -11,13 +11,13 @@
 
 namespace limber {
 
-LIMBER_FN state_piece progress_piece(progress& now) noexcept {
+LIMBER_COLD LIMBER_FN state_piece progress_piece(progress& now) noexcept {
   return {"progress",
           kept::replicated,
           {reinterpret_cast<std::byte*>(&now), static_cast<i64>(sizeof now), dtype::uint8, {}}};
 }
 
-LIMBER_FN void level(communicator comm, i64& calls) {
+LIMBER_COLD LIMBER_FN void level(communicator comm, i64& calls) {
   std::array<i64, 1> mine{calls}, most{};
   comm.all_reduce(const_view(mine, "finish"), view(most, "finish"), reduction::max).wait();
   calls = most[0];
@@ -25,12 +25,12 @@ LIMBER_FN void level(communicator comm, i64& calls) {
 
 namespace detail {
 
-[[nodiscard]] LIMBER_FN error handshake_error(int rank, std::string reason) {
+[[nodiscard]] LIMBER_COLD LIMBER_FN error handshake_error(int rank, std::string reason) {
   return error({"optimizer", "handshake", 0, rank, {}, std::move(reason)});
 }
 
 /// The lines of two descriptions that differ, at most three: "epoch_size is 10 on rank 0 and 20 on rank 1".
-[[nodiscard]] LIMBER_FN std::string differences(std::string_view a, std::string_view b, std::size_t rank) {
+[[nodiscard]] LIMBER_COLD LIMBER_FN std::string differences(std::string_view a, std::string_view b, std::size_t rank) {
   auto const next = [](std::string_view& s) {
     auto const end = std::min(s.find('\n'), s.size());
     std::string_view const line = s.substr(0, end);
@@ -62,7 +62,7 @@ namespace detail {
 
 }  // namespace detail
 
-LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 position, bool lockstep,
+LIMBER_COLD LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 position, bool lockstep,
                                int server)
     : comm_(comm) {
   auto const n = static_cast<std::size_t>(comm.size());
@@ -96,7 +96,7 @@ LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 po
 }
 
 // All ranks have seen the same hashes, so all of them come here, with the same rank.
-LIMBER_FN void handshake::name_difference(std::size_t rank, std::string const& mine) {
+LIMBER_COLD LIMBER_FN void handshake::name_difference(std::size_t rank, std::string const& mine) {
   std::array<std::string, 2> both;
   std::array<int, 2> const roots{0, static_cast<int>(rank)};
   for (std::size_t k = 0; k < 2; ++k) {
@@ -115,7 +115,7 @@ LIMBER_FN void handshake::name_difference(std::size_t rank, std::string const& m
                                      detail::differences(both[0], both[1], rank)));
 }
 
-LIMBER_FN void handshake::compare(std::string_view what, double value) {
+LIMBER_COLD LIMBER_FN void handshake::compare(std::string_view what, double value) {
   std::array<double, 1> mine{value};
   std::vector<double> all(static_cast<std::size_t>(comm_.size()));
   comm_.all_gather(const_view(mine, "handshake"), view(all, "handshake")).wait();
@@ -125,7 +125,7 @@ LIMBER_FN void handshake::compare(std::string_view what, double value) {
                                     text(what, " is ", all[0], " on rank 0 and ", all[r], " on rank ", r));
 }
 
-LIMBER_FN void handshake::give(any_executor& e, state_piece const& piece) {
+LIMBER_COLD LIMBER_FN void handshake::give(any_executor& e, state_piece const& piece) {
   tensor_view data = piece.data;
   data.name = piece.name;
   if (data.length == 0) return;
@@ -146,7 +146,7 @@ LIMBER_FN void handshake::give(any_executor& e, state_piece const& piece) {
     take_from_giver(e, data);
 }
 
-LIMBER_FN void handshake::take_mean(any_executor& e, tensor_view data) {
+LIMBER_COLD LIMBER_FN void handshake::take_mean(any_executor& e, tensor_view data) {
   tensor_list const list{data};
   layout const where = layout_of(list);
   slab share = e.make(where), mean = e.make(where);
@@ -157,7 +157,7 @@ LIMBER_FN void handshake::take_mean(any_executor& e, tensor_view data) {
 }
 
 // Who neither gives nor joins takes part with memory that nobody reads.
-LIMBER_FN void handshake::take_from_giver(any_executor& e, tensor_view data) {
+LIMBER_COLD LIMBER_FN void handshake::take_from_giver(any_executor& e, tensor_view data) {
   if (joins_ || comm_.rank() == giver_) return comm_.broadcast(data, giver_).wait();
   slab const spare = e.make(layout_of({data}));
   e.synchronize();
