@@ -208,7 +208,7 @@ class any_executor {
 
   [[nodiscard]] host& on_host() noexcept { return *static_cast<host*>(executor_); }
   [[nodiscard]] shared_array<std::byte> share_bytes(i64 bytes) {
-    return is_host() ? on_host().share<std::byte>(bytes) : functions_->share(executor_, bytes);
+    return is_host() ? on_host().share_bytes(bytes) : functions_->share(executor_, bytes);
   }
   norm_report const* run(int number, norm_memory* to, void const* f, tensor_list const* const* lists) {
     auto const operation = functions_->operations[number];

@@ -35,14 +35,14 @@ class host {
     static_assert(sizeof...(A) >= 1 && sizeof...(A) <= detail::most_operands);
     if (limber::skips(f)) return;
     detail::host_operand const operands[] = {detail::host_operand_of(lists)...};
-    each_leaf(detail::each_code_of<F, A...>, &f, operands, sizeof...(A));
+    each_leaf(detail::leaf_code_of<false, F, A != access_mode::in...>, &f, operands, sizeof...(A));
   }
 
   template <class F, access_mode... A>
   void measure(norm_memory& to, F const& f, operand<A>... lists) {
     static_assert(sizeof...(A) >= 1 && sizeof...(A) <= detail::most_operands);
     detail::host_operand const operands[] = {detail::host_operand_of(lists)...};
-    measure_leaves(to, detail::measure_code_of<F, A...>, &f, limber::skips(f), operands, sizeof...(A));
+    measure_leaves(to, detail::leaf_code_of<true, F, A != access_mode::in...>, &f, limber::skips(f), operands, sizeof...(A));
   }
 
   template <class F, access_mode... A>
@@ -62,10 +62,9 @@ class host {
 
   template <class T>
   [[nodiscard]] shared_array<T> share(i64 n) const {
-    std::vector<T> memory(static_cast<std::size_t>(n));
-    T* const p = memory.data();
-    return {p, p, n, detail::shared_owner(std::in_place, std::move(memory))};
+    return share_bytes(n * static_cast<i64>(sizeof(T))).template as<T>();
   }
+  [[nodiscard]] shared_array<std::byte> share_bytes(i64 bytes) const;
   template <class T>
   void publish(shared_array<T> const&) const noexcept {}
   template <class T>

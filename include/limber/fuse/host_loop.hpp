@@ -88,28 +88,26 @@ struct leaf {
 #endif
 }
 
-/// Source F over operands A in arithmetic type T: all that is compiled for each. Calls the functor for every
-/// element; if `Measured` writes what it returns to y, or to y and z.
-template <class T, bool Measured, class F, access_mode... A>
+/// Source F over operands in arithmetic type T, of which some are written: all that is compiled for each. Calls
+/// the functor for every element; if `Measured` writes what it returns to y, or to y and z.
+template <class T, bool Measured, class F, bool... Written>
 struct leaf_loop {
   using functor = std::remove_cvref_t<decltype(functor_of<T>(std::declval<F const&>(), i64{}))>;
   using result = decltype(std::declval<functor const&>()(
-      std::declval<std::conditional_t<A == access_mode::in, T const&, T&>>()...));
+      std::declval<std::conditional_t<Written, T&, T const&>>()...));
 
   LIMBER_DETAIL_PLAIN static void plain(void const* source, leaf& l, void* y, void* z) {
-    run(source, l, y, z, std::index_sequence_for<operand<A>...>{});
+    run(source, l, y, z, std::make_index_sequence<sizeof...(Written)>{});
   }
 #if LIMBER_DETAIL_CLONES
   LIMBER_DETAIL_AVX2 static void avx2(void const* source, leaf& l, void* y, void* z) {
-    run(source, l, y, z, std::index_sequence_for<operand<A>...>{});
+    run(source, l, y, z, std::make_index_sequence<sizeof...(Written)>{});
   }
 #else
   static constexpr auto avx2 = &plain;
 #endif
 
  private:
-  template <access_mode How>
-  using pointer = std::conditional_t<How == access_mode::in, T const*, T*>;
   template <class V>
   using kept = std::conditional_t<std::is_trivially_copyable_v<V>, V const, V const&>;
 
@@ -118,7 +116,8 @@ struct leaf_loop {
                                       std::index_sequence<K...>) {
     kept<functor> f = functor_of<T>(*static_cast<F const*>(source), l.tensor);
     while (i64 const m = l.next())
-      block(f, m, static_cast<T*>(y) + l.at, static_cast<T*>(z) + l.at, static_cast<pointer<A>>(l.x[K])...);
+      block(f, m, static_cast<T*>(y) + l.at, static_cast<T*>(z) + l.at,
+            static_cast<std::conditional_t<Written, T*, T const*>>(l.x[K])...);
   }
   template <class... P>
   LIMBER_DETAIL_BLOCK static void block(functor const& f, i64 n, [[maybe_unused]] T* __restrict y,
@@ -147,17 +146,11 @@ struct leaf_code {
 
   [[nodiscard]] loop best(bool in_double) const noexcept { return (in_double ? wide : narrow)[best_clone()]; }
 };
-template <class F, access_mode... A>
-inline constexpr leaf_code each_code_of{
-    {&leaf_loop<float, false, F, A...>::plain, &leaf_loop<float, false, F, A...>::avx2},
-    {&leaf_loop<double, false, F, A...>::plain, &leaf_loop<double, false, F, A...>::avx2},
-    0,
-    false};
-template <class F, access_mode... A>
-inline constexpr leaf_code measure_code_of{
-    {&leaf_loop<float, true, F, A...>::plain, &leaf_loop<float, true, F, A...>::avx2},
-    {&leaf_loop<double, true, F, A...>::plain, &leaf_loop<double, true, F, A...>::avx2},
-    norms_in<typename leaf_loop<float, true, F, A...>::result>,
-    std::is_same_v<F, identity> && sizeof...(A) == 1};
+template <bool Measured, class F, bool... Written>
+inline constexpr leaf_code leaf_code_of{
+    {&leaf_loop<float, Measured, F, Written...>::plain, &leaf_loop<float, Measured, F, Written...>::avx2},
+    {&leaf_loop<double, Measured, F, Written...>::plain, &leaf_loop<double, Measured, F, Written...>::avx2},
+    norms_in<typename leaf_loop<float, Measured, F, Written...>::result>,
+    std::is_same_v<F, identity> && sizeof...(Written) == 1};
 
 }  // namespace limber::detail

@@ -94,7 +94,7 @@ struct norm_memory {
 
 /// Memory for the norms of a list of so many tensors.
 template <class E>
-[[nodiscard]] norm_memory make_norms(E& e, i64 tensors, int sums = 1) {
+[[nodiscard]] LIMBER_COLD norm_memory make_norms(E& e, i64 tensors, int sums = 1) {
   norm_memory m;
   m.narrow = e.template share<tensor_norm<float>>(sums * (tensors + 1));
   m.wide = e.template share<tensor_norm<double>>(sums * (tensors + 1));

@@ -157,12 +157,18 @@ LIMBER_FN host::host(int threads) : threads_(threads) {
 #endif
 }
 
-LIMBER_FN slab host::make(layout const& where) const {
+LIMBER_COLD LIMBER_FN slab host::make(layout const& where) const {
   constexpr std::size_t line = 64;
   auto const bytes = static_cast<std::size_t>(round_up(std::max<i64>(where.bytes, 1), line));
   auto* const p = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{line}));
   std::fill_n(p, bytes, std::byte{0});
   return slab_over({p, [](std::byte* q) { ::operator delete (q, std::align_val_t{line}); }}, where);
+}
+
+LIMBER_COLD LIMBER_FN shared_array<std::byte> host::share_bytes(i64 bytes) const {
+  std::vector<std::byte> memory(static_cast<std::size_t>(bytes));
+  std::byte* const p = memory.data();
+  return {p, p, bytes, detail::shared_owner(std::in_place, std::move(memory))};
 }
 
 // Calls body(leaf, its number) for every leaf; each thread takes a run of them.
