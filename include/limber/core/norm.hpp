@@ -103,7 +103,8 @@ struct square_column {
     return u - low < high - low || u == 0;
   }
 
-  LIMBER_HD void add(T v) noexcept {
+  LIMBER_HD void add(T v) noexcept { add(v, ordinary, large, tiny); }
+  static LIMBER_HD void add(T v, T& ordinary, T& large, T& tiny) noexcept {
     if (is_ordinary(v)) {
       ordinary = math::fma(v, v, ordinary);
     } else if (math::magnitude_bits(v) >= math::magnitude_bits(math::power_of_two<T>(limit))) {
@@ -146,11 +147,9 @@ template <class T>
   return column[0];
 }
 
-}  // namespace detail
-
-/// Sum of squares of one leaf, n ≤ 4,096 elements. The host's form; a warp follows the same tree.
+/// The sums over a leaf's columns, each added by the tree.
 template <class T>
-[[nodiscard]] inline square_sum<T> leaf_square_sum(T const* x, i64 n) noexcept {
+[[nodiscard]] inline square_column<T> sum_columns(T const* x, i64 n) noexcept {
   using B = math::detail::bits<T>;
   using U = typename B::type;
   // Whether all are ordinary, in a loop that a compiler can vectorise: 0 wraps to the largest number.
@@ -164,26 +163,29 @@ template <class T>
   constexpr int limit = square_column<T>::limit;
   constexpr U low = static_cast<U>(B::bias - limit) << B::mantissa;
   constexpr U high = static_cast<U>(B::bias + limit) << B::mantissa;
-  bool const ordinary = smallest + 1 >= low && largest < high;
-  T column[3][leaf_columns] = {};
-  if (ordinary) {
+  if (smallest + 1 >= low && largest < high) {
+    T column[leaf_columns] = {};
     for (i64 at = 0; at < n; at += leaf_columns) {
       i64 const m = n - at < leaf_columns ? n - at : leaf_columns;
-      for (i64 c = 0; c < m; ++c) column[0][c] = math::fma(x[at + c], x[at + c], column[0][c]);
+      for (i64 c = 0; c < m; ++c) column[c] = math::fma(x[at + c], x[at + c], column[c]);
     }
-  } else {
-    for (i64 i = 0; i < n; ++i) {
-      i64 const c = i % leaf_columns;
-      square_column<T> sums{column[0][c], column[1][c], column[2][c]};
-      sums.add(x[i]);
-      column[0][c] = sums.ordinary;
-      column[1][c] = sums.large;
-      column[2][c] = sums.tiny;
-    }
+    return {column_tree(column), 0, 0};
   }
-  T total[3] = {};
-  for (int k = 0; k < (ordinary ? 1 : 3); ++k) total[k] = detail::column_tree(column[k]);
-  return leaf_sum(square_column<T>{total[0], total[1], total[2]});
+  T column[3][leaf_columns] = {}, total[3];
+  for (i64 i = 0; i < n; ++i) {
+    i64 const c = i % leaf_columns;
+    square_column<T>::add(x[i], column[0][c], column[1][c], column[2][c]);
+  }
+  for (int k = 0; k < 3; ++k) total[k] = column_tree(column[k]);
+  return {total[0], total[1], total[2]};
+}
+
+}  // namespace detail
+
+/// Sum of squares of one leaf, n ≤ 4,096 elements. The host's form; a warp follows the same tree.
+template <class T>
+[[nodiscard]] inline square_sum<T> leaf_square_sum(T const* x, i64 n) noexcept {
+  return leaf_sum(detail::sum_columns(x, n));
 }
 
 /// Adds n partial sums, which it overwrites, by a fixed binary tree: neighbours first, then neighbouring pairs, ….

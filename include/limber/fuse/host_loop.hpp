@@ -18,11 +18,12 @@
 #if defined(__x86_64__) && !defined(__CUDACC__) && (defined(__GNUC__) || defined(__clang__))
 #define LIMBER_DETAIL_CLONES 1
 #if defined(__clang__)
-#define LIMBER_DETAIL_PLAIN LIMBER_COLD
+#define LIMBER_DETAIL_PLAIN __attribute__((cold, flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), flatten))
 #else
-#define LIMBER_DETAIL_PLAIN __attribute__((cold, optimize("fp-contract=off")))
+#define LIMBER_DETAIL_PLAIN __attribute__((cold, optimize("fp-contract=off"), flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), optimize("O3", "fp-contract=off"), flatten))
+#define LIMBER_DETAIL_LIGHT __attribute__((target("avx2,fma"), optimize("tree-loop-vectorize", "vect-cost-model=dynamic", "fp-contract=off"), flatten))
 #endif
 #else
 #define LIMBER_DETAIL_CLONES 0

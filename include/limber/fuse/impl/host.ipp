@@ -22,7 +22,7 @@ LIMBER_DETAIL_PLAIN void call_plain(F const& f, X... x) {
 }
 #if LIMBER_DETAIL_CLONES
 template <class F, class... X>
-LIMBER_DETAIL_AVX2 void call_avx2(F const& f, X... x) {
+LIMBER_DETAIL_LIGHT void call_avx2(F const& f, X... x) {
   f(x...);
 }
 #endif
@@ -36,7 +36,9 @@ void call_best(F const& f, X... x) {
 
 template <class T>
 void square_of(T const* x, i64 n, square_sum<T>& to) {
-  call_best([](T const* p, i64 m, square_sum<T>* sum) { *sum = leaf_square_sum(p, m); }, x, n, &to);
+  square_column<T> total;
+  call_best([](T const* p, i64 m, square_column<T>* sum) { *sum = sum_columns(p, m); }, x, n, &total);
+  to = leaf_sum(total);
 }
 
 [[nodiscard]] LIMBER_FN i64 leaves_of(tensor_view const& t) noexcept {
