@@ -30,7 +30,8 @@ LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucke
     i64 bytes = 0;
     dtype type = dtype::f32;
   };
-  std::vector<open_bucket> open;
+  open_bucket open[4];  // one a type, in the order in which they were opened
+  int opened = 0;
 
   auto cap = [&] { return plan.buckets.empty() ? options.first_bytes : options.bytes; };
   auto add = [&](dtype type, i64 offset, i64 length, std::vector<i64> members, std::vector<piece> pieces) {
@@ -68,11 +69,11 @@ LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucke
       continue;
     }
     open_bucket* b = nullptr;
-    for (auto& o : open)
-      if (o.type == type) b = &o;
+    for (auto* o = open; o != open + opened; ++o)
+      if (o->type == type) b = o;
     if (b == nullptr) {
-      open.push_back({{}, 0, type});
-      b = &open.back();
+      b = &open[opened++];
+      b->type = type;
     }
     i64 const bytes = round_up(t.length * size_of(type), slot_alignment);
     if (!b->members.empty() && b->bytes + bytes > cap()) close(*b);
@@ -92,7 +93,7 @@ LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucke
     }
     plan.where.bytes = begin + bytes;
   }
-  for (auto& b : open) close(b);
+  for (auto& b : open) close(b);  // what was not opened is empty
 
   fingerprint h;
   for (std::size_t i = 0; i < tensors.size(); ++i) {

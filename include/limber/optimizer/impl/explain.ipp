@@ -94,25 +94,26 @@ LIMBER_COLD LIMBER_FN std::uint64_t optimizer_core::fingerprint_of_run() const {
 // A line for everything that goes into the fingerprint.
 LIMBER_COLD LIMBER_FN std::string optimizer_core::description_of_run() const {
   std::string out;
-  auto const line = [&](auto const&... parts) { out += text(parts..., "\n"); };
   for (std::size_t i = 0; i < at_.inner.values().size(); ++i) {
     auto const &v = at_.inner.values()[i], &g = at_.gradients[i];
-    line("tensor '", v.name, "': ", v.length, " x ", name_of(v.type), ", gradient ", name_of(g.type));
+    out += text("tensor '", v.name, "': ", v.length, " x ", name_of(v.type), ", gradient ", name_of(g.type), "\n");
   }
-  for (auto const& b : at_.buffers) line("buffer '", b.name, "': ", b.length, " x ", name_of(b.type));
+  for (auto const& b : at_.buffers)
+    out += text("buffer '", b.name, "': ", b.length, " x ", name_of(b.type), "\n");
   at_.inner.describe([&](std::string_view tensor, std::string_view rule, double lr_scale) {
-    line("the rule of '", tensor, "': ", rule, lr_scale == 1 ? "" : text(" with lr_scale ", lr_scale));
+    out += text("the rule of '", tensor, "': ", rule,
+                lr_scale == 1 ? std::string() : text(" with lr_scale ", lr_scale), "\n");
   });
-  line("options.epoch_size: ", options_.epoch_size);
-  line("options.max_skipped: ", options_.max_skipped);
-  line("options.gradient: ", options_.gradient == gradient_is::mean ? "mean" : "sum");
-  line("options.ramp: ", options_.ramp.steps_per_growth, " steps per growth, ",
-       options_.ramp.proportional ? "proportional" : "fixed",
-       options_.ramp.on_decrease ? ", on decrease too" : "");
-  line("options.buckets.bytes: ", options_.buckets.first_bytes, ", then ", options_.buckets.bytes);
-  line("options.buckets.wire: ", options_.buckets.wire ? name_of(*options_.buckets.wire) : "none",
-       options_.buckets.error_feedback ? ", with error feedback" : "");
-  strategy_.describe([&](std::string_view what, std::string const& value) { line(what, ": ", value); });
+  out += text("options.epoch_size: ", options_.epoch_size, "\noptions.max_skipped: ", options_.max_skipped,
+              "\noptions.gradient: ", options_.gradient == gradient_is::mean ? "mean" : "sum",
+              "\noptions.ramp: ", options_.ramp.steps_per_growth, " steps per growth, ",
+              options_.ramp.proportional ? "proportional" : "fixed",
+              options_.ramp.on_decrease ? ", on decrease too" : "", "\n");
+  out += text("options.buckets.bytes: ", options_.buckets.first_bytes, ", then ", options_.buckets.bytes,
+              "\noptions.buckets.wire: ", options_.buckets.wire ? name_of(*options_.buckets.wire) : "none",
+              options_.buckets.error_feedback ? ", with error feedback" : "", "\n");
+  strategy_.describe(
+      [&](std::string_view what, std::string const& value) { out += text(what, ": ", value, "\n"); });
   return out;
 }
 

@@ -52,7 +52,7 @@ class open_call {
 
  private:
   i64 samples_ = -1;  // −1: no call is open
-  std::vector<char> marked_;
+  std::vector<i64> marked_;
   double seconds_ = 0;
 };
 
