@@ -6,6 +6,7 @@
 
 #include <limber/core/config.hpp>
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -19,7 +20,11 @@ namespace detail {
 // One argument of a message, as it is passed through an ellipsis: messages are put together out of line.
 [[nodiscard]] inline char const* text_part(char const* s) noexcept { return s; }
 [[nodiscard]] inline std::string const* text_part(std::string const& s) noexcept { return &s; }
-[[nodiscard]] inline std::string_view text_part(std::string_view s) noexcept { return s; }
+struct text_view {
+  char const* data;
+  std::size_t size;
+};
+[[nodiscard]] inline text_view text_part(std::string_view s) noexcept { return {s.data(), s.size()}; }
 [[nodiscard]] inline void const* text_part(void const* p) noexcept { return p; }
 template <class Number>
   requires std::is_arithmetic_v<Number>
@@ -44,7 +49,7 @@ inline constexpr auto kind_of<char const*> = text_kind::literal;
 template <>
 inline constexpr auto kind_of<std::string const*> = text_kind::words;
 template <>
-inline constexpr auto kind_of<std::string_view> = text_kind::view;
+inline constexpr auto kind_of<text_view> = text_kind::view;
 template <>
 inline constexpr auto kind_of<int> = text_kind::character;
 template <>

@@ -20,17 +20,21 @@
 #if defined(__clang__)
 #define LIMBER_DETAIL_PLAIN __attribute__((cold, flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), flatten))
+#define LIMBER_DETAIL_LIGHT LIMBER_DETAIL_AVX2
 #else
 #define LIMBER_DETAIL_PLAIN __attribute__((cold, optimize("fp-contract=off"), flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), optimize("O3", "fp-contract=off"), flatten))
-#define LIMBER_DETAIL_LIGHT __attribute__((target("avx2,fma"), optimize("tree-loop-vectorize", "vect-cost-model=dynamic", "fp-contract=off"), flatten))
+#define LIMBER_DETAIL_LIGHT          \
+  __attribute__((target("avx2,fma"), \
+                 optimize("tree-loop-vectorize", "vect-cost-model=dynamic", "fp-contract=off"), flatten))
 #endif
 #else
 #define LIMBER_DETAIL_CLONES 0
 #define LIMBER_DETAIL_PLAIN
 #endif
 
-// Lists do not overlap. G++ forgets what `restrict` says of a function that it has inlined; the pragma it keeps.
+// Lists do not overlap. G++ forgets what `restrict` says of a function that it has inlined; the pragma it
+// keeps.
 #if defined(__CUDACC__)
 #define LIMBER_DETAIL_BLOCK __attribute__((noinline))
 #define LIMBER_DETAIL_INDEPENDENT
@@ -65,15 +69,15 @@ template <access_mode A>
 struct leaf {
   host_operand const* operands;
   int count;
-  std::byte* buffer;       ///< `block_elements` elements for each operand; used where one is converted
-  i64 (*advance)(leaf&);   ///< by address: loops are flattened, and this is no part of them
-  bool wide = false;       ///< arithmetic in double
-  i64 tensor = 0;          ///< index into the lists
-  i64 first = 0;           ///< the leaf's first element in the tensor
-  i64 n = 0;               ///< its elements
-  i64 step = leaf_size;    ///< elements of a block
-  i64 at = 0;              ///< the block under way begins here
-  i64 m = 0;               ///< and has so many elements
+  std::byte* buffer;         ///< `block_elements` elements for each operand; used where one is converted
+  i64 (*advance)(leaf&);     ///< by address: loops are flattened, and this is no part of them
+  bool wide = false;         ///< arithmetic in double
+  i64 tensor = 0;            ///< index into the lists
+  i64 first = 0;             ///< the leaf's first element in the tensor
+  i64 n = 0;                 ///< its elements
+  i64 step = leaf_size;      ///< elements of a block
+  i64 at = 0;                ///< the block under way begins here
+  i64 m = 0;                 ///< and has so many elements
   void* x[most_operands]{};  ///< pointers to the block, in the arithmetic type
 
   /// Stores the block under way and loads the next. @return its elements; 0 behind the last
@@ -89,13 +93,13 @@ struct leaf {
 #endif
 }
 
-/// Source F over operands in arithmetic type T, of which some are written: all that is compiled for each. Calls
-/// the functor for every element; if `Measured` writes what it returns to y, or to y and z.
+/// Source F over operands in arithmetic type T, of which some are written: all that is compiled for each.
+/// Calls the functor for every element; if `Measured` writes what it returns to y, or to y and z.
 template <class T, bool Measured, class F, bool... Written>
 struct leaf_loop {
   using functor = std::remove_cvref_t<decltype(functor_of<T>(std::declval<F const&>(), i64{}))>;
-  using result = decltype(std::declval<functor const&>()(
-      std::declval<std::conditional_t<Written, T&, T const&>>()...));
+  using result =
+      decltype(std::declval<functor const&>()(std::declval<std::conditional_t<Written, T&, T const&>>()...));
 
   LIMBER_DETAIL_PLAIN static void plain(void const* source, leaf& l, void* y, void* z) {
     run(source, l, y, z, std::make_index_sequence<sizeof...(Written)>{});

@@ -44,12 +44,12 @@ struct erased_groups {
   /// @tparam E  the executor
   template <class E, class R>
   void add(limber::group<R> const& g) {
-    tensors.insert(tensors.end(), g.tensors.begin(), g.tensors.end());
+    for (auto const& t : g.tensors) tensors.push_back(t);
     groups.push_back({erase_rule<E>(g.rule), g.lr_scale, g.tensors.size()});
   }
   template <class E>
   void add(limber::buffers const& b) {
-    buffers.insert(buffers.end(), b.tensors.begin(), b.tensors.end());
+    for (auto const& t : b.tensors) buffers.push_back(t);
   }
 };
 

@@ -19,12 +19,24 @@ LIMBER_COLD LIMBER_FN std::string join(text_kinds kinds, std::va_list parts) {
     switch (static_cast<text_kind>(kinds & 15)) {
       case text_kind::literal: s = va_arg(parts, char const*); break;
       case text_kind::words: s = *va_arg(parts, std::string const*); break;
-      case text_kind::view: s = va_arg(parts, std::string_view); break;
+      case text_kind::view: {
+        auto const v = va_arg(parts, text_view);
+        s = {v.data, v.size};
+        break;
+      }
       case text_kind::character: used = std::snprintf(digits, sizeof digits, "%c", va_arg(parts, int)); break;
-      case text_kind::integer: used = std::snprintf(digits, sizeof digits, "%lld", va_arg(parts, long long)); break;
-      case text_kind::count: used = std::snprintf(digits, sizeof digits, "%llu", va_arg(parts, unsigned long long)); break;
-      case text_kind::real: used = std::snprintf(digits, sizeof digits, "%.12g", va_arg(parts, double)); break;
-      case text_kind::address: used = std::snprintf(digits, sizeof digits, "%p", va_arg(parts, void const*)); break;
+      case text_kind::integer:
+        used = std::snprintf(digits, sizeof digits, "%lld", va_arg(parts, long long));
+        break;
+      case text_kind::count:
+        used = std::snprintf(digits, sizeof digits, "%llu", va_arg(parts, unsigned long long));
+        break;
+      case text_kind::real:
+        used = std::snprintf(digits, sizeof digits, "%.12g", va_arg(parts, double));
+        break;
+      case text_kind::address:
+        used = std::snprintf(digits, sizeof digits, "%p", va_arg(parts, void const*));
+        break;
       case text_kind::end: break;
     }
     if (used > 0) s = {digits, static_cast<std::size_t>(used)};

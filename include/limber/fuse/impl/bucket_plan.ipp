@@ -12,7 +12,7 @@
 namespace limber {
 
 LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucket_options const& options,
-                                   std::vector<i64> use_order) {
+                                               std::vector<i64> use_order) {
   expects(options.first_bytes > 0, "buckets: first_bytes must be positive, got ", options.first_bytes);
   expects(options.bytes > 0, "buckets: bytes must be positive, got ", options.bytes);
   expects(!options.wire || *options.wire == dtype::bf16 || *options.wire == dtype::f16,
@@ -61,11 +61,12 @@ LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucke
     b.bytes = 0;
   };
 
-  for (auto k = use_order.rbegin(); k != use_order.rend(); ++k) {
-    auto const& t = tensors[static_cast<std::size_t>(*k)];
+  for (std::size_t left = use_order.size(); left > 0; --left) {
+    i64 const i = use_order[left - 1];
+    auto const& t = tensors[static_cast<std::size_t>(i)];
     dtype const own = compute_type(t.type), type = own == dtype::f32 ? options.wire.value_or(own) : own;
     if (t.length == 0) {
-      places[static_cast<std::size_t>(*k)] = {0, 0, type, t.name};
+      places[static_cast<std::size_t>(i)] = {0, 0, type, t.name};
       continue;
     }
     open_bucket* b = nullptr;
@@ -78,17 +79,17 @@ LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucke
     i64 const bytes = round_up(t.length * size_of(type), slot_alignment);
     if (!b->members.empty() && b->bytes + bytes > cap()) close(*b);
     if (bytes <= cap()) {
-      b->members.push_back(*k);
+      b->members.push_back(i);
       b->bytes += bytes;
       continue;
     }
     // Too large for any bucket: pieces of whole leaves, contiguous.
     i64 const begin = round_up(plan.where.bytes, detail::bucket_alignment);
-    places[static_cast<std::size_t>(*k)] = {begin, t.length, type, t.name};
+    places[static_cast<std::size_t>(i)] = {begin, t.length, type, t.name};
     for (i64 done = 0; done < t.length;) {
       i64 const leaves = std::max<i64>(1, cap() / (leaf_size * size_of(type)));
       i64 const n = std::min(t.length - done, leaves * leaf_size);
-      add(type, begin + done * size_of(type), n, {*k}, {{0, n}});
+      add(type, begin + done * size_of(type), n, {i}, {{0, n}});
       done += n;
     }
     plan.where.bytes = begin + bytes;

@@ -31,10 +31,13 @@ class state_snapshot {
  public:
   LIMBER_COLD void take(any_executor& e, state_source visit) {
     visit([&](state_piece const& p) {
-      if (!copied(p))
-        return void(bytes_.insert(bytes_.end(), p.data.data, p.data.data + p.data.bytes()));
-      slabs_.push_back(e.make(layout_of({p.data})));
-      e.each(copy{}, out(slabs_.back().parts), in(tensor_list{p.data}));
+      if (copied(p)) {
+        slabs_.push_back(e.make(layout_of({p.data})));
+        return e.each(copy{}, out(slabs_.back().parts), in(tensor_list{p.data}));
+      }
+      std::size_t const at = bytes_.size();
+      bytes_.resize(at + static_cast<std::size_t>(p.data.bytes()));
+      std::copy(p.data.data, p.data.data + p.data.bytes(), bytes_.data() + at);
     });
     e.synchronize();
   }
@@ -78,7 +81,8 @@ class interrupted_step {
   }
   /// The same, ahead of taking another's state in `guarded`. What this rank has is kept until then, unless it
   /// never was anything.
-  LIMBER_COLD void give_up(any_executor& e, sync::exchange_state& strategy, state_source visit, i64 position) {
+  LIMBER_COLD void give_up(any_executor& e, sync::exchange_state& strategy, state_source visit,
+                           i64 position) {
     if (position > 0) {
       own_ = owner<own>(new own{left_, strategy.completed(), {}});
       own_->state.take(e, visit);
@@ -87,7 +91,7 @@ class interrupted_step {
   }
   /// Runs f, in which this rank may give its state up: afterwards it has another's, or its own again.
   LIMBER_COLD recovery guarded(any_executor& e, sync::exchange_state& strategy, state_source visit,
-                   function_ref<recovery()> f) {
+                               function_ref<recovery()> f) {
     try {
       recovery r = f();
       invalid_ = false;
