@@ -188,7 +188,8 @@ template <class T>
   return leaf_sum(detail::sum_columns(x, n));
 }
 
-/// Adds n partial sums, which it overwrites, by a fixed binary tree: neighbours first, then neighbouring pairs, ….
+/// Adds n partial sums, which it overwrites, by a fixed binary tree: neighbours first, then neighbouring
+/// pairs, ….
 template <class T>
 [[nodiscard]] inline square_sum<T> tree_sum(square_sum<T>* part, i64 n) noexcept {
   for (i64 width = 1; width < n; width *= 2)

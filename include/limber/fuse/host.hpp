@@ -42,7 +42,8 @@ class host {
   void measure(norm_memory& to, F const& f, operand<A>... lists) {
     static_assert(sizeof...(A) >= 1 && sizeof...(A) <= detail::most_operands);
     detail::host_operand const operands[] = {detail::host_operand_of(lists)...};
-    measure_leaves(to, detail::leaf_code_of<true, F, A != access_mode::in...>, &f, limber::skips(f), operands, sizeof...(A));
+    measure_leaves(to, detail::leaf_code_of<true, F, A != access_mode::in...>, &f, limber::skips(f), operands,
+                   sizeof...(A));
   }
 
   template <class F, access_mode... A>

@@ -27,7 +27,7 @@ namespace detail {
 /// The tensors of one type of rule: one pass over memory for all of them.
 struct updater_part {
   rule_type const* type = nullptr;
-  rule_kernels const* kernels = nullptr;  ///< null until `allocate`
+  rule_kernel kernel = nullptr;  ///< null until `allocate`
   struct share {
     erased_rule rule;
     double lr_scale;
@@ -41,6 +41,11 @@ struct updater_part {
   rule_memory memory;
   norm_memory directions;
 
+  /// One pass over its tensors.
+  void run(any_executor& e, rule_pass pass, hyper_block const* hyper = nullptr,
+           norm_facts const& gradient = {}, norm_facts const& value = {}, bool zero = false) {
+    kernel(e.get(), pass, {memory, values, gradients, working, hyper, gradient, value, &directions, zero});
+  }
   [[nodiscard]] rule_flags& flags(std::size_t t) const noexcept {
     return *reinterpret_cast<rule_flags*>(memory.entries.host + static_cast<i64>(t) * type->entry_bytes);
   }

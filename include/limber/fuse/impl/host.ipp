@@ -66,7 +66,8 @@ LIMBER_FN void from_floats(dtype type, float const* from, i64 n, std::byte* to) 
       type, from, n, to);
 }
 // The same, rounded by the bits of `round` from `index` on.
-LIMBER_FN void from_floats(dtype type, float const* from, i64 n, std::byte* to, rounding const& round, i64 index) {
+LIMBER_FN void from_floats(dtype type, float const* from, i64 n, std::byte* to, rounding const& round,
+                           i64 index) {
   for (i64 i = 0; i < n; ++i) {
     std::uint32_t const random = round.bits(index + i);
     if (type == dtype::bf16)

@@ -59,7 +59,7 @@ LIMBER_COLD LIMBER_FN void expect_disjoint(std::vector<memory_use> const& uses) 
 }  // namespace detail
 
 LIMBER_COLD LIMBER_FN parameter_lists::parameter_lists(std::string_view who, std::vector<tensor> const& all,
-                                           std::vector<tensor> const& all_buffers) {
+                                                       std::vector<tensor> const& all_buffers) {
   expects(!all.empty(), who, ": the list of parameters is empty");
   check(all, true);
   check(all_buffers, false);

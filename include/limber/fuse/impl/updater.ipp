@@ -44,8 +44,8 @@ LIMBER_COLD LIMBER_FN void updater::allocate(any_executor& e) {
   expects(assigned == values_.size(), "updater: ", assigned, " rules for ", values_.size(), " tensors");
   for (auto const& owned : parts_) {
     detail::updater_part& p = *owned;
-    p.kernels = e.kernels_of(p.rules[0].rule);
-    expects(p.kernels != nullptr, "updater: the rule of '", p.all[0].name,
+    p.kernel = e.kernel_of(p.rules[0].rule);
+    expects(p.kernel != nullptr, "updater: the rule of '", p.all[0].name,
             "' was not compiled for this executor: any_rule holds kernels for the host alone; give the "
             "rule's own type");
     int used = 0;
@@ -115,9 +115,9 @@ LIMBER_FN step_result updater::step(any_executor& e, tensor_list const& gradient
   e.publish(hyper_);
   seed(e);
   mask(e);
-  for (auto const& p : parts_) p->kernels->prepare(e.get(), p->memory, hyper_.device);
+  for (auto const& p : parts_) p->run(e, detail::rule_pass::prepare, hyper_.device);
   launch(e, gradients, zero);
-  for (auto const& p : parts_) p->kernels->commit(e.get(), p->memory, hyper_.device, norms_.facts());
+  for (auto const& p : parts_) p->run(e, detail::rule_pass::commit, hyper_.device, norms_.facts());
   norm_report const& report = e.report(norms_);
   return {report.total.finite, report.culprit, report.total.square * scale * scale};
 }
@@ -143,8 +143,7 @@ LIMBER_FN void updater::launch(any_executor& e, tensor_list const& gradients, bo
       p.gradients[t] = gradients_[static_cast<std::size_t>(p.index[t])];
       p.gradients[t].length = p.values[t].length;
     }
-    p.kernels->update(e.get(), {p.memory, p.values, p.gradients, p.working, hyper_.device, norms_.facts(),
-                                value, &p.directions, zero});
+    p.run(e, detail::rule_pass::update, hyper_.device, norms_.facts(), value, zero);
   }
   if (zero && any_frozen) e.each(limber::zero{}, out(gradients));
 }
@@ -197,7 +196,7 @@ LIMBER_COLD LIMBER_FN void updater::reset_moments(any_executor& e) {
     mask(e, *p);
     for (std::size_t k = 0; k < p->slots.size(); ++k)
       if (p->type->slots[k] == slot::moment) e.each(zero{}, out(p->working[k]));
-    p->kernels->forget(e.get(), p->memory);
+    p->run(e, detail::rule_pass::forget);
   }
 }
 
@@ -231,7 +230,8 @@ LIMBER_COLD LIMBER_FN void updater::describe(
     for (std::size_t t = 0; t < p->index.size(); ++t) {
       fingerprint h;
       p->type->mix(h, p->rules[t].rule.rule.get());
-      f(p->all[t].name, text(p->type->name, ", hyper-parameters #", h.value() % 1000000), p->rules[t].lr_scale);
+      f(p->all[t].name, text(p->type->name, ", hyper-parameters #", h.value() % 1000000),
+        p->rules[t].lr_scale);
     }
 }
 

@@ -27,17 +27,20 @@ LIMBER_COLD LIMBER_FN std::string optimizer_core::explain(amount horizon) const 
           horizon.value);
   if (options_.epoch_size == 0 && horizon.in == unit::epochs) horizon = steps(1000);
   int const rank = at_.comm.rank(), world = at_.comm.size();
-  i64 value_bytes = 0, gradient_bytes = 0, share = planning_.share[static_cast<std::size_t>(rank)] * strategy_.gradient_period();
+  i64 value_bytes = 0, gradient_bytes = 0,
+      share = planning_.share[static_cast<std::size_t>(rank)] * strategy_.gradient_period();
   for (auto const& v : at_.inner.values()) value_bytes += v.bytes();
   for (auto const& g : at_.gradients) gradient_bytes += g.bytes();
   if (planning_.shards > 0)
-    share = planning_.total / planning_.shards * (planning_.shards / world + (rank < planning_.shards % world ? 1 : 0));
+    share = planning_.total / planning_.shards *
+            (planning_.shards / world + (rank < planning_.shards % world ? 1 : 0));
   double const batch = planned_batch();
   std::string out = text("limber: rank ", rank, " of ", world, ", ", at_.inner.values().size(), " tensors, ",
-                         at_.inner.elements(), " parameters\n  batch     ", batch, " samples an update, ", share,
-                         " of them here\n");
+                         at_.inner.elements(), " parameters\n  batch     ", batch, " samples an update, ",
+                         share, " of them here\n");
   out += text("  memory    parameters ", bytes_text(value_bytes), ", gradients ", bytes_text(gradient_bytes),
-              ", rule state ", bytes_text(at_.inner.slot_bytes()), ", strategy ", bytes_text(strategy_.bytes()), "\n");
+              ", rule state ", bytes_text(at_.inner.slot_bytes()), ", strategy ",
+              bytes_text(strategy_.bytes()), "\n");
   // Read the gradient for its norm; then read and write parameters and slots, and read the gradient.
   out += text("  an update moves ", bytes_text(2 * (gradient_bytes + value_bytes + at_.inner.slot_bytes())),
               " in 2 passes (norm and finite test; everything else)\n");
@@ -46,7 +49,8 @@ LIMBER_COLD LIMBER_FN std::string optimizer_core::explain(amount horizon) const 
     out += text("  precision '", m.name, "' is ", name_of(m.type),
                 " and its rule keeps no fp32 copy: what moves an element by less than half a unit in its "
                 "last place (",
-                m.type == dtype::bf16 ? "1/512" : "1/4096", " of its value) is lost; wrap the rule, master{rule}\n");
+                m.type == dtype::bf16 ? "1/512" : "1/4096",
+                " of its value) is lost; wrap the rule, master{rule}\n");
     break;
   }
   bool silent = true;
@@ -54,7 +58,8 @@ LIMBER_COLD LIMBER_FN std::string optimizer_core::explain(amount horizon) const 
     silent = false;
     i64 bytes = 0;
     for (auto const& b : plan.buckets) bytes += b.length * size_of(b.type);
-    out += text("  wire      ", what, " every ", period == 1 ? "call" : text(period, " calls"), ": ", plan.buckets.size(), " buckets, ", bytes_text(bytes),
+    out += text("  wire      ", what, " every ", period == 1 ? "call" : text(period, " calls"), ": ",
+                plan.buckets.size(), " buckets, ", bytes_text(bytes),
                 plan.feedback ? "; what the cast cuts off is sent later\n" : "\n");
     for (auto const& b : plan.buckets)
       out += text("              ", b.name, ": ", b.length, " x ", name_of(b.type), ", ",
@@ -96,7 +101,8 @@ LIMBER_COLD LIMBER_FN std::string optimizer_core::description_of_run() const {
   std::string out;
   for (std::size_t i = 0; i < at_.inner.values().size(); ++i) {
     auto const &v = at_.inner.values()[i], &g = at_.gradients[i];
-    out += text("tensor '", v.name, "': ", v.length, " x ", name_of(v.type), ", gradient ", name_of(g.type), "\n");
+    out += text("tensor '", v.name, "': ", v.length, " x ", name_of(v.type), ", gradient ", name_of(g.type),
+                "\n");
   }
   for (auto const& b : at_.buffers)
     out += text("buffer '", b.name, "': ", b.length, " x ", name_of(b.type), "\n");

@@ -30,7 +30,8 @@ namespace detail {
 }
 
 /// The lines of two descriptions that differ, at most three: "epoch_size is 10 on rank 0 and 20 on rank 1".
-[[nodiscard]] LIMBER_COLD LIMBER_FN std::string differences(std::string_view a, std::string_view b, std::size_t rank) {
+[[nodiscard]] LIMBER_COLD LIMBER_FN std::string differences(std::string_view a, std::string_view b,
+                                                            std::size_t rank) {
   auto const next = [](std::string_view& s) {
     auto const end = std::min(s.find('\n'), s.size());
     std::string_view const line = s.substr(0, end);
@@ -62,8 +63,8 @@ namespace detail {
 
 }  // namespace detail
 
-LIMBER_COLD LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 position, bool lockstep,
-                               int server)
+LIMBER_COLD LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 position,
+                                           bool lockstep, int server)
     : comm_(comm) {
   auto const n = static_cast<std::size_t>(comm.size());
   std::array<i64, 2> mine{static_cast<i64>(own.hash), position};

@@ -110,7 +110,8 @@ LIMBER_COLD LIMBER_FN void optimizer_core::resize(communicator comm) {
   rearm();
 }
 
-LIMBER_COLD LIMBER_FN recovery optimizer_core::recover(communicator comm, function_ref<void(recovery const&)> also) {
+LIMBER_COLD LIMBER_FN recovery optimizer_core::recover(communicator comm,
+                                                       function_ref<void(recovery const&)> also) {
   expect_idle("recover");
   (void)plan(comm.size());
   pending_recovery_.note(strategy_.interrupt(at_));
@@ -236,7 +237,9 @@ LIMBER_FN void optimizer_core::plan_call() {
         first + r < planning_.shards ? planning_.total / planning_.shards : 0;
 }
 
-LIMBER_COLD LIMBER_FN void optimizer_core::rearm() { at_.now.batch = ramp_to(at_.now, planned_batch(), options_.ramp); }
+LIMBER_COLD LIMBER_FN void optimizer_core::rearm() {
+  at_.now.batch = ramp_to(at_.now, planned_batch(), options_.ramp);
+}
 
 LIMBER_FN double optimizer_core::checked_rate() {
   double const r = rate_(at_.now);
