@@ -191,7 +191,7 @@ template <class T>
 /// Adds n partial sums, which it overwrites, by a fixed binary tree: neighbours first, then neighbouring
 /// pairs, ….
 template <class T>
-[[nodiscard]] inline square_sum<T> tree_sum(square_sum<T>* part, i64 n) noexcept {
+[[nodiscard, gnu::noinline]] square_sum<T> tree_sum(square_sum<T>* part, i64 n) noexcept {
   for (i64 width = 1; width < n; width *= 2)
     for (i64 i = 0; i + width < n; i += 2 * width) part[i] = add(part[i], part[i + width]);
   return n > 0 ? part[0] : square_sum<T>{};

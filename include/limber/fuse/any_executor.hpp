@@ -246,6 +246,9 @@ class any_executor {
                   "limber: this operation is not among those that every executor has; call each(), measure() "
                   "or norm() of the executor itself, as<limber::host>()");
     if (is_host()) return Operation::template run<host>(executor_, to, f, lists);
+    run_elsewhere(number, to, f, lists);
+  }
+  LIMBER_COLD void run_elsewhere(int number, norm_memory* to, void const* f, tensor_list const* const* lists) {
     auto const operation = functions_->operations[number];
     if (operation == nullptr)
       throw std::logic_error(text("limber: this executor was not compiled for list operation ", number));

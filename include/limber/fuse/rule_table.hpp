@@ -99,7 +99,7 @@ template <update_rule R>
 /// Mixes in what `rule` does to one made-up element: rules that differ in type or in a
 /// hyper-parameter that matters give other bits.
 template <update_rule R, std::size_t K = 0>
-void mix_rule(fingerprint& h, R const& rule) {
+LIMBER_COLD void mix_rule(fingerprint& h, R const& rule) {
   if (static_cast<std::size_t>(slots_used(rule)) != K) {
     if constexpr (K < R::slots.size()) mix_rule<R, K + 1>(h, rule);
     return;
@@ -136,15 +136,15 @@ struct rule_functions {
   static void put(void* entry, void const* rule, double lr_scale);
 };
 template <update_rule R>
-int rule_functions<R>::slots_used(void const* rule) {
+LIMBER_COLD int rule_functions<R>::slots_used(void const* rule) {
   return limber::slots_used(*static_cast<R const*>(rule));
 }
 template <update_rule R>
-void rule_functions<R>::check(void const* rule) {
+LIMBER_COLD void rule_functions<R>::check(void const* rule) {
   limber::check(*static_cast<R const*>(rule));
 }
 template <update_rule R>
-void rule_functions<R>::mix(fingerprint& h, void const* rule) {
+LIMBER_COLD void rule_functions<R>::mix(fingerprint& h, void const* rule) {
   mix_rule(h, *static_cast<R const*>(rule));
 }
 template <update_rule R>
