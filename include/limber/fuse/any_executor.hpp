@@ -248,7 +248,8 @@ class any_executor {
     if (is_host()) return Operation::template run<host>(executor_, to, f, lists);
     run_elsewhere(number, to, f, lists);
   }
-  LIMBER_COLD void run_elsewhere(int number, norm_memory* to, void const* f, tensor_list const* const* lists) {
+  LIMBER_COLD void run_elsewhere(int number, norm_memory* to, void const* f,
+                                 tensor_list const* const* lists) {
     auto const operation = functions_->operations[number];
     if (operation == nullptr)
       throw std::logic_error(text("limber: this executor was not compiled for list operation ", number));

@@ -57,8 +57,8 @@ struct plan_limits {
 };
 
 /// Asks `policy`, and checks the answer. @throws std::invalid_argument naming what does not fit
-[[nodiscard]] LIMBER_COLD inline batch_plan ask(any_policy const& policy, batch_facts facts, plan_limits limits,
-                                    batch_plan const& before) {
+[[nodiscard]] LIMBER_COLD inline batch_plan ask(any_policy const& policy, batch_facts facts,
+                                                plan_limits limits, batch_plan const& before) {
   expects(static_cast<bool>(policy), "options: batch holds no policy");
   expects((limits.server < 0 && (limits.uniform_updates || limits.lockstep)) || !policy.asks_again(),
           "options: the batch policy is asked again while training, which needs workers that step together; "
@@ -100,7 +100,8 @@ struct plan_limits {
 
 /// Refuses a rate that follows the batch beside a policy that makes the batch follow the rate's decay.
 /// @throws std::invalid_argument
-LIMBER_COLD inline void expect_no_contradiction(any_policy const& policy, any_schedule const& rate, progress now) {
+LIMBER_COLD inline void expect_no_contradiction(any_policy const& policy, any_schedule const& rate,
+                                                progress now) {
   if (!policy.scales_batch() || now.epoch_size == 0) return;
   for (i64 const epoch : {0, 1, 10}) {
     now.samples = epoch * now.epoch_size;
