@@ -43,21 +43,14 @@ template <class Number>
 using text_kinds = unsigned long long;
 enum class text_kind { end, literal, words, view, character, integer, count, real, address };
 template <class Part>
-inline constexpr auto kind_of = text_kind::address;
-template <>
-inline constexpr auto kind_of<char const*> = text_kind::literal;
-template <>
-inline constexpr auto kind_of<std::string const*> = text_kind::words;
-template <>
-inline constexpr auto kind_of<text_view> = text_kind::view;
-template <>
-inline constexpr auto kind_of<int> = text_kind::character;
-template <>
-inline constexpr auto kind_of<long long> = text_kind::integer;
-template <>
-inline constexpr auto kind_of<unsigned long long> = text_kind::count;
-template <>
-inline constexpr auto kind_of<double> = text_kind::real;
+inline constexpr auto kind_of = std::is_same_v<Part, char const*>          ? text_kind::literal
+                                : std::is_same_v<Part, std::string const*> ? text_kind::words
+                                : std::is_same_v<Part, text_view>          ? text_kind::view
+                                : std::is_same_v<Part, int>                ? text_kind::character
+                                : std::is_same_v<Part, long long>          ? text_kind::integer
+                                : std::is_same_v<Part, unsigned long long> ? text_kind::count
+                                : std::is_same_v<Part, double>             ? text_kind::real
+                                                                           : text_kind::address;
 template <class... Part>
 [[nodiscard]] constexpr text_kinds kinds_of() noexcept {
   static_assert(sizeof...(Part) < 16, "limber: a message of more than 15 parts");

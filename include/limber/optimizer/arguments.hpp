@@ -99,7 +99,7 @@ struct group_facts<group<R>> {
 };
 
 template <class... G>
-constexpr bool expect_groups() {
+constexpr bool expect_groups(parameter_groups<G...> const*) {
   constexpr int wrong =
       first_wrong({(group_facts<G>::is_group && ...), (is_rule<typename group_facts<G>::rule> && ...)});
   static_assert(wrong != 0,
@@ -111,6 +111,20 @@ constexpr bool expect_groups() {
   if constexpr (wrong < 0) return (expect_update<typename group_facts<G>::rule>() && ...);
   return false;
 }
+template <class R>
+constexpr bool expect_groups(std::vector<group<R>> const*) {
+  return expect_groups(static_cast<parameter_groups<group<R>> const*>(nullptr));
+}
+
+template <class>
+inline constexpr bool is_groups = false;
+template <class... G>
+inline constexpr bool is_groups<parameter_groups<G...>> = true;
+template <class R>
+inline constexpr bool is_groups<std::vector<group<R>>> = true;
+/// Groups that carry their rules.
+template <class P>
+concept groups_of_parameters = is_groups<P>;
 
 /// What a strategy needs of a collective, where its type says so; of `one`, at least one.
 struct strategy_needs {
@@ -198,15 +212,6 @@ constexpr void refuse_missing() {
   static_assert(wrong != 2, "limber: optimizer: the schedule is missing; it precedes the strategy");
   static_assert(wrong != 3, "limber: optimizer: the strategy is missing; it precedes the communicator");
 }
-
-template <class... G>
-void as_groups(parameter_groups<G...> const&);
-template <class R>
-void as_groups(std::vector<group<R>> const&);
-template <class P>
-inline constexpr bool is_groups = requires(P const& p) {
-  as_groups(p);
-};
 
 /// False if no constructor takes parameters of type P, with `Fifth` as the fifth argument and `Sixth` as the
 /// sixth.
