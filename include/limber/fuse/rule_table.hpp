@@ -262,6 +262,13 @@ struct erased_rule {
   }
 };
 
+/// A rule as a group of tensors carries it.
+struct erased_share {
+  erased_rule rule;
+  double lr_scale = 1;
+  std::size_t tensors = 1;
+};
+
 /// @throws std::invalid_argument for bad hyper-parameters
 inline void check_rule(erased_rule const& r) { r.type->check(r.rule.get()); }
 inline void mix_rule(fingerprint& h, erased_rule const& r) { r.type->mix(h, r.rule.get()); }

@@ -27,12 +27,8 @@ namespace detail {
 /// The tensors of one type of rule: one pass over memory for all of them.
 struct updater_part {
   rule_type const* type = nullptr;
-  rule_kernel kernel = nullptr;  ///< null until `allocate`
-  struct share {
-    erased_rule rule;
-    double lr_scale;
-  };
-  std::vector<share> rules;            ///< a tensor
+  rule_kernel kernel = nullptr;        ///< null until `allocate`
+  std::vector<erased_share> rules;     ///< a tensor
   std::vector<i64> index;              ///< its place in the updater's list
   tensor_list all, values, gradients;  ///< values and gradients as a step sees them
   std::vector<slab> slots;

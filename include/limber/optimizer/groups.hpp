@@ -7,7 +7,6 @@
 #include <limber/core/tensor.hpp>
 #include <limber/fuse/any_rule.hpp>
 
-#include <cstddef>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -33,13 +32,8 @@ namespace detail {
 
 /// All groups of an optimizer, whatever their rules.
 struct erased_groups {
-  struct group {
-    erased_rule rule;
-    double lr_scale;
-    std::size_t count;  ///< of tensors
-  };
   std::vector<tensor> tensors, buffers;
-  std::vector<group> groups;
+  std::vector<erased_share> groups;
 
   /// @tparam E  the executor
   template <class E, class R>

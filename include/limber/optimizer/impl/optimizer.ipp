@@ -36,7 +36,7 @@ LIMBER_COLD LIMBER_FN optimizer_core::optimizer_core(optimizer_parts parts)
           "given");
   std::size_t registered = 0;
   for (auto const& g : parts.parameters.groups)
-    for (std::size_t k = 0; k < g.count; ++k)
+    for (std::size_t k = 0; k < g.tensors; ++k)
       at_.inner.assign(at_.use_order[registered++], g.rule, g.lr_scale);
   at_.inner.allocate(at_.exec);
   at_.now.epoch_size = options_.epoch_size;
