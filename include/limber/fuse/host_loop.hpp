@@ -153,8 +153,8 @@ struct leaf_code {
 };
 template <bool Measured, class F, bool... Written>
 inline constexpr leaf_code leaf_code_of{
-    {&leaf_loop<float, Measured, F, Written...>::plain, &leaf_loop<float, Measured, F, Written...>::avx2},
-    {&leaf_loop<double, Measured, F, Written...>::plain, &leaf_loop<double, Measured, F, Written...>::avx2},
+    {leaf_loop<float, Measured, F, Written...>::plain, leaf_loop<float, Measured, F, Written...>::avx2},
+    {leaf_loop<double, Measured, F, Written...>::plain, leaf_loop<double, Measured, F, Written...>::avx2},
     norms_in<typename leaf_loop<float, Measured, F, Written...>::result>,
     std::is_same_v<F, identity> && sizeof...(Written) == 1};
 
