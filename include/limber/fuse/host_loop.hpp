@@ -129,9 +129,11 @@ struct leaf_loop {
   LIMBER_DETAIL_BLOCK static void run(void const* source, leaf& l, void* y, void* z,
                                       std::index_sequence<K...>) {
     kept<functor> f = functor_of<T>(*static_cast<F const*>(source), l.tensor);
-    while (i64 const m = l.next())
-      block(f, m, static_cast<T*>(y) + l.at, static_cast<T*>(z) + l.at,
+    while (i64 const m = l.next()) {
+      i64 const at = Measured ? l.at : 0;
+      block(f, m, static_cast<T*>(y) + at, static_cast<T*>(z) + at,
             static_cast<std::conditional_t<Written, T*, T const*>>(l.x[K])...);
+    }
   }
   template <class... P>
   LIMBER_DETAIL_BLOCK static void block(functor const& f, i64 n, [[maybe_unused]] T* __restrict y,
