@@ -121,18 +121,15 @@ set(LIMBER_HEADERS
     limber/fuse/functors.hpp
     limber/fuse/host.hpp
     limber/fuse/host_loop.hpp
-    limber/fuse/hyper.hpp
     limber/fuse/impl/bucket_plan.ipp
     limber/fuse/impl/host.ipp
     limber/fuse/impl/norm_report.ipp
     limber/fuse/impl/parameter_lists.ipp
     limber/fuse/impl/updater.ipp
     limber/fuse/layout.hpp
-    limber/fuse/list_operations.hpp
     limber/fuse/norm_report.hpp
     limber/fuse/parameter_lists.hpp
     limber/fuse/rule_counters.hpp
-    limber/fuse/rule_fingerprint.hpp
     limber/fuse/rule_functors.hpp
     limber/fuse/rule_table.hpp
     limber/fuse/shared_array.hpp
@@ -145,10 +142,9 @@ set(LIMBER_HEADERS
     limber/optimizer/groups.hpp
     limber/optimizer/handshake.hpp
     limber/optimizer/impl/core.hpp
-    limber/optimizer/impl/explain.hpp
+    limber/optimizer/impl/explain.ipp
     limber/optimizer/impl/handshake.ipp
     limber/optimizer/impl/interrupted_step.hpp
-    limber/optimizer/impl/open_call.hpp
     limber/optimizer/impl/optimizer.ipp
     limber/optimizer/impl/planning.hpp
     limber/optimizer/options.hpp

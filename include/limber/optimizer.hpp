@@ -85,18 +85,10 @@ class optimizer {
         core_ = detail::make_optimizer_core(detail::one_group<E>(std::move(parameters), rule), rate, strategy,
                                             comm, std::move(o), std::move(e));
   }
-  template <class R, class L, class S, class C, class E = host>
-  optimizer(std::vector<group<R>> const& parameters, L const& rate, S const& strategy, C&& comm,
-            limber::options o = {}, E e = E{}) {
-    if constexpr (detail::expect_groups<group<R>>())
-      if constexpr (detail::expect_parts<L, S, C, E>())
-        core_ = detail::make_optimizer_core(detail::erase_groups<E>(parameters), rate, strategy, comm,
-                                            std::move(o), std::move(e));
-  }
-  template <class... G, class L, class S, class C, class E = host>
-  optimizer(parameter_groups<G...> const& parameters, L const& rate, S const& strategy, C&& comm,
-            limber::options o = {}, E e = E{}) {
-    if constexpr (detail::expect_groups<G...>())
+  template <detail::groups_of_parameters P, class L, class S, class C, class E = host>
+  optimizer(P const& parameters, L const& rate, S const& strategy, C&& comm, limber::options o = {},
+            E e = E{}) {
+    if constexpr (detail::expect_groups(static_cast<P const*>(nullptr)))
       if constexpr (detail::expect_parts<L, S, C, E>())
         core_ = detail::make_optimizer_core(detail::erase_groups<E>(parameters), rate, strategy, comm,
                                             std::move(o), std::move(e));
@@ -107,13 +99,9 @@ class optimizer {
   optimizer(std::vector<tensor> const&, R const&, L const&, S const&, limber::options = {}) {
     detail::refuse_missing<true, R, L, S>();
   }
-  template <class R, class L, class S>
-  optimizer(std::vector<group<R>> const&, L const&, S const&, limber::options = {}) {
-    detail::refuse_missing<false, R, L, S>();
-  }
-  template <class... G, class L, class S>
-  optimizer(parameter_groups<G...> const&, L const&, S const&, limber::options = {}) {
-    detail::refuse_missing<false, parameter_groups<G...>, L, S>();
+  template <detail::groups_of_parameters P, class L, class S>
+  optimizer(P const&, L const&, S const&, limber::options = {}) {
+    detail::refuse_missing<false, P, L, S>();
   }
   template <class P, class R, class L, class S, class C, class O = limber::options, class E = host>
     requires(!detail::is_taken<P, C, O>)
@@ -233,5 +221,6 @@ class optimizer {
 }  // namespace limber
 
 #if !defined(LIMBER_COMPILED)
+#include <limber/optimizer/impl/explain.ipp>
 #include <limber/optimizer/impl/optimizer.ipp>
 #endif

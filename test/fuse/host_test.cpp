@@ -95,7 +95,7 @@ BOOST_AUTO_TEST_CASE(norms_do_not_depend_on_threads_and_follow_the_leaves) {
     for (std::size_t at = 0; at < n; at += leaf_size)
       leaves.push_back(
           leaf_square_sum(x.data() + at, static_cast<i64>(std::min<std::size_t>(leaf_size, n - at))));
-    auto const expected = tree_sum(std::span<square_sum<float> const>(leaves));
+    auto const expected = tree_sum(leaves.data(), static_cast<i64>(leaves.size()));
     BOOST_TEST(one.tensors[0].square == value_of(expected));
     BOOST_TEST(one.tensors[0].root == static_cast<double>(root_of(expected)));
     double plain = 0;

@@ -7,8 +7,8 @@
 #include <limber/core/kinds.hpp>
 #include <limber/core/progress.hpp>
 #include <limber/fuse/functors.hpp>
-#include <limber/fuse/hyper.hpp>
 #include <limber/fuse/norm_report.hpp>
+#include <limber/fuse/rule_counters.hpp>
 
 #include <type_traits>
 

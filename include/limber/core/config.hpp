@@ -67,9 +67,9 @@ extern "C" {
 #endif
 #endif
 
-/// Stands before functions that run on errors only: they are kept out of line.
+/// Stands before functions that run on errors, or once: they are compiled for size.
 #if defined(__GNUC__) || defined(__clang__)
-#define LIMBER_COLD __attribute__((cold, noinline))
+#define LIMBER_COLD __attribute__((cold))
 #else
 #define LIMBER_COLD
 #endif

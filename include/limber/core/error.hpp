@@ -6,7 +6,6 @@
 
 #include <limber/core/config.hpp>
 
-#include <concepts>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -18,45 +17,57 @@ namespace limber {
 
 namespace detail {
 
-/// One argument of a message, whatever it was: messages are put together out of line.
-struct text_part {
-  enum class kind : unsigned char { words, integer, count, real, address } what;
-  union {
-    std::string_view words;
-    long long integer;
-    unsigned long long count;
-    double real;
-    void const* address;
-  };
-
-  text_part(std::string_view s) noexcept : what(kind::words), words(s) {}
-  text_part(std::string const& s) noexcept : text_part(std::string_view(s)) {}
-  text_part(char const* s) noexcept : text_part(std::string_view(s)) {}
-  template <std::same_as<char> C>
-  text_part(C const& c) noexcept : text_part(std::string_view(&c, 1)) {}
-  template <std::integral Int>
-    requires(!std::same_as<Int, char>)
-  text_part(Int const& i)
-  noexcept : what(std::is_signed_v<Int> ? kind::integer : kind::count), integer(0) {
-    if constexpr (std::is_signed_v<Int>)
-      integer = i;
-    else
-      count = i;
-  }
-  text_part(void const* p) noexcept : what(kind::address), address(p) {}
-  template <std::floating_point F>
-  text_part(F const& x) noexcept : what(kind::real), real(static_cast<double>(x)) {}
+// One argument of a message, as it is passed through an ellipsis: messages are put together out of line.
+[[nodiscard]] inline char const* text_part(char const* s) noexcept { return s; }
+[[nodiscard]] inline std::string const* text_part(std::string const& s) noexcept { return &s; }
+struct text_view {
+  char const* data;
+  std::size_t size;
 };
+[[nodiscard]] inline text_view text_part(std::string_view s) noexcept { return {s.data(), s.size()}; }
+[[nodiscard]] inline void const* text_part(void const* p) noexcept { return p; }
+template <class Number>
+  requires std::is_arithmetic_v<Number>
+[[nodiscard]] auto text_part(Number x) noexcept {
+  if constexpr (std::is_same_v<Number, char>)
+    return static_cast<int>(x);
+  else if constexpr (std::is_floating_point_v<Number>)
+    return static_cast<double>(x);
+  else if constexpr (std::is_signed_v<Number>)
+    return static_cast<long long>(x);
+  else
+    return static_cast<unsigned long long>(x);
+}
+
+/// What the arguments of a message are, four bits each, the first one lowest.
+using text_kinds = unsigned long long;
+enum class text_kind { end, literal, words, view, character, integer, count, real, address };
+template <class Part>
+inline constexpr auto kind_of = std::is_same_v<Part, char const*>          ? text_kind::literal
+                                : std::is_same_v<Part, std::string const*> ? text_kind::words
+                                : std::is_same_v<Part, text_view>          ? text_kind::view
+                                : std::is_same_v<Part, int>                ? text_kind::character
+                                : std::is_same_v<Part, long long>          ? text_kind::integer
+                                : std::is_same_v<Part, unsigned long long> ? text_kind::count
+                                : std::is_same_v<Part, double>             ? text_kind::real
+                                                                           : text_kind::address;
+template <class... Part>
+[[nodiscard]] constexpr text_kinds kinds_of() noexcept {
+  static_assert(sizeof...(Part) < 16, "limber: a message of more than 15 parts");
+  text_kinds all = 0;
+  int at = -4;
+  ((all |= static_cast<text_kinds>(kind_of<Part>) << (at += 4)), ...);
+  return all;
+}
 
 /// The parts one after the other; numbers as an output stream with 12 digits prints them.
-[[nodiscard]] std::string join(text_part const* parts, std::size_t n);
+[[nodiscard]] std::string join(text_kinds kinds, ...);
 /// @throws std::invalid_argument "limber: " and the parts
-[[noreturn, gnu::cold]] void refuse(text_part const* parts, std::size_t n);
+[[noreturn]] LIMBER_COLD void refuse(text_kinds kinds, ...);
 
 template <class... Parts>
-[[noreturn]] LIMBER_COLD void refuse_with(Parts const&... parts) {
-  text_part const all[] = {text_part(parts)..., text_part("")};
-  refuse(all, sizeof...(Parts));
+[[noreturn]] void refuse_with(Parts const&... parts) {
+  refuse(kinds_of<decltype(text_part(parts))...>(), text_part(parts)...);
 }
 
 }  // namespace detail
@@ -64,8 +75,7 @@ template <class... Parts>
 /// Joins its arguments (words, numbers) to one text.
 template <class... Parts>
 [[nodiscard]] std::string text(Parts const&... parts) {
-  detail::text_part const all[] = {detail::text_part(parts)..., detail::text_part("")};
-  return detail::join(all, sizeof...(Parts));
+  return detail::join(detail::kinds_of<decltype(detail::text_part(parts))...>(), detail::text_part(parts)...);
 }
 
 /// Misuse: throws with `parts` as the message unless `ok`. The message names argument and value.

@@ -15,11 +15,11 @@ namespace limber {
 /// FNV-1a over what is mixed in. Against mistakes, not against adversaries.
 class fingerprint {
  public:
-  void mix(std::string_view s) noexcept {
+  LIMBER_COLD void mix(std::string_view s) noexcept {
     mix(static_cast<i64>(s.size()));
     for (char c : s) byte(static_cast<unsigned char>(c));
   }
-  void mix(i64 v) noexcept {
+  LIMBER_COLD void mix(i64 v) noexcept {
     for (int k = 0; k < 64; k += 8) byte(static_cast<unsigned char>(static_cast<std::uint64_t>(v) >> k));
   }
   void mix(double x) noexcept {

@@ -69,43 +69,31 @@ template <class T>
 
 #if defined(__CUDA_ARCH__)
 // Inline PTX, because the _rn intrinsics turn into .ftz under --use_fast_math.
-[[nodiscard]] __device__ inline float mul(float a, float b) noexcept {
-  float r;
-  asm("mul.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
-  return r;
-}
-[[nodiscard]] __device__ inline float add(float a, float b) noexcept {
-  float r;
-  asm("add.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
-  return r;
-}
-[[nodiscard]] __device__ inline float sub(float a, float b) noexcept {
-  float r;
-  asm("sub.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
-  return r;
-}
+#define LIMBER_DETAIL_DEVICE(name)                                        \
+  [[nodiscard]] __device__ inline float name(float a, float b) noexcept { \
+    float r;                                                              \
+    asm(#name ".rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));          \
+    return r;                                                             \
+  }                                                                       \
+  [[nodiscard]] __device__ inline double name(double a, double b) noexcept { return __d##name##_rn(a, b); }
+LIMBER_DETAIL_DEVICE(mul)
+LIMBER_DETAIL_DEVICE(add)
+LIMBER_DETAIL_DEVICE(sub)
+LIMBER_DETAIL_DEVICE(div)
+#undef LIMBER_DETAIL_DEVICE
 [[nodiscard]] __device__ inline float fma(float a, float b, float c) noexcept {
   float r;
   asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(r) : "f"(a), "f"(b), "f"(c));
   return r;
 }
-[[nodiscard]] __device__ inline float div(float a, float b) noexcept {
-  float r;
-  asm("div.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
-  return r;
+[[nodiscard]] __device__ inline double fma(double a, double b, double c) noexcept {
+  return __fma_rn(a, b, c);
 }
 [[nodiscard]] __device__ inline float sqrt(float a) noexcept {
   float r;
   asm("sqrt.rn.f32 %0, %1;" : "=f"(r) : "f"(a));
   return r;
 }
-[[nodiscard]] __device__ inline double mul(double a, double b) noexcept { return __dmul_rn(a, b); }
-[[nodiscard]] __device__ inline double add(double a, double b) noexcept { return __dadd_rn(a, b); }
-[[nodiscard]] __device__ inline double sub(double a, double b) noexcept { return __dsub_rn(a, b); }
-[[nodiscard]] __device__ inline double fma(double a, double b, double c) noexcept {
-  return __fma_rn(a, b, c);
-}
-[[nodiscard]] __device__ inline double div(double a, double b) noexcept { return __ddiv_rn(a, b); }
 [[nodiscard]] __device__ inline double sqrt(double a) noexcept { return __dsqrt_rn(a); }
 #else
 // The barrier keeps one operation one operation; the executor's loops are compiled without

@@ -18,10 +18,7 @@
 #include <limber/core/config.hpp>
 #include <limber/core/math.hpp>
 
-#include <cstddef>
 #include <cstring>
-#include <initializer_list>
-#include <span>
 
 namespace limber {
 
@@ -106,7 +103,8 @@ struct square_column {
     return u - low < high - low || u == 0;
   }
 
-  LIMBER_HD void add(T v) noexcept {
+  LIMBER_HD void add(T v) noexcept { add(v, ordinary, large, tiny); }
+  static LIMBER_HD void add(T v, T& ordinary, T& large, T& tiny) noexcept {
     if (is_ordinary(v)) {
       ordinary = math::fma(v, v, ordinary);
     } else if (math::magnitude_bits(v) >= math::magnitude_bits(math::power_of_two<T>(limit))) {
@@ -149,11 +147,9 @@ template <class T>
   return column[0];
 }
 
-}  // namespace detail
-
-/// Sum of squares of one leaf, n ≤ 4,096 elements. The host's form; a warp follows the same tree.
+/// The sums over a leaf's columns, each added by the tree.
 template <class T>
-[[nodiscard]] inline square_sum<T> leaf_square_sum(T const* x, i64 n) noexcept {
+[[nodiscard]] inline square_column<T> sum_columns(T const* x, i64 n) noexcept {
   using B = math::detail::bits<T>;
   using U = typename B::type;
   // Whether all are ordinary, in a loop that a compiler can vectorise: 0 wraps to the largest number.
@@ -173,27 +169,32 @@ template <class T>
       i64 const m = n - at < leaf_columns ? n - at : leaf_columns;
       for (i64 c = 0; c < m; ++c) column[c] = math::fma(x[at + c], x[at + c], column[c]);
     }
-    return leaf_sum(square_column<T>{detail::column_tree(column), 0, 0});
+    return {column_tree(column), 0, 0};
   }
-  square_column<T> columns[leaf_columns] = {};
-  for (i64 i = 0; i < n; ++i) columns[i % leaf_columns].add(x[i]);
-  square_column<T> total;
-  T column[leaf_columns];
-  for (auto const part : {&square_column<T>::ordinary, &square_column<T>::large, &square_column<T>::tiny}) {
-    for (int c = 0; c < leaf_columns; ++c) column[c] = columns[c].*part;
-    total.*part = detail::column_tree(column);
+  T column[3][leaf_columns] = {}, total[3];
+  for (i64 i = 0; i < n; ++i) {
+    i64 const c = i % leaf_columns;
+    square_column<T>::add(x[i], column[0][c], column[1][c], column[2][c]);
   }
-  return leaf_sum(total);
+  for (int k = 0; k < 3; ++k) total[k] = column_tree(column[k]);
+  return {total[0], total[1], total[2]};
 }
 
-/// Adds partial sums by a fixed binary tree: halves of the smallest power of two ≥ their number.
+}  // namespace detail
+
+/// Sum of squares of one leaf, n ≤ 4,096 elements. The host's form; a warp follows the same tree.
 template <class T>
-[[nodiscard]] inline square_sum<T> tree_sum(std::span<square_sum<T> const> part) noexcept {
-  if (part.empty()) return {};
-  if (part.size() == 1) return part[0];
-  std::size_t half = 1;
-  while (2 * half < part.size()) half *= 2;
-  return add(tree_sum(part.first(half)), tree_sum(part.subspan(half)));
+[[nodiscard]] inline square_sum<T> leaf_square_sum(T const* x, i64 n) noexcept {
+  return leaf_sum(detail::sum_columns(x, n));
+}
+
+/// Adds n partial sums, which it overwrites, by a fixed binary tree: neighbours first, then neighbouring
+/// pairs, ….
+template <class T>
+[[nodiscard, gnu::noinline]] square_sum<T> tree_sum(square_sum<T>* part, i64 n) noexcept {
+  for (i64 width = 1; width < n; width *= 2)
+    for (i64 i = 0; i + width < n; i += 2 * width) part[i] = add(part[i], part[i + width]);
+  return n > 0 ? part[0] : square_sum<T>{};
 }
 
 /// Norms that a rule may ask for, of one tensor and of the whole list. All in the compute type.

@@ -104,40 +104,33 @@ template <class Range>
 
 namespace detail {
 
-/// True for an object that owns no elements: a constant one, too, gives them for writing.
-template <class Range>
-inline constexpr bool only_refers =
-    std::ranges::enable_borrowed_range<std::remove_cv_t<Range>> || !std::is_const_v<element_t<Range const>>;
-
 /// True if a tensor may keep a view of an argument T&&. Else it does not compile, and says why in one
-/// sentence.
+/// sentence. What owns no elements may be a temporary, and a constant one gives them for writing too.
 template <class T>
 constexpr bool expect_lasting_memory() {
   using range = std::remove_reference_t<T>;
-  if constexpr (std::is_convertible_v<T, const_tensor_view>) {
-    static_assert(std::is_convertible_v<T, tensor_view>,
+  constexpr bool constant = std::is_convertible_v<T, const_tensor_view>,
+                 contiguous = contiguous_memory<range>;
+  static_assert(contiguous || constant,
+                "limber: tensor: the memory is not contiguous; give a vector, an array or a span");
+  if constexpr (contiguous && !constant) {
+    using element = element_t<range>;
+    constexpr bool writable = !std::is_const_v<element>, known = !writable || has_dtype<element>;
+    constexpr bool lasts = !writable || !known || std::is_lvalue_reference_v<T> ||
+                           std::ranges::enable_borrowed_range<std::remove_cv_t<range>> ||
+                           !std::is_const_v<element_t<range const>>;
+    static_assert(writable,
                   "limber: tensor: the memory is read-only; an optimizer writes values and gradients");
-    return false;
-  } else if constexpr (!contiguous_memory<range>) {
-    static_assert(contiguous_memory<range>,
-                  "limber: tensor: the memory is not contiguous; give a vector, an array or a span");
-    return false;
-  } else if constexpr (std::is_const_v<element_t<range>>) {
-    static_assert(!std::is_const_v<element_t<range>>,
-                  "limber: tensor: the memory is read-only; an optimizer writes values and gradients");
-    return false;
-  } else if constexpr (!has_dtype<element_t<range>>) {
-    static_assert(has_dtype<element_t<range>>,
-                  "limber: tensor: the elements must be float, double, limber::bf16 or limber::f16");
-    return false;
-  } else {
-    constexpr bool lasts = std::is_lvalue_reference_v<T> || only_refers<range>;
+    static_assert(known, "limber: tensor: the elements must be float, double, limber::bf16 or limber::f16");
     static_assert(
         lasts,
         "limber: tensor: the memory is a temporary that is gone after this line; keep the vector and "
         "pass it by name");
-    return lasts;
+    return writable && known && lasts;
   }
+  static_assert(!constant,
+                "limber: tensor: the memory is read-only; an optimizer writes values and gradients");
+  return false;
 }
 
 template <class T>

@@ -7,8 +7,9 @@
 #include <limber/core/box.hpp>
 #include <limber/fuse/executor.hpp>
 #include <limber/fuse/host.hpp>
-#include <limber/fuse/list_operations.hpp>
+#include <limber/fuse/rule_functors.hpp>
 #include <limber/fuse/rule_table.hpp>
+#include <limber/fuse/strategy_functors.hpp>
 
 #include <concepts>
 #include <type_traits>
@@ -19,9 +20,85 @@ namespace limber {
 
 namespace detail {
 
-/// One operation on an executor E. `to` null: `each`, or `norm`; else `measure` into it.
-using operation_function = norm_report const* (*)(void* e, norm_memory* to, void const* f,
-                                                  tensor_list const* const* lists);
+/// An operation on an executor E: `each`, or `measure` into `to`.
+using operation_function = void (*)(void* e, norm_memory* to, void const* f, tensor_list const* const* lists);
+
+/// Functor F over operands A: for `each`, or with norms of what it returns for `measure`.
+template <bool Measured, class F, access_mode... A>
+struct list_operation {
+  template <class E>
+  static void run(void* e, norm_memory* to, void const* f, tensor_list const* const* lists) {
+    on(*static_cast<E*>(e), to, *static_cast<F const*>(f), lists, std::index_sequence_for<operand<A>...>{});
+  }
+
+ private:
+  template <class E, std::size_t... K>
+  static void on(E& e, [[maybe_unused]] norm_memory* to, F const& f, tensor_list const* const* lists,
+                 std::index_sequence<K...>) {
+    if constexpr (Measured)
+      e.measure(*to, f, operand<A>{lists[K]}...);
+    else
+      e.each(f, operand<A>{lists[K]}...);
+  }
+};
+template <class F, access_mode... A>
+using each_of = list_operation<false, F, A...>;
+template <class F, access_mode... A>
+using measure_of = list_operation<true, F, A...>;
+
+/// Operations by number: what an executor is compiled for once.
+template <class... All>
+struct operation_list {
+  /// −1 for one that is not in the list.
+  template <class Operation>
+  static constexpr int number = [] {
+    int at = -1, k = 0;
+    ((at = __is_same(Operation, All) ? k : at, ++k), ...);
+    return at;
+  }();
+  template <class E, class Some, class Operation>
+  [[nodiscard]] static constexpr operation_function function() noexcept {
+    if constexpr (Some::template number<Operation> >= 0)
+      return &Operation::template run<E>;
+    else
+      return nullptr;
+  }
+  /// Those of `Some` on executor E, by their numbers here.
+  template <class E, class Some>
+  static constexpr operation_function table[] = {function<E, Some, All>()...};
+};
+
+/// What strategies, updaters and the handshake are made of.
+using list_operations = operation_list<
+    each_of<zero, access_mode::out>, each_of<copy, access_mode::out, access_mode::in>,
+    each_of<scaled_copy, access_mode::out, access_mode::in>,
+    each_of<accumulate, access_mode::inout, access_mode::in>,
+    each_of<step_back, access_mode::out, access_mode::in, access_mode::in>,
+    each_of<blend, access_mode::inout, access_mode::in>,
+    each_of<pack_with_error, access_mode::out, access_mode::inout, access_mode::in>,
+    each_of<sync::half_and_half, access_mode::inout, access_mode::in>,
+    each_of<sync::ratio, access_mode::out, access_mode::in>,
+    each_of<sync::join_halves, access_mode::out, access_mode::out, access_mode::in, access_mode::in>,
+    each_of<sync::add_weighted, access_mode::inout, access_mode::in>, measure_of<identity, access_mode::in>,
+    measure_of<gradient_and_value, access_mode::in, access_mode::in>,
+    measure_of<pack, access_mode::out, access_mode::inout>,
+    measure_of<pack, access_mode::inout, access_mode::inout>,
+    measure_of<pack, access_mode::out, access_mode::in, access_mode::inout>,
+    measure_of<pack_with_error, access_mode::out, access_mode::inout, access_mode::in, access_mode::inout>,
+    measure_of<pack_with_error, access_mode::out, access_mode::out, access_mode::in, access_mode::inout>,
+    measure_of<difference, access_mode::out, access_mode::in, access_mode::in>,
+    measure_of<weighted, access_mode::out, access_mode::in>,
+    measure_of<sync::follow, access_mode::out, access_mode::in, access_mode::in>,
+    measure_of<sync::pull_centre, access_mode::inout, access_mode::inout>,
+    measure_of<sync::delay_compensation, access_mode::out, access_mode::in, access_mode::in, access_mode::in>,
+    measure_of<sync::adaptive_delay_compensation, access_mode::out, access_mode::in, access_mode::in,
+               access_mode::in, access_mode::in, access_mode::out>>;
+
+/// What an updater alone needs: for executors that are used without a strategy.
+using update_operations =
+    operation_list<each_of<zero, access_mode::out>, each_of<copy, access_mode::out, access_mode::in>,
+                   measure_of<identity, access_mode::in>,
+                   measure_of<gradient_and_value, access_mode::in, access_mode::in>>;
 
 /// What is done to an executor that is not the host, by functions of its type.
 struct executor_functions {
@@ -34,44 +111,6 @@ struct executor_functions {
   operation_function const* operations;  ///< by number; null where an executor was not compiled for it
 };
 
-template <class E, class Operation>
-struct operation_on;
-template <class E, class F, access_mode... A>
-struct operation_on<E, each_of<F, A...>> {
-  static norm_report const* run(void* e, norm_memory*, void const* f, tensor_list const* const* lists) {
-    [&]<std::size_t... K>(std::index_sequence<K...>) {
-      static_cast<E*>(e)->each(*static_cast<F const*>(f), operand<A>{lists[K]}...);
-    }
-    (std::index_sequence_for<operand<A>...>{});
-    return nullptr;
-  }
-};
-template <class E, class F, access_mode... A>
-struct operation_on<E, measure_of<F, A...>> {
-  static norm_report const* run(void* e, norm_memory* to, void const* f, tensor_list const* const* lists) {
-    return [&]<std::size_t... K>(std::index_sequence<K...>)->norm_report const* {
-      if (to == nullptr) return &static_cast<E*>(e)->norm(*static_cast<F const*>(f), operand<A>{lists[K]}...);
-      static_cast<E*>(e)->measure(*to, *static_cast<F const*>(f), operand<A>{lists[K]}...);
-      return nullptr;
-    }
-    (std::index_sequence_for<operand<A>...>{});
-  }
-};
-
-template <class E, class List, class Some>
-struct operations_on;
-template <class E, class... All, class... Some>
-struct operations_on<E, operation_list<All...>, operation_list<Some...>> {
-  template <class Operation>
-  static constexpr operation_function one() {
-    if constexpr ((std::is_same_v<Operation, Some> || ...))
-      return &operation_on<E, Operation>::run;
-    else
-      return nullptr;
-  }
-  static constexpr operation_function table[] = {one<All>()...};
-};
-
 /// The functions of executor type E, compiled for the operations `Some`.
 template <class E, class Some>
 inline constexpr executor_functions executor_functions_of{
@@ -81,7 +120,7 @@ inline constexpr executor_functions executor_functions_of{
     [](void* e, shared_array<std::byte> const& a) { static_cast<E*>(e)->publish(a); },
     [](void* e, shared_array<std::byte> const& a) { static_cast<E*>(e)->collect(a); },
     [](void* e) { static_cast<E*>(e)->wait(static_cast<E*>(e)->record()); },
-    operations_on<E, list_operations, Some>::table};
+    list_operations::table<E, Some>};
 
 }  // namespace detail
 
@@ -107,7 +146,8 @@ class any_executor {
         destroy_(std::exchange(other.destroy_, nullptr)),
         functions_(other.functions_),
         type_(other.type_),
-        rules_(std::move(other.rules_)) {}
+        rules_(std::move(other.rules_)),
+        own_(std::move(other.own_)) {}
   any_executor& operator=(any_executor&&) = delete;
   ~any_executor() {
     if (destroy_ != nullptr) destroy_(executor_);
@@ -124,17 +164,17 @@ class any_executor {
   template <update_rule R, class E>
   void learn() {
     if constexpr (!std::same_as<E, host>)
-      rules_.push_back({&detail::rule_type_of<R>, &detail::rule_kernels_of<R, E>});
+      rules_.push_back({&detail::rule_type_of<R>, &detail::rule_on<R, E>::run});
   }
-  /// The kernels of a rule on this executor; null if they were compiled for another one alone.
-  [[nodiscard]] detail::rule_kernels const* kernels_of(detail::erased_rule const& rule) const noexcept {
-    if (rule.executor == type_) return rule.kernels;
+  /// The kernel of a rule on this executor; null if it was compiled for another one alone.
+  [[nodiscard]] detail::rule_kernel kernel_of(detail::erased_rule const& rule) const noexcept {
+    if (rule.executor == type_) return rule.kernel;
     for (auto const& r : rules_)
-      if (*r.rule == *rule.type) return r.kernels;
+      if (*r.rule == *rule.type) return r.kernel;
     return nullptr;
   }
   [[nodiscard]] bool is_host() const noexcept { return functions_ == nullptr; }
-  /// For the kernels of a rule.
+  /// For the kernel of a rule.
   [[nodiscard]] void* get() noexcept { return executor_; }
 
   [[nodiscard]] slab make(layout const& where) {
@@ -142,32 +182,21 @@ class any_executor {
   }
   template <class F, access_mode... A>
   void each(F const& f, operand<A>... lists) {
-    static_assert(
-        detail::operation_number<detail::each_of<F, A...>> >= 0,
-        "limber: this operation is not among those that every executor has; call each() of the executor "
-        "itself, as<limber::host>()");
-    if (is_host()) return on_host().each(f, lists...);
     tensor_list const* const all[] = {lists.list...};
-    (void)run(detail::operation_number<detail::each_of<F, A...>>, nullptr, &f, all);
+    run<detail::each_of<F, A...>>(nullptr, &f, all);
   }
   template <class F, access_mode... A>
   void measure(norm_memory& to, F const& f, operand<A>... lists) {
-    static_assert(detail::operation_number<detail::measure_of<F, A...>> >= 0,
-                  "limber: this operation is not among those that every executor has; call measure() of the "
-                  "executor itself, as<limber::host>()");
-    if (is_host()) return on_host().measure(to, f, lists...);
     tensor_list const* const all[] = {lists.list...};
-    (void)run(detail::operation_number<detail::measure_of<F, A...>>, &to, &f, all);
+    run<detail::measure_of<F, A...>>(&to, &f, all);
   }
   template <class F, access_mode... A>
   norm_report const& norm(F const& f, operand<A>... lists) {
-    static_assert(
-        detail::operation_number<detail::measure_of<F, A...>> >= 0,
-        "limber: this operation is not among those that every executor has; call norm() of the executor "
-        "itself, as<limber::host>()");
-    if (is_host()) return on_host().norm(f, lists...);
     tensor_list const* const all[] = {lists.list...};
-    return *run(detail::operation_number<detail::measure_of<F, A...>>, nullptr, &f, all);
+    auto const n = static_cast<i64>(all[0]->size());
+    if (own_.tensors != n || own_.narrow.n == 0) own_ = make_norms(*this, n);
+    run<detail::measure_of<F, A...>>(&own_, &f, all);
+    return report(own_);
   }
   norm_report const& report(norm_memory const& m) {
     return is_host() ? on_host().report(m) : functions_->report(executor_, m);
@@ -192,7 +221,7 @@ class any_executor {
  private:
   struct known_rule {
     detail::rule_type const* rule;
-    detail::rule_kernels const* kernels;
+    detail::rule_kernel kernel;
   };
 
   template <class E, class Some>
@@ -208,13 +237,23 @@ class any_executor {
 
   [[nodiscard]] host& on_host() noexcept { return *static_cast<host*>(executor_); }
   [[nodiscard]] shared_array<std::byte> share_bytes(i64 bytes) {
-    return is_host() ? on_host().share<std::byte>(bytes) : functions_->share(executor_, bytes);
+    return is_host() ? on_host().share_bytes(bytes) : functions_->share(executor_, bytes);
   }
-  norm_report const* run(int number, norm_memory* to, void const* f, tensor_list const* const* lists) {
+  template <class Operation>
+  void run(norm_memory* to, void const* f, tensor_list const* const* lists) {
+    constexpr int number = detail::list_operations::number<Operation>;
+    static_assert(number >= 0,
+                  "limber: this operation is not among those that every executor has; call each(), measure() "
+                  "or norm() of the executor itself, as<limber::host>()");
+    if (is_host()) return Operation::template run<host>(executor_, to, f, lists);
+    run_elsewhere(number, to, f, lists);
+  }
+  LIMBER_COLD void run_elsewhere(int number, norm_memory* to, void const* f,
+                                 tensor_list const* const* lists) {
     auto const operation = functions_->operations[number];
     if (operation == nullptr)
       throw std::logic_error(text("limber: this executor was not compiled for list operation ", number));
-    return operation(executor_, to, f, lists);
+    operation(executor_, to, f, lists);
   }
 
   void* executor_;
@@ -222,6 +261,7 @@ class any_executor {
   detail::executor_functions const* functions_;  // null: it is a host
   detail::type_identity type_;
   std::vector<known_rule> rules_;
+  norm_memory own_;
 };
 
 }  // namespace limber

@@ -4,6 +4,7 @@
 /// @file
 /// The host executor: serial, or with OpenMP where the compilation has it.
 
+#include <limber/core/function_ref.hpp>
 #include <limber/fuse/executor.hpp>
 #include <limber/fuse/host_loop.hpp>
 
@@ -32,22 +33,23 @@ class host {
   template <class F, access_mode... A>
   void each(F const& f, operand<A>... lists) {
     static_assert(sizeof...(A) >= 1 && sizeof...(A) <= detail::most_operands);
-    if constexpr (requires { f.otherwise(); })
-      if (limber::skips(f)) return each(f.otherwise(), lists...);
+    if (limber::skips(f)) return;
     detail::host_operand const operands[] = {detail::host_operand_of(lists)...};
-    each_leaf(detail::each_code_of<F, A...>, &f, operands, sizeof...(A));
+    each_leaf(detail::leaf_code_of<false, F, A != access_mode::in...>, &f, operands, sizeof...(A));
   }
 
   template <class F, access_mode... A>
   void measure(norm_memory& to, F const& f, operand<A>... lists) {
     static_assert(sizeof...(A) >= 1 && sizeof...(A) <= detail::most_operands);
     detail::host_operand const operands[] = {detail::host_operand_of(lists)...};
-    measure_leaves(to, detail::measure_code_of<F, A...>, &f, limber::skips(f), operands, sizeof...(A));
+    measure_leaves(to, detail::leaf_code_of<true, F, A != access_mode::in...>, &f, limber::skips(f), operands,
+                   sizeof...(A));
   }
 
   template <class F, access_mode... A>
   norm_report const& norm(F const& f, operand<A>... lists) {
-    norm_memory& own = own_norms(lists...);
+    tensor_list const* const all[] = {lists.list...};
+    norm_memory& own = own_norms(static_cast<i64>(all[0]->size()));
     measure(own, f, lists...);
     return report(own);
   }
@@ -61,10 +63,9 @@ class host {
 
   template <class T>
   [[nodiscard]] shared_array<T> share(i64 n) const {
-    std::vector<T> memory(static_cast<std::size_t>(n));
-    T* const p = memory.data();
-    return {p, p, n, detail::shared_owner(std::in_place, std::move(memory))};
+    return share_bytes(n * static_cast<i64>(sizeof(T))).template as<T>();
   }
+  [[nodiscard]] shared_array<std::byte> share_bytes(i64 bytes) const;
   template <class T>
   void publish(shared_array<T> const&) const noexcept {}
   template <class T>
@@ -76,25 +77,22 @@ class host {
   [[nodiscard]] int threads() const noexcept { return threads_; }
 
  private:
-  template <class T>
-  using sums_of = std::vector<square_sum<T>>;
-
-  void each_leaf(detail::each_code const& code, void const* f, detail::host_operand const* operands,
+  void each_leaf(detail::leaf_code const& code, void const* f, detail::host_operand const* operands,
                  int count);
-  void measure_leaves(norm_memory& to, detail::measure_code const& code, void const* f, bool skipped,
+  void measure_leaves(norm_memory& to, detail::leaf_code const& code, void const* f, bool skipped,
                       detail::host_operand const* operands, int count);
-  template <class Body>
-  void for_leaves(detail::host_operand const* operands, int count, i64 leaves, Body const& body) const;
+  void for_leaves(detail::host_operand const* operands, int count, i64 leaves,
+                  function_ref<void(detail::leaf&, i64)> body) const;
   void summarize(tensor_list const& list, norm_memory& to, int sum);
-  [[nodiscard]] norm_memory& own_norms(i64 tensors);
-  template <access_mode A, access_mode... Rest>
-  [[nodiscard]] norm_memory& own_norms(operand<A> const& first, operand<Rest> const&...) {
-    return own_norms(static_cast<i64>(first.list->size()));
+  // A tensor's sums of squares, from its first leaf on.
+  template <class T>
+  [[nodiscard]] square_sum<T>* sums(int sum, i64 leaf) noexcept {
+    return reinterpret_cast<square_sum<T>*>(leaves_[sum].data() + leaf * i64{sizeof(square_sum<double>)});
   }
+  [[nodiscard]] norm_memory& own_norms(i64 tensors);
 
   int threads_;
-  sums_of<float> narrow_[2], tensors_;
-  sums_of<double> wide_[2], wide_tensors_;
+  std::vector<std::byte> leaves_[2], totals_;  // 16 bytes a sum
   norm_memory own_;
   norm_report report_;
 };

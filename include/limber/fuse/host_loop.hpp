@@ -13,19 +13,43 @@
 #include <utility>
 
 // One loop is compiled twice, plainly and for AVX2 with FMA, and chosen at run time: an FMA without
-// hardware is a call. Contraction is switched off, because it would change bits between the two.
+// hardware is a call. Contraction is switched off, because it would change bits between the two. The plain
+// one is for old processors, and for size; so is that for double in header-only units, which most never call.
 #if defined(__x86_64__) && !defined(__CUDACC__) && (defined(__GNUC__) || defined(__clang__))
 #define LIMBER_DETAIL_CLONES 1
 #if defined(__clang__)
-#define LIMBER_DETAIL_PLAIN
+#define LIMBER_DETAIL_PLAIN __attribute__((cold, flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), flatten))
+#define LIMBER_DETAIL_LIGHT LIMBER_DETAIL_AVX2
+#define LIMBER_DETAIL_SMALL __attribute__((target("avx2,fma"), cold, flatten))
 #else
-#define LIMBER_DETAIL_PLAIN __attribute__((optimize("fp-contract=off")))
+#define LIMBER_DETAIL_PLAIN __attribute__((cold, optimize("fp-contract=off"), flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), optimize("O3", "fp-contract=off"), flatten))
+#define LIMBER_DETAIL_LIGHT          \
+  __attribute__((target("avx2,fma"), \
+                 optimize("tree-loop-vectorize", "vect-cost-model=dynamic", "fp-contract=off"), flatten))
+#define LIMBER_DETAIL_SMALL __attribute__((target("avx2,fma"), cold, optimize("fp-contract=off"), flatten))
+#endif
+#if defined(LIMBER_COMPILED)
+#undef LIMBER_DETAIL_SMALL
+#define LIMBER_DETAIL_SMALL LIMBER_DETAIL_AVX2
 #endif
 #else
 #define LIMBER_DETAIL_CLONES 0
 #define LIMBER_DETAIL_PLAIN
+#endif
+
+// Lists do not overlap. G++ forgets what `restrict` says of a function that it has inlined; the pragma it
+// keeps.
+#if defined(__CUDACC__)
+#define LIMBER_DETAIL_BLOCK __attribute__((noinline))
+#define LIMBER_DETAIL_INDEPENDENT
+#elif defined(__clang__) || !defined(__GNUC__)
+#define LIMBER_DETAIL_BLOCK inline
+#define LIMBER_DETAIL_INDEPENDENT
+#else
+#define LIMBER_DETAIL_BLOCK __attribute__((always_inline)) inline
+#define LIMBER_DETAIL_INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
 namespace limber::detail {
@@ -51,138 +75,99 @@ template <access_mode A>
 struct leaf {
   host_operand const* operands;
   int count;
-  bool wide;                 ///< arithmetic in double
-  i64 tensor;                ///< index into the lists
-  i64 first;                 ///< the leaf's first element in the tensor
-  i64 n;                     ///< its elements
-  i64 step;                  ///< elements of a block
   std::byte* buffer;         ///< `block_elements` elements for each operand; used where one is converted
+  i64 (*advance)(leaf&);     ///< by address: loops are flattened, and this is no part of them
+  bool wide = false;         ///< arithmetic in double
+  i64 tensor = 0;            ///< index into the lists
+  i64 first = 0;             ///< the leaf's first element in the tensor
+  i64 n = 0;                 ///< its elements
+  i64 step = leaf_size;      ///< elements of a block
   i64 at = 0;                ///< the block under way begins here
   i64 m = 0;                 ///< and has so many elements
   void* x[most_operands]{};  ///< pointers to the block, in the arithmetic type
 
   /// Stores the block under way and loads the next. @return its elements; 0 behind the last
-  [[nodiscard]] i64 next();
-
- private:
-  template <class T>
-  void load();
-  template <class T>
-  void store();
+  [[nodiscard]] i64 next() { return advance(*this); }
 };
 
-template <class F, class... P>
-LIMBER_DETAIL_PLAIN inline void loop_plain(F const& f, i64 n, P* __restrict... x) {
-  for (i64 i = 0; i < n; ++i) f(x[i]...);
-}
-
-template <class F, class T, class... P>
-LIMBER_DETAIL_PLAIN inline void loop_result_plain(F const& f, i64 n, T* __restrict y, P* __restrict... x) {
-  for (i64 i = 0; i < n; ++i) y[i] = f(x[i]...);
-}
-
+/// Index into a pair of functions: the plain one, or that for AVX2.
+[[nodiscard]] inline int best_clone() noexcept {
 #if LIMBER_DETAIL_CLONES
-template <class F, class... P>
-LIMBER_DETAIL_AVX2 inline void loop_avx2(F const& f, i64 n, P* __restrict... x) {
-  for (i64 i = 0; i < n; ++i) f(x[i]...);
-}
-
-template <class F, class T, class... P>
-LIMBER_DETAIL_AVX2 inline void loop_result_avx2(F const& f, i64 n, T* __restrict y, P* __restrict... x) {
-  for (i64 i = 0; i < n; ++i) y[i] = f(x[i]...);
-}
-
-[[nodiscard]] inline bool has_avx2() noexcept {
-  static bool const yes = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return yes;
-}
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
+#else
+  return 0;
 #endif
-
-template <class F, class... P>
-inline void loop(F const& f, i64 n, P*... x) {
-#if LIMBER_DETAIL_CLONES
-  if (has_avx2()) return loop_avx2(f, n, x...);
-#endif
-  loop_plain(f, n, x...);
 }
 
-template <class F, class T, class... P>
-inline void loop_result(F const& f, i64 n, T* y, P*... x) {
-#if LIMBER_DETAIL_CLONES
-  if (has_avx2()) return loop_result_avx2(f, n, y, x...);
-#endif
-  loop_result_plain(f, n, y, x...);
-}
-
-/// Source F over operands A in arithmetic type T: all that is compiled for each.
-template <class T, class F, access_mode... A>
+/// Source F over operands in arithmetic type T, of which some are written: all that is compiled for each.
+/// Calls the functor for every element; if `Measured` writes what it returns to y, or to y and z.
+template <class T, bool Measured, class F, bool... Written>
 struct leaf_loop {
   using functor = std::remove_cvref_t<decltype(functor_of<T>(std::declval<F const&>(), i64{}))>;
+  using result =
+      decltype(std::declval<functor const&>()(std::declval<std::conditional_t<Written, T&, T const&>>()...));
 
-  /// Calls the functor for every element.
-  static void each(void const* source, leaf& l) {
-    decltype(auto) f = functor_of<T>(*static_cast<F const*>(source), l.tensor);
-    while (i64 const m = l.next()) [&]<std::size_t... K>(std::index_sequence<K...>) {
-        loop(f, m, static_cast<pointer<A>>(l.x[K])...);
-      }
-    (std::index_sequence_for<operand<A>...>{});
+  LIMBER_DETAIL_PLAIN static void plain(void const* source, leaf& l, void* y, void* z) {
+    run(source, l, y, z, std::make_index_sequence<sizeof...(Written)>{});
   }
-
-  /// What the functor returns for an element.
-  template <class Functor = functor>
-  using result = decltype(std::declval<Functor const&>()(
-      std::declval<std::conditional_t<A == access_mode::in, T const&, T&>>()...));
-
-  /// The same, and writes what it returns to y, or to y and z.
-  static void measure(void const* source, leaf& l, void* to, [[maybe_unused]] void* second) {
-    decltype(auto) f = functor_of<T>(*static_cast<F const*>(source), l.tensor);
-    T* const y = static_cast<T*>(to);
-    if constexpr (norms_in<result<>> == 2) {
-      two<T> both[block_elements];
-      if (l.step > block_elements) l.step = block_elements;
-      while (i64 const m = l.next()) {
-        [&]<std::size_t... K>(std::index_sequence<K...>) {
-          loop_result(f, m, both, static_cast<pointer<A>>(l.x[K])...);
-        }
-        (std::index_sequence_for<operand<A>...>{});
-        T* const z = static_cast<T*>(second);
-        for (i64 i = 0; i < m; ++i) {
-          y[l.at + i] = both[i].first;
-          z[l.at + i] = both[i].second;
-        }
-      }
-    } else {
-      while (i64 const m = l.next()) [&]<std::size_t... K>(std::index_sequence<K...>) {
-          loop_result(f, m, y + l.at, static_cast<pointer<A>>(l.x[K])...);
-        }
-      (std::index_sequence_for<operand<A>...>{});
-    }
+#if LIMBER_DETAIL_CLONES
+  LIMBER_DETAIL_AVX2 static void avx2(void const* source, leaf& l, void* y, void* z) {
+    run(source, l, y, z, std::make_index_sequence<sizeof...(Written)>{});
   }
+  LIMBER_DETAIL_SMALL static void avx2_small(void const* source, leaf& l, void* y, void* z) {
+    run(source, l, y, z, std::make_index_sequence<sizeof...(Written)>{});
+  }
+#else
+  static constexpr auto avx2 = &plain, avx2_small = &plain;
+#endif
 
  private:
-  template <access_mode How>
-  using pointer = std::conditional_t<How == access_mode::in, T const*, T*>;
+  template <class V>
+  using kept = std::conditional_t<std::is_trivially_copyable_v<V>, V const, V const&>;
+
+  template <std::size_t... K>
+  LIMBER_DETAIL_BLOCK static void run(void const* source, leaf& l, void* y, void* z,
+                                      std::index_sequence<K...>) {
+    kept<functor> f = functor_of<T>(*static_cast<F const*>(source), l.tensor);
+    while (i64 const m = l.next()) {
+      i64 const at = Measured ? l.at : 0;
+      block(f, m, static_cast<T*>(y) + at, static_cast<T*>(z) + at,
+            static_cast<std::conditional_t<Written, T*, T const*>>(l.x[K])...);
+    }
+  }
+  template <class... P>
+  LIMBER_DETAIL_BLOCK static void block(functor const& f, i64 n, [[maybe_unused]] T* __restrict y,
+                                        [[maybe_unused]] T* __restrict z, P* __restrict... x) {
+    LIMBER_DETAIL_INDEPENDENT
+    for (i64 i = 0; i < n; ++i) {
+      if constexpr (!Measured) {
+        f(x[i]...);
+      } else if constexpr (norms_in<result> == 2) {
+        auto const both = f(x[i]...);
+        y[i] = both.first;
+        z[i] = both.second;
+      } else {
+        y[i] = f(x[i]...);
+      }
+    }
+  }
 };
 
-/// The two loops of `each`, by arithmetic type.
-struct each_code {
-  void (*narrow)(void const*, leaf&);
-  void (*wide)(void const*, leaf&);
-};
-template <class F, access_mode... A>
-inline constexpr each_code each_code_of{&leaf_loop<float, F, A...>::each, &leaf_loop<double, F, A...>::each};
+/// The loops of `each` or `measure`, plain and for AVX2.
+struct leaf_code {
+  using loop = void (*)(void const* source, leaf&, void* y, void* z);
+  loop narrow[2], wide[2];  ///< by arithmetic type
+  int sums;                 ///< norms that it finds out
+  bool as_it_lies;          ///< the norm of a list as it is, for which nothing needs to be written
 
-/// Those of `measure`; `plain`: the norm of a list as it lies there, for which nothing needs to be written.
-struct measure_code {
-  void (*narrow)(void const*, leaf&, void*, void*);
-  void (*wide)(void const*, leaf&, void*, void*);
-  int sums;  ///< norms that it finds out
-  bool plain;
+  [[nodiscard]] loop best(bool in_double) const noexcept { return (in_double ? wide : narrow)[best_clone()]; }
 };
-template <class F, access_mode... A>
-inline constexpr measure_code measure_code_of{&leaf_loop<float, F, A...>::measure,
-                                              &leaf_loop<double, F, A...>::measure,
-                                              norms_in<typename leaf_loop<float, F, A...>::template result<>>,
-                                              std::is_same_v<F, identity> && sizeof...(A) == 1};
+template <bool Measured, class F, bool... Written>
+inline constexpr leaf_code leaf_code_of{
+    {leaf_loop<float, Measured, F, Written...>::plain, leaf_loop<float, Measured, F, Written...>::avx2},
+    {leaf_loop<double, Measured, F, Written...>::plain,
+     leaf_loop<double, Measured, F, Written...>::avx2_small},
+    norms_in<typename leaf_loop<float, Measured, F, Written...>::result>,
+    std::is_same_v<F, identity> && sizeof...(Written) == 1};
 
 }  // namespace limber::detail

@@ -41,7 +41,7 @@ struct layout {
 /// The plain layout: one tensor after the other, each in its compute type and congruent to the view it
 /// is like: where that one reaches a 16-byte boundary, so does this, and both can be read 16 bytes at a
 /// time from the same element on.
-[[nodiscard]] inline layout layout_of(tensor_list const& like) {
+[[nodiscard]] LIMBER_COLD inline layout layout_of(tensor_list const& like) {
   layout out;
   out.places.reserve(like.size());
   for (auto const& t : like) {
@@ -89,7 +89,7 @@ struct slab {
 };
 
 /// Lays the views of `where` over `flat`.
-[[nodiscard]] inline slab slab_over(flat_memory flat, layout const& where) {
+[[nodiscard]] LIMBER_COLD inline slab slab_over(flat_memory flat, layout const& where) {
   slab out{std::move(flat), where.bytes, {}};
   out.parts.reserve(where.places.size());
   for (auto const& p : where.places) out.parts.push_back({out.data() + p.offset, p.length, p.type, p.name});

@@ -78,10 +78,10 @@ struct norm_memory {
   shared_array<tensor_norm<double>> wide;
   i64 tensors = 0;
   int sums = 1;
-  std::vector<char> is_wide{};  ///< per tensor: measured in double, as of the last `measure`
+  std::vector<i64> is_wide{};  ///< per tensor: measured in double, as of the last `measure`
 
   [[nodiscard]] bool any_wide() const noexcept {
-    for (char const w : is_wide)
+    for (i64 const w : is_wide)
       if (w != 0) return true;
     return false;
   }
@@ -94,7 +94,7 @@ struct norm_memory {
 
 /// Memory for the norms of a list of so many tensors.
 template <class E>
-[[nodiscard]] norm_memory make_norms(E& e, i64 tensors, int sums = 1) {
+[[nodiscard]] LIMBER_COLD norm_memory make_norms(E& e, i64 tensors, int sums = 1) {
   norm_memory m;
   m.narrow = e.template share<tensor_norm<float>>(sums * (tensors + 1));
   m.wide = e.template share<tensor_norm<double>>(sums * (tensors + 1));

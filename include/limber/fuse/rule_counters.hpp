@@ -5,11 +5,31 @@
 /// What a rule's state has seen, and the coefficients that follow from it: control, run per tensor.
 
 #include <limber/core/random.hpp>
-#include <limber/fuse/hyper.hpp>
 #include <limber/fuse/norm_report.hpp>
 #include <limber/rule/rule.hpp>
 
 namespace limber {
+
+/// The hyper block, what all tensors of one update share in memory that kernels read: written by the host
+/// before a step, or by a kernel that evaluates the schedule.
+struct hyper_block {
+  double rate = 0;         ///< η
+  double scale = 1;        ///< multiplies every gradient: unscales, averages
+  float narrow_scale = 1;  ///< the same for arithmetic in float
+  std::int32_t hold = 0;   ///< 1: nobody had samples; no update is made
+
+  hyper_block() = default;
+  LIMBER_HD hyper_block(double r, double s, bool none = false) noexcept
+      : rate(r), scale(s), narrow_scale(static_cast<float>(s)), hold(none ? 1 : 0) {}
+
+  template <class T>
+  [[nodiscard]] LIMBER_HD T scale_as() const noexcept {
+    if constexpr (sizeof(T) == sizeof(double))
+      return scale;
+    else
+      return narrow_scale;
+  }
+};
 
 /// A rule as a group carries it.
 template <update_rule R>

@@ -5,8 +5,8 @@
 /// A rule's step as functors for an executor: unscale, clip, decay, update, in one pass.
 
 #include <limber/core/math.hpp>
-#include <limber/fuse/hyper.hpp>
 #include <limber/fuse/norm_report.hpp>
+#include <limber/fuse/rule_counters.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/wrapper.hpp>
 

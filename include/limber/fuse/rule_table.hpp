@@ -10,10 +10,11 @@
 #include <limber/fuse/executor.hpp>
 #include <limber/fuse/functors.hpp>
 #include <limber/fuse/rule_counters.hpp>
-#include <limber/fuse/rule_fingerprint.hpp>
 #include <limber/fuse/rule_functors.hpp>
 
+#include <array>
 #include <concepts>
+#include <cstddef>
 #include <stdexcept>
 #include <string_view>
 #include <type_traits>
@@ -21,6 +22,8 @@
 #include <vector>
 
 namespace limber {
+
+class host;
 
 namespace detail {
 
@@ -45,6 +48,10 @@ template <update_rule R>
           reinterpret_cast<coefficients_of<R, double>*>(m.wide.device),
           m.round.device};
 }
+
+/// What is done to all tensors of a rule at once: coefficients, the update, counting it; forgetting all of
+/// them.
+enum class rule_pass { prepare, update, commit, forget };
 
 /// One update of the tensors of a rule: lists of equal shapes, what is frozen having length 0.
 struct rule_update {
@@ -78,13 +85,8 @@ struct rule_type {
   }
 };
 
-/// A rule on an executor: the four things that are done to all its tensors at once.
-struct rule_kernels {
-  void (*prepare)(void* executor, rule_memory const&, hyper_block const*);
-  void (*commit)(void* executor, rule_memory const&, hyper_block const*, norm_facts const&);
-  void (*forget)(void* executor, rule_memory const&);
-  void (*update)(void* executor, rule_update const&);
-};
+/// A rule on an executor.
+using rule_kernel = void (*)(void* executor, rule_pass, rule_update const&);
 
 template <update_rule R>
 [[nodiscard]] constexpr int master_slot_of() noexcept {
@@ -92,6 +94,37 @@ template <update_rule R>
     return R::master_slot;
   else
     return -1;
+}
+
+/// Mixes in what `rule` does to one made-up element: rules that differ in type or in a
+/// hyper-parameter that matters give other bits.
+template <update_rule R, std::size_t K = 0>
+LIMBER_COLD void mix_rule(fingerprint& h, R const& rule) {
+  if (static_cast<std::size_t>(slots_used(rule)) != K) {
+    if constexpr (K < R::slots.size()) mix_rule<R, K + 1>(h, rule);
+    return;
+  }
+  constexpr auto indices = std::make_index_sequence<K>{};
+  if constexpr (takes_slots<R>(indices)) {
+    for (i64 t : {1, 3}) {
+      auto c = rule.template at<double>(update_facts{t, 0.5, 0.25});
+      if constexpr (uses_norms<R>) c = R::refine(c, norms<double>{2, 300, 4000});
+      double const p = 1.25, g = 0.75;
+      std::array<double, K + 1> s{};
+      for (std::size_t k = 0; k + 1 < s.size(); ++k) s[k] = 0.5 + static_cast<double>(k);
+      [&]<std::size_t... J>(std::index_sequence<J...>) {
+        if constexpr (two_pass<R>) {
+          double const d = R::direction(c, p, g, s[J]...);
+          c = R::refine_direction(c, norms<double>{2, 3, 4000});
+          s[K] = R::apply(c, p, d, s[J]...);
+        } else {
+          s[K] = R::update(c, p, g, s[J]...);
+        }
+      }
+      (indices);
+      for (double x : s) h.mix(x);
+    }
+  }
 }
 
 /// Functions of rule R; not inline, so that the compiled form has those of the library's rules.
@@ -103,15 +136,15 @@ struct rule_functions {
   static void put(void* entry, void const* rule, double lr_scale);
 };
 template <update_rule R>
-int rule_functions<R>::slots_used(void const* rule) {
+LIMBER_COLD int rule_functions<R>::slots_used(void const* rule) {
   return limber::slots_used(*static_cast<R const*>(rule));
 }
 template <update_rule R>
-void rule_functions<R>::check(void const* rule) {
+LIMBER_COLD void rule_functions<R>::check(void const* rule) {
   limber::check(*static_cast<R const*>(rule));
 }
 template <update_rule R>
-void rule_functions<R>::mix(fingerprint& h, void const* rule) {
+LIMBER_COLD void rule_functions<R>::mix(fingerprint& h, void const* rule) {
   mix_rule(h, *static_cast<R const*>(rule));
 }
 template <update_rule R>
@@ -136,14 +169,10 @@ inline constexpr rule_type rule_type_of{R::slots.data(),
                                         type_name<R>(),
                                         type_key<R>};
 
-/// Functions of rule R on executor E.
+/// Rule R on executor E.
 template <update_rule R, class E>
 struct rule_on {
-  static void prepare(void* executor, rule_memory const& m, hyper_block const* hyper);
-  static void commit(void* executor, rule_memory const& m, hyper_block const* hyper,
-                     norm_facts const& gradient);
-  static void forget(void* executor, rule_memory const& m);
-  static void update(void* executor, rule_update const& u);
+  static void run(void* executor, rule_pass pass, rule_update const& u);
 
  private:
   template <std::size_t K>
@@ -156,21 +185,15 @@ struct rule_on {
 };
 
 template <update_rule R, class E>
-void rule_on<R, E>::prepare(void* executor, rule_memory const& m, hyper_block const* hyper) {
-  static_cast<E*>(executor)->run(m.seen.n, prepare_rule<R>{counters_in<R>(m), hyper});
-}
-template <update_rule R, class E>
-void rule_on<R, E>::commit(void* executor, rule_memory const& m, hyper_block const* hyper,
-                           norm_facts const& gradient) {
-  static_cast<E*>(executor)->run(m.seen.n, commit_rule<R>{counters_in<R>(m), hyper, gradient});
-}
-template <update_rule R, class E>
-void rule_on<R, E>::forget(void* executor, rule_memory const& m) {
-  static_cast<E*>(executor)->run(m.seen.n, forget_rule<R>{counters_in<R>(m)});
-}
-template <update_rule R, class E>
-void rule_on<R, E>::update(void* executor, rule_update const& u) {
-  dispatch<0>(*static_cast<E*>(executor), u);
+void rule_on<R, E>::run(void* executor, rule_pass pass, rule_update const& u) {
+  E& e = *static_cast<E*>(executor);
+  auto const counters = counters_in<R>(u.memory);
+  switch (pass) {
+    case rule_pass::prepare: return e.run(u.memory.seen.n, prepare_rule<R>{counters, u.hyper});
+    case rule_pass::update: return dispatch<0>(e, u);
+    case rule_pass::commit: return e.run(u.memory.seen.n, commit_rule<R>{counters, u.hyper, u.gradient});
+    case rule_pass::forget: return e.run(u.memory.seen.n, forget_rule<R>{counters});
+  }
 }
 
 // As many slot operands as the rule uses.
@@ -198,6 +221,8 @@ void rule_on<R, E>::with_slots(E& e, rule_update const& u, std::index_sequence<J
                             u.gradient,
                             u.value};
   auto const values = inout(u.values, m.round.device, m.origin.device);
+  if constexpr (std::same_as<E, host>)
+    if (facts.skips()) return u.zero ? e.each(zero{}, out(u.gradients)) : void();
   if constexpr (two_pass<R>) {
     e.measure(*u.directions, direct_source<R>{facts}, inout(u.gradients), in(u.values), inout(u.slots[J])...);
     apply_direction(
@@ -223,22 +248,25 @@ void rule_on<R, E>::apply_direction(E& e, rule_update const& u, step_facts<R> co
     e.each(apply_source<R, false>{facts, direction, value}, values, inout(u.gradients), inout(u.slots[J])...);
 }
 
-template <update_rule R, class E>
-inline constexpr rule_kernels rule_kernels_of{&rule_on<R, E>::prepare, &rule_on<R, E>::commit,
-                                              &rule_on<R, E>::forget, &rule_on<R, E>::update};
-
-/// A rule, its type, and its kernels on one type of executor.
+/// A rule, its type, and its kernel on one type of executor.
 struct erased_rule {
   box rule;
   rule_type const* type = nullptr;
-  rule_kernels const* kernels = nullptr;
-  type_identity executor{};  ///< type_key of the executor that the kernels are for
+  rule_kernel kernel = nullptr;
+  type_identity executor{};  ///< type_key of the executor that the kernel is for
 
   /// @tparam E  where it will run
   template <class E, update_rule R>
   [[nodiscard]] static erased_rule of(R const& r) {
-    return {box(std::in_place, r), &rule_type_of<R>, &rule_kernels_of<R, E>, type_key<E>};
+    return {box(std::in_place, r), &rule_type_of<R>, &rule_on<R, E>::run, type_key<E>};
   }
+};
+
+/// A rule as a group of tensors carries it.
+struct erased_share {
+  erased_rule rule;
+  double lr_scale = 1;
+  std::size_t tensors = 1;
 };
 
 /// @throws std::invalid_argument for bad hyper-parameters

@@ -27,11 +27,9 @@ namespace detail {
 /// The tensors of one type of rule: one pass over memory for all of them.
 struct updater_part {
   rule_type const* type = nullptr;
-  rule_kernels const* kernels = nullptr;  ///< null until `allocate`
-  std::vector<erased_rule> rules;         ///< a tensor
-  std::vector<double> lr_scales;
-  std::vector<i64> index, origin;  ///< place in the updater's list; index of the first element
-  std::vector<std::string> names;
+  rule_kernel kernel = nullptr;        ///< null until `allocate`
+  std::vector<erased_share> rules;     ///< a tensor
+  std::vector<i64> index;              ///< its place in the updater's list
   tensor_list all, values, gradients;  ///< values and gradients as a step sees them
   std::vector<slab> slots;
   std::vector<tensor_list> working;  ///< the slots as a step sees them
@@ -39,6 +37,11 @@ struct updater_part {
   rule_memory memory;
   norm_memory directions;
 
+  /// One pass over its tensors.
+  void run(any_executor& e, rule_pass pass, hyper_block const* hyper = nullptr,
+           norm_facts const& gradient = {}, norm_facts const& value = {}, bool zero = false) {
+    kernel(e.get(), pass, {memory, values, gradients, working, hyper, gradient, value, &directions, zero});
+  }
   [[nodiscard]] rule_flags& flags(std::size_t t) const noexcept {
     return *reinterpret_cast<rule_flags*>(memory.entries.host + static_cast<i64>(t) * type->entry_bytes);
   }
@@ -142,7 +145,6 @@ class updater {
  private:
   [[nodiscard]] detail::updater_part const* part_of(detail::rule_type const& type) const noexcept;
   void mask(any_executor& e, detail::updater_part& p) const;
-  void launch(any_executor& e, detail::updater_part& p, norm_facts const& value, bool zero);
 
   tensor_list values_, gradients_;
   std::vector<i64> origin_, frozen_;
@@ -151,7 +153,7 @@ class updater {
   tensor_list measured_;  // the model, as norms see it
   shared_array<hyper_block> hyper_;
   norm_memory norms_;
-  std::vector<detail::updater_part> parts_;
+  std::vector<detail::owner<detail::updater_part>> parts_;
 };
 
 }  // namespace limber

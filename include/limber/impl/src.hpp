@@ -34,6 +34,7 @@
 #include <limber/fuse/impl/parameter_lists.ipp>
 #include <limber/fuse/impl/updater.ipp>
 #include <limber/limber.hpp>
+#include <limber/optimizer/impl/explain.ipp>
 #include <limber/optimizer/impl/handshake.ipp>
 #include <limber/optimizer/impl/optimizer.ipp>
 #include <limber/schedule/impl/elapsed.ipp>

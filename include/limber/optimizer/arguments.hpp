@@ -16,6 +16,7 @@
 #include <limber/sync/any_strategy.hpp>
 
 #include <concepts>
+#include <initializer_list>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -54,6 +55,16 @@ template <class R>
 // The checks below return true if an optimizer can be made of such arguments. Else they do not compile, and
 // say why in one sentence; what depends on them is not instantiated then, so that nothing more is reported.
 
+/// The place of the first that is false; −1: none is.
+[[nodiscard]] constexpr int first_wrong(std::initializer_list<bool> right) {
+  int k = 0;
+  for (bool const one : right) {
+    if (!one) return k;
+    ++k;
+  }
+  return -1;
+}
+
 template <class R>
 constexpr bool expect_update() {
   static_assert(has_update<R>(),
@@ -65,187 +76,142 @@ constexpr bool expect_update() {
 /// The rule of all parameters, followed by `L`.
 template <class R, class L>
 constexpr bool expect_rule() {
-  if constexpr (is_rule<R>) {
-    return expect_update<R>();
-  } else if constexpr (is_rate<R> && is_rule<L>) {
-    static_assert(never<R>,
-                  "limber: optimizer: rule and schedule are swapped; the 2nd argument is the update rule, "
-                  "the 3rd the schedule");
-    return false;
-  } else {
-    static_assert(never<R>,
-                  "limber: optimizer: the 2nd argument is no update rule: it needs `slots`, at<T>(facts) "
-                  "and update(...), as include/limber/rule/rule.hpp says");
-    return false;
-  }
+  constexpr int wrong = first_wrong({is_rule<R> || !is_rate<R> || !is_rule<L>, is_rule<R>});
+  static_assert(wrong != 0,
+                "limber: optimizer: rule and schedule are swapped; the 2nd argument is the update rule, the "
+                "3rd the schedule");
+  static_assert(wrong != 1,
+                "limber: optimizer: the 2nd argument is no update rule: it needs `slots`, at<T>(facts) and "
+                "update(...), as include/limber/rule/rule.hpp says");
+  if constexpr (wrong < 0) return expect_update<R>();
+  return false;
 }
 
 template <class G>
-inline constexpr bool is_group = std::same_as<G, buffers>;
-template <class R>
-inline constexpr bool is_group<group<R>> = true;
-
-template <class G>
-struct rule_of {
-  using type = any_rule;
+struct group_facts {
+  static constexpr bool is_group = std::same_as<G, buffers>;
+  using rule = any_rule;
 };
 template <class R>
-struct rule_of<group<R>> {
-  using type = R;
+struct group_facts<group<R>> {
+  static constexpr bool is_group = true;
+  using rule = R;
 };
 
 template <class... G>
-constexpr bool expect_groups() {
-  if constexpr (!(is_group<G> && ...)) {
-    static_assert(never<G...>,
-                  "limber: optimizer: groups(...) takes limber::group{tensors, rule} and "
-                  "limber::buffers{tensors}; one of its arguments is neither");
-    return false;
-  } else if constexpr (!(is_rule<typename rule_of<G>::type> && ...)) {
-    static_assert(never<G...>,
-                  "limber: optimizer: the rule of a group is no update rule: it needs `slots`, "
-                  "at<T>(facts) and update(...), as include/limber/rule/rule.hpp says");
-    return false;
-  } else {
-    return (expect_update<typename rule_of<G>::type>() && ...);
-  }
+constexpr bool expect_groups(parameter_groups<G...> const*) {
+  constexpr int wrong =
+      first_wrong({(group_facts<G>::is_group && ...), (is_rule<typename group_facts<G>::rule> && ...)});
+  static_assert(wrong != 0,
+                "limber: optimizer: groups(...) takes limber::group{tensors, rule} and "
+                "limber::buffers{tensors}; one of its arguments is neither");
+  static_assert(wrong != 1,
+                "limber: optimizer: the rule of a group is no update rule: it needs `slots`, at<T>(facts) "
+                "and update(...), as include/limber/rule/rule.hpp says");
+  if constexpr (wrong < 0) return (expect_update<typename group_facts<G>::rule>() && ...);
+  return false;
+}
+template <class R>
+constexpr bool expect_groups(std::vector<group<R>> const*) {
+  return expect_groups(static_cast<parameter_groups<group<R>> const*>(nullptr));
 }
 
-/// What a strategy needs of a collective, where its type says so.
+template <class>
+inline constexpr bool is_groups = false;
+template <class... G>
+inline constexpr bool is_groups<parameter_groups<G...>> = true;
+template <class R>
+inline constexpr bool is_groups<std::vector<group<R>>> = true;
+/// Groups that carry their rules.
+template <class P>
+concept groups_of_parameters = is_groups<P>;
+
+/// What a strategy needs of a collective, where its type says so; of `one`, at least one.
+struct strategy_needs {
+  capabilities all = 0, one = 0;
+};
 template <class S>
-[[nodiscard]] constexpr capabilities needed_by() noexcept {
-  if constexpr (requires {
-                  { S::needs } -> std::convertible_to<capabilities>;
-                })
-    return S::needs;
-  else
-    return 0;
-}
-/// The same, of which it needs at least one; 0: nothing.
-template <class S>
-[[nodiscard]] constexpr capabilities one_needed_by() noexcept {
-  if constexpr (requires {
-                  { S::needs_one_of } -> std::convertible_to<capabilities>;
-                })
-    return S::needs_one_of;
-  else
-    return 0;
+[[nodiscard]] constexpr strategy_needs needs_of() noexcept {
+  strategy_needs n;
+  if constexpr (requires { capabilities{S::needs}; }) n.all = S::needs;
+  if constexpr (requires { capabilities{S::needs_one_of}; }) n.one = S::needs_one_of;
+  return n;
 }
 
 template <class S, class C>
 constexpr bool expect_capabilities() {
-  constexpr bool unknown = std::same_as<C, communicator> || std::same_as<C, any_communicator>;
-  constexpr capabilities has = unknown ? ~capabilities{0} : capabilities_of<C>;
-  constexpr capabilities missing = needed_by<S>() & ~has;
-  constexpr capabilities one_of = one_needed_by<S>();
-  if constexpr ((missing & can_post) != 0) {
-    static_assert(never<C>,
+  if constexpr (!std::same_as<C, communicator> && !std::same_as<C, any_communicator>) {
+    constexpr strategy_needs needs = needs_of<S>();
+    constexpr capabilities missing = needs.all & ~capabilities_of<C>;
+    constexpr int wrong =
+        first_wrong({(missing & can_post) == 0, (missing & can_send_receive) == 0, (missing & can_split) == 0,
+                     missing == 0, needs.one == 0 || (needs.one & capabilities_of<C>) != 0});
+    static_assert(wrong != 0,
                   "limber: optimizer: this strategy needs a mailbox (post, poll, listen), which the "
                   "communicator has not");
-    return false;
-  } else if constexpr ((missing & can_send_receive) != 0) {
-    static_assert(never<C>,
-                  "limber: optimizer: this strategy needs messages between two ranks (send, recv), which "
-                  "the communicator has not");
-    return false;
-  } else if constexpr ((missing & can_split) != 0) {
-    static_assert(never<C>,
+    static_assert(wrong != 1,
+                  "limber: optimizer: this strategy needs messages between two ranks (send, recv), which the "
+                  "communicator has not");
+    static_assert(wrong != 2,
                   "limber: optimizer: this strategy needs a communicator that can be split into groups "
                   "(split), which this one cannot");
-    return false;
-  } else if constexpr (missing != 0) {
-    static_assert(never<C>,
-                  "limber: optimizer: the strategy's `needs` names a capability that the communicator has "
-                  "not");
-    return false;
-  } else if constexpr (one_of != 0 && (one_of & has) == 0) {
-    static_assert(never<C>,
-                  "limber: optimizer: this strategy needs one of the capabilities in its `needs_one_of`, "
-                  "such as messages between two ranks (send, recv) or a mailbox (post, poll, listen); the "
-                  "communicator has none of them");
-    return false;
-  } else {
-    return true;
+    static_assert(
+        wrong != 3,
+        "limber: optimizer: the strategy's `needs` names a capability that the communicator has not");
+    static_assert(
+        wrong != 4,
+        "limber: optimizer: this strategy needs one of the capabilities in its `needs_one_of`, such "
+        "as messages between two ranks (send, recv) or a mailbox (post, poll, listen); the "
+        "communicator has none of them");
+    return wrong < 0;
   }
+  return true;
 }
 
 /// What all constructors have: schedule, strategy, communicator, executor.
 template <class L, class S, class C, class E>
 constexpr bool expect_parts() {
   using comm = std::remove_cvref_t<C>;
-  if constexpr (is_strategy<L> && is_rate<S>) {
-    static_assert(never<L>, "limber: optimizer: schedule and strategy are swapped; the schedule comes first");
-    return false;
-  } else if constexpr (!is_rate<L>) {
-    static_assert(never<L>,
-                  "limber: optimizer: the schedule, the argument before the strategy, is none: it must be a "
-                  "number, or callable with a limber::progress const& and return one, for example "
-                  "[](limber::progress const& p) { return 0.1 / (1 + p.steps); }");
-    return false;
-  } else if constexpr (collective<S> && is_strategy<comm>) {
-    static_assert(never<S>,
-                  "limber: optimizer: strategy and communicator are swapped; the strategy comes first");
-    return false;
-  } else if constexpr (!is_strategy<S>) {
-    static_assert(never<S>,
-                  "limber: optimizer: the strategy, the argument before the communicator, is none: it needs "
-                  "a const member parts() that returns a limber::sync::exchange, as "
-                  "include/limber/sync/any_strategy.hpp says");
-    return false;
-  } else if constexpr (!collective<comm>) {
-    static_assert(never<C>,
-                  "limber: optimizer: the communicator models no limber::collective: it needs rank, size, "
-                  "all_reduce, reduce_scatter, all_gather, broadcast and barrier, as "
-                  "include/limber/comm/collective.hpp says");
-    return false;
-  } else if constexpr (!std::is_lvalue_reference_v<C> && !std::same_as<comm, communicator>) {
-    static_assert(never<C>,
-                  "limber: optimizer: the communicator is a temporary that is gone after this line; keep "
-                  "it in a variable that outlives the optimizer");
-    return false;
-  } else if constexpr (!std::constructible_from<communicator, C>) {
-    static_assert(never<C>, "limber: optimizer: the communicator is const, and communicating changes it");
-    return false;
-  } else if constexpr (!std::same_as<E, host> && !executor<E>) {
-    static_assert(never<E>,
-                  "limber: optimizer: the last argument is no executor: it needs make, each, measure, norm, "
-                  "report, run, share, publish, collect, record and wait, as "
-                  "include/limber/fuse/executor.hpp says");
-    return false;
-  } else {
-    return expect_capabilities<S, comm>();
-  }
+  constexpr int wrong = first_wrong(
+      {!is_strategy<L> || !is_rate<S>, is_rate<L>, !collective<S> || !is_strategy<comm>, is_strategy<S>,
+       collective<comm>, std::is_lvalue_reference_v<C> || std::same_as<comm, communicator>,
+       std::constructible_from<communicator, C>, std::same_as<E, host> || executor<E>});
+  static_assert(wrong != 0, "limber: optimizer: schedule and strategy are swapped; the schedule comes first");
+  static_assert(wrong != 1,
+                "limber: optimizer: the schedule, the argument before the strategy, is none: it must be a "
+                "number, or callable with a limber::progress const& and return one, for example "
+                "[](limber::progress const& p) { return 0.1 / (1 + p.steps); }");
+  static_assert(wrong != 2,
+                "limber: optimizer: strategy and communicator are swapped; the strategy comes first");
+  static_assert(wrong != 3,
+                "limber: optimizer: the strategy, the argument before the communicator, is none: it needs a "
+                "const member parts() that returns a limber::sync::exchange, as "
+                "include/limber/sync/any_strategy.hpp says");
+  static_assert(wrong != 4,
+                "limber: optimizer: the communicator models no limber::collective: it needs rank, size, "
+                "all_reduce, reduce_scatter, all_gather, broadcast and barrier, as "
+                "include/limber/comm/collective.hpp says");
+  static_assert(wrong != 5,
+                "limber: optimizer: the communicator is a temporary that is gone after this line; keep it in "
+                "a variable that outlives the optimizer");
+  static_assert(wrong != 6, "limber: optimizer: the communicator is const, and communicating changes it");
+  static_assert(wrong != 7,
+                "limber: optimizer: the last argument is no executor: it needs make, each, measure, norm, "
+                "report, run, share, publish, collect, record and wait, as "
+                "include/limber/fuse/executor.hpp says");
+  if constexpr (wrong < 0) return expect_capabilities<S, comm>();
+  return false;
 }
 
 /// Four arguments in front of the options, of which `Last` is the last: one of them was left out.
 template <bool HasRule, class R, class L, class Last>
 constexpr void refuse_missing() {
-  if constexpr (!collective<Last>)
-    static_assert(never<R>,
-                  "limber: optimizer: the communicator is missing; the arguments are parameters, rule, "
-                  "schedule, strategy, communicator, and then options");
-  else if constexpr (HasRule && !is_rule<R>)
-    static_assert(never<R>,
-                  "limber: optimizer: the rule is missing; the arguments are parameters, rule, schedule, "
-                  "strategy, communicator, and then options");
-  else if constexpr (is_strategy<L>)
-    static_assert(never<L>,
-                  "limber: optimizer: the schedule is missing; the arguments are parameters, rule, "
-                  "schedule, strategy, communicator, and then options");
-  else
-    static_assert(never<L>,
-                  "limber: optimizer: the strategy is missing; the arguments are parameters, rule, "
-                  "schedule, strategy, communicator, and then options");
+  constexpr int wrong = first_wrong({collective<Last>, !HasRule || is_rule<R>, !is_strategy<L>, never<R>});
+  static_assert(wrong != 0, "limber: optimizer: the communicator is missing; it follows the strategy");
+  static_assert(wrong != 1, "limber: optimizer: the rule is missing; it follows the parameters");
+  static_assert(wrong != 2, "limber: optimizer: the schedule is missing; it precedes the strategy");
+  static_assert(wrong != 3, "limber: optimizer: the strategy is missing; it precedes the communicator");
 }
-
-template <class... G>
-void as_groups(parameter_groups<G...> const&);
-template <class R>
-void as_groups(std::vector<group<R>> const&);
-template <class P>
-inline constexpr bool is_groups = requires(P const& p) {
-  as_groups(p);
-};
 
 /// False if no constructor takes parameters of type P, with `Fifth` as the fifth argument and `Sixth` as the
 /// sixth.
@@ -256,23 +222,23 @@ inline constexpr bool is_taken =
 
 template <class P, class Second>
 constexpr void refuse_parameters() {
-  if constexpr (is_groups<P> && is_rule<Second>)
-    static_assert(never<P>, "limber: optimizer: groups carry their rules; leave out the 2nd argument");
-  else if constexpr (is_groups<P> || std::convertible_to<P const&, std::vector<tensor>>)
-    static_assert(never<P>,
-                  "limber: optimizer: what follows the communicator are limber::options, and after them an "
-                  "executor: {}, limber::host{4}");
-  else
-    static_assert(never<P>,
-                  "limber: optimizer: the 1st argument is no list of parameters: it must be a "
-                  "std::vector<limber::tensor>, a std::vector<limber::group<...>> or limber::groups(...)");
+  constexpr bool known = is_groups<P> || std::convertible_to<P const&, std::vector<tensor>>;
+  constexpr int wrong = first_wrong({!is_groups<P> || !is_rule<Second>, !known, never<P>});
+  static_assert(wrong != 0, "limber: optimizer: groups carry their rules; leave out the 2nd argument");
+  static_assert(wrong != 1,
+                "limber: optimizer: what follows the communicator are limber::options, and after them an "
+                "executor: {}, limber::host{4}");
+  static_assert(wrong != 2,
+                "limber: optimizer: the 1st argument is no list of parameters: it must be a "
+                "std::vector<limber::tensor>, a std::vector<limber::group<...>> or limber::groups(...)");
 }
 
 /// @tparam E  the executor
 template <class E, class R>
 [[nodiscard]] erased_groups one_group(std::vector<tensor> parameters, R const& rule) {
   erased_groups all;
-  all.groups.push_back({std::move(parameters), erase_rule<E>(rule), 1});
+  all.groups.push_back({erase_rule<E>(rule), 1, parameters.size()});
+  all.tensors = std::move(parameters);
   return all;
 }
 template <class E, class R>

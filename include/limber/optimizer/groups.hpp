@@ -32,28 +32,18 @@ namespace detail {
 
 /// All groups of an optimizer, whatever their rules.
 struct erased_groups {
-  struct group {
-    std::vector<tensor> tensors;
-    erased_rule rule;
-    double lr_scale;
-  };
-  std::vector<group> groups;
-  std::vector<tensor> buffers;
+  std::vector<tensor> tensors, buffers;
+  std::vector<erased_share> groups;
 
   /// @tparam E  the executor
   template <class E, class R>
   void add(limber::group<R> const& g) {
-    groups.push_back({g.tensors, erase_rule<E>(g.rule), g.lr_scale});
+    for (auto const& t : g.tensors) tensors.push_back(t);
+    groups.push_back({erase_rule<E>(g.rule), g.lr_scale, g.tensors.size()});
   }
   template <class E>
   void add(limber::buffers const& b) {
     for (auto const& t : b.tensors) buffers.push_back(t);
-  }
-  [[nodiscard]] std::vector<tensor> tensors() const {
-    std::vector<tensor> all;
-    for (auto const& g : groups)
-      for (auto const& t : g.tensors) all.push_back(t);
-    return all;
   }
 };
 

@@ -47,13 +47,14 @@ class communicator_user {
   communicator_user& operator=(communicator_user const&) = delete;
   ~communicator_user();
 
-  /// Leaves the communicator, and is the last that was made on another one.
+  /// Leaves the communicator, and is the last that was made on another one, if there is one.
   void move_to(communicator comm);
   /// Which of how many this one is.
   [[nodiscard]] place among_all() const;
 
  private:
-  void leave() const;
+  void const* comm_ = nullptr;
+  communicator_user* next_ = nullptr;
 };
 
 /// Compares plans and finds out who is furthest; then copies its state to the others, piece by piece.

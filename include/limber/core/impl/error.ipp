@@ -3,35 +3,62 @@
 
 #include <limber/core/error.hpp>
 
+#include <cstdarg>
 #include <cstdio>
 
 namespace limber {
 
 namespace detail {
 
-LIMBER_FN std::string join(text_part const* parts, std::size_t n) {
+LIMBER_COLD LIMBER_FN std::string join(text_kinds kinds, std::va_list parts) {
   std::string out;
-  for (std::size_t k = 0; k < n; ++k) {
+  for (; kinds != 0; kinds >>= 4) {
     char digits[32];
+    std::string_view s(digits, 0);
     int used = 0;
-    switch (parts[k].what) {
-      case text_part::kind::words: out += parts[k].words; break;
-      case text_part::kind::integer:
-        used = std::snprintf(digits, sizeof digits, "%lld", parts[k].integer);
+    switch (static_cast<text_kind>(kinds & 15)) {
+      case text_kind::literal: s = va_arg(parts, char const*); break;
+      case text_kind::words: s = *va_arg(parts, std::string const*); break;
+      case text_kind::view: {
+        auto const v = va_arg(parts, text_view);
+        s = {v.data, v.size};
         break;
-      case text_part::kind::count: used = std::snprintf(digits, sizeof digits, "%llu", parts[k].count); break;
-      case text_part::kind::real: used = std::snprintf(digits, sizeof digits, "%.12g", parts[k].real); break;
-      case text_part::kind::address:
-        used = std::snprintf(digits, sizeof digits, "%p", parts[k].address);
+      }
+      case text_kind::character: used = std::snprintf(digits, sizeof digits, "%c", va_arg(parts, int)); break;
+      case text_kind::integer:
+        used = std::snprintf(digits, sizeof digits, "%lld", va_arg(parts, long long));
         break;
+      case text_kind::count:
+        used = std::snprintf(digits, sizeof digits, "%llu", va_arg(parts, unsigned long long));
+        break;
+      case text_kind::real:
+        used = std::snprintf(digits, sizeof digits, "%.12g", va_arg(parts, double));
+        break;
+      case text_kind::address:
+        used = std::snprintf(digits, sizeof digits, "%p", va_arg(parts, void const*));
+        break;
+      case text_kind::end: break;
     }
-    out.append(digits, static_cast<std::size_t>(used));
+    if (used > 0) s = {digits, static_cast<std::size_t>(used)};
+    out += s;
   }
   return out;
 }
 
-LIMBER_FN void refuse(text_part const* parts, std::size_t n) {
-  throw std::invalid_argument("limber: " + join(parts, n));
+LIMBER_COLD LIMBER_FN std::string join(text_kinds kinds, ...) {
+  std::va_list parts;
+  va_start(parts, kinds);
+  std::string out = join(kinds, parts);
+  va_end(parts);
+  return out;
+}
+
+LIMBER_COLD LIMBER_FN void refuse(text_kinds kinds, ...) {
+  std::va_list parts;
+  va_start(parts, kinds);
+  std::string const what = "limber: " + join(kinds, parts);
+  va_end(parts);
+  throw std::invalid_argument(what);
 }
 
 [[nodiscard]] LIMBER_FN std::string describe(failure const& f) {

@@ -15,7 +15,7 @@ LIMBER_FN void expect_type(dtype held, dtype wanted, std::string_view name) {
 }
 
 // The first name that is there twice, or an empty one. No sorting: <algorithm> costs a unit 0.1 s.
-[[nodiscard]] LIMBER_FN std::string_view repeated_name(std::vector<tensor> const& tensors) {
+[[nodiscard]] LIMBER_COLD LIMBER_FN std::string_view repeated_name(std::vector<tensor> const& tensors) {
   std::size_t slots = 1;
   while (slots < 2 * tensors.size()) slots *= 2;
   std::vector<std::string_view> seen(slots);
@@ -29,7 +29,7 @@ LIMBER_FN void expect_type(dtype held, dtype wanted, std::string_view name) {
   return {};
 }
 
-LIMBER_FN void check_gradient(tensor const& t) {
+LIMBER_COLD LIMBER_FN void check_gradient(tensor const& t) {
   tensor_view const &v = t.value, &g = t.gradient;
   expects(g.length == v.length, "'", t.name, "': ", v.length, " values but ", g.length, " gradients");
   expects(v.length == 0 || g.data != nullptr, "'", t.name, "': gradient is a null pointer");
@@ -40,7 +40,7 @@ LIMBER_FN void check_gradient(tensor const& t) {
 
 }  // namespace detail
 
-LIMBER_FN void check(std::vector<tensor> const& tensors, bool with_gradient) {
+LIMBER_COLD LIMBER_FN void check(std::vector<tensor> const& tensors, bool with_gradient) {
   for (auto const& t : tensors) {
     expects(!t.name.empty(), "a parameter of ", t.value.length, " elements has an empty name");
     expects(t.value.length >= 0, "'", t.name, "': length ", t.value.length, " is negative");

@@ -11,8 +11,8 @@
 
 namespace limber {
 
-LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucket_options const& options,
-                                   std::vector<i64> use_order) {
+LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucket_options const& options,
+                                               std::vector<i64> use_order) {
   expects(options.first_bytes > 0, "buckets: first_bytes must be positive, got ", options.first_bytes);
   expects(options.bytes > 0, "buckets: bytes must be positive, got ", options.bytes);
   expects(!options.wire || *options.wire == dtype::bf16 || *options.wire == dtype::f16,
@@ -30,7 +30,8 @@ LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucket_options co
     i64 bytes = 0;
     dtype type = dtype::f32;
   };
-  std::vector<open_bucket> open;
+  open_bucket open[4];  // one a type, in the order in which they were opened
+  int opened = 0;
 
   auto cap = [&] { return plan.buckets.empty() ? options.first_bytes : options.bytes; };
   auto add = [&](dtype type, i64 offset, i64 length, std::vector<i64> members, std::vector<piece> pieces) {
@@ -60,39 +61,40 @@ LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucket_options co
     b.bytes = 0;
   };
 
-  for (auto k = use_order.rbegin(); k != use_order.rend(); ++k) {
-    auto const& t = tensors[static_cast<std::size_t>(*k)];
+  for (std::size_t left = use_order.size(); left > 0; --left) {
+    i64 const i = use_order[left - 1];
+    auto const& t = tensors[static_cast<std::size_t>(i)];
     dtype const own = compute_type(t.type), type = own == dtype::f32 ? options.wire.value_or(own) : own;
     if (t.length == 0) {
-      places[static_cast<std::size_t>(*k)] = {0, 0, type, t.name};
+      places[static_cast<std::size_t>(i)] = {0, 0, type, t.name};
       continue;
     }
     open_bucket* b = nullptr;
-    for (auto& o : open)
-      if (o.type == type) b = &o;
+    for (auto* o = open; o != open + opened; ++o)
+      if (o->type == type) b = o;
     if (b == nullptr) {
-      open.push_back({{}, 0, type});
-      b = &open.back();
+      b = &open[opened++];
+      b->type = type;
     }
     i64 const bytes = round_up(t.length * size_of(type), slot_alignment);
     if (!b->members.empty() && b->bytes + bytes > cap()) close(*b);
     if (bytes <= cap()) {
-      b->members.push_back(*k);
+      b->members.push_back(i);
       b->bytes += bytes;
       continue;
     }
     // Too large for any bucket: pieces of whole leaves, contiguous.
     i64 const begin = round_up(plan.where.bytes, detail::bucket_alignment);
-    places[static_cast<std::size_t>(*k)] = {begin, t.length, type, t.name};
+    places[static_cast<std::size_t>(i)] = {begin, t.length, type, t.name};
     for (i64 done = 0; done < t.length;) {
       i64 const leaves = std::max<i64>(1, cap() / (leaf_size * size_of(type)));
       i64 const n = std::min(t.length - done, leaves * leaf_size);
-      add(type, begin + done * size_of(type), n, {*k}, {{0, n}});
+      add(type, begin + done * size_of(type), n, {i}, {{0, n}});
       done += n;
     }
     plan.where.bytes = begin + bytes;
   }
-  for (auto& b : open) close(b);
+  for (auto& b : open) close(b);  // what was not opened is empty
 
   fingerprint h;
   for (std::size_t i = 0; i < tensors.size(); ++i) {

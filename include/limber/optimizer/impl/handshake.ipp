@@ -12,13 +12,13 @@
 
 namespace limber {
 
-LIMBER_FN state_piece progress_piece(progress& now) noexcept {
+LIMBER_COLD LIMBER_FN state_piece progress_piece(progress& now) noexcept {
   return {"progress",
           kept::replicated,
           {reinterpret_cast<std::byte*>(&now), static_cast<i64>(sizeof now), dtype::uint8, {}}};
 }
 
-LIMBER_FN void level(communicator comm, i64& calls) {
+LIMBER_COLD LIMBER_FN void level(communicator comm, i64& calls) {
   std::array<i64, 1> mine{calls}, most{};
   comm.all_reduce(const_view(mine, "finish"), view(most, "finish"), reduction::max).wait();
   calls = most[0];
@@ -26,12 +26,13 @@ LIMBER_FN void level(communicator comm, i64& calls) {
 
 namespace detail {
 
-[[nodiscard]] LIMBER_FN error handshake_error(int rank, std::string reason) {
+[[nodiscard]] LIMBER_COLD LIMBER_FN error handshake_error(int rank, std::string reason) {
   return error({"optimizer", "handshake", 0, rank, {}, std::move(reason)});
 }
 
 /// The lines of two descriptions that differ, at most three: "epoch_size is 10 on rank 0 and 20 on rank 1".
-[[nodiscard]] LIMBER_FN std::string differences(std::string_view a, std::string_view b, std::size_t rank) {
+[[nodiscard]] LIMBER_COLD LIMBER_FN std::string differences(std::string_view a, std::string_view b,
+                                                            std::size_t rank) {
   auto const next = [](std::string_view& s) {
     auto const end = std::min(s.find('\n'), s.size());
     std::string_view const line = s.substr(0, end);
@@ -61,63 +62,64 @@ namespace detail {
   return out;
 }
 
-/// All optimizers of this process, those that were made first in front, while nobody else looks.
-class optimizers_of_process {
- public:
-  struct list {
-    std::atomic_flag busy;
-    std::vector<std::pair<void const*, communicator_user const*>> users;  ///< with their communicators
-    i64 next_id = 1;
+/// All optimizers of this process, those that were made last in front, while nobody else looks.
+struct optimizers_of_process {
+  std::atomic_flag busy;
+  communicator_user* first = nullptr;
+  i64 next_id = 1;
+
+  class lock {
+   public:
+    lock() {
+      while (all_.busy.test_and_set(std::memory_order_acquire)) all_.busy.wait(true);
+    }
+    ~lock() {
+      all_.busy.clear(std::memory_order_release);
+      all_.busy.notify_one();
+    }
+    lock(lock const&) = delete;
+    lock& operator=(lock const&) = delete;
+    optimizers_of_process* operator->() const noexcept { return &all_; }
+
+   private:
+    optimizers_of_process& all_ = the();
   };
 
-  optimizers_of_process() : list_(the_list()) {
-    while (list_.busy.test_and_set(std::memory_order_acquire)) list_.busy.wait(true);
-  }
-  optimizers_of_process(optimizers_of_process const&) = delete;
-  optimizers_of_process& operator=(optimizers_of_process const&) = delete;
-  ~optimizers_of_process() {
-    list_.busy.clear(std::memory_order_release);
-    list_.busy.notify_one();
-  }
-  list* operator->() const noexcept { return &list_; }
-
  private:
-  static list& the_list() {
-    static list all;
+  static optimizers_of_process& the() {
+    static optimizers_of_process all;
     return all;
   }
-  list& list_;
 };
 
 }  // namespace detail
 
-LIMBER_FN communicator_user::communicator_user(communicator comm) {
-  detail::optimizers_of_process()->users.emplace_back(comm.object(), this);
+LIMBER_COLD LIMBER_FN communicator_user::communicator_user(communicator comm) { move_to(comm); }
+LIMBER_COLD LIMBER_FN communicator_user::~communicator_user() { move_to({}); }
+LIMBER_COLD LIMBER_FN void communicator_user::move_to(communicator comm) {
+  detail::optimizers_of_process::lock const all;
+  for (communicator_user** u = &all->first; *u != nullptr; u = &(*u)->next_)
+    if (*u == this) {
+      *u = next_;
+      break;
+    }
+  comm_ = comm.object();
+  if (comm_ != nullptr) next_ = std::exchange(all->first, this);
 }
-LIMBER_FN communicator_user::~communicator_user() { leave(); }
-LIMBER_FN void communicator_user::leave() const {
-  detail::optimizers_of_process const all;
-  std::erase_if(all->users, [&](auto const& u) { return u.second == this; });
-}
-LIMBER_FN void communicator_user::move_to(communicator comm) {
-  leave();
-  detail::optimizers_of_process()->users.emplace_back(comm.object(), this);
-}
-LIMBER_FN communicator_user::place communicator_user::among_all() const {
-  detail::optimizers_of_process const all;
-  void const* comm = nullptr;
-  for (auto const& u : all->users)
-    if (u.second == this) comm = u.first;
+LIMBER_COLD LIMBER_FN communicator_user::place communicator_user::among_all() const {
+  detail::optimizers_of_process::lock const all;
   place p{0, 0};
-  for (auto const& u : all->users) {
-    if (u.second == this) p.index = p.count;
-    if (u.first == comm) ++p.count;
+  for (communicator_user const* u = all->first; u != nullptr; u = u->next_) {
+    if (u->comm_ != comm_) continue;
+    if (u == this) p.index = -p.count - 1;
+    ++p.count;
   }
+  p.index += p.count;
   return p;
 }
 
-LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 position, bool lockstep,
-                               int server)
+LIMBER_COLD LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 position,
+                                           bool lockstep, int server)
     : comm_(comm) {
   auto const n = static_cast<std::size_t>(comm.size());
   struct facts {
@@ -125,7 +127,8 @@ LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 po
   };
   constexpr std::size_t fields = sizeof(facts) / sizeof(i64);
   std::array<i64, fields> mine{static_cast<i64>(own.hash), position,
-                               detail::optimizers_of_process()->next_id++, own.place.index, own.place.count};
+                               detail::optimizers_of_process::lock()->next_id++, own.place.index,
+                               own.place.count};
   std::vector<i64> numbers(fields * n);
   comm.all_gather(const_view(mine, "handshake"), view(numbers, "handshake")).wait();
   auto const of = [&](std::size_t r) {
@@ -167,12 +170,12 @@ LIMBER_FN handshake::handshake(communicator comm, description const& own, i64 po
   givers_ = comm.size() - static_cast<int>(joined_.size());
   joins_ = std::find(joined_.begin(), joined_.end(), comm.rank()) != joined_.end();
   anybody_ = !joined_.empty();
-  detail::optimizers_of_process const everybody;
+  detail::optimizers_of_process::lock const everybody;
   everybody->next_id = std::max(everybody->next_id, id_ + 1);
 }
 
 // All ranks have seen the same hashes, so all of them come here, with the same rank.
-LIMBER_FN void handshake::name_difference(std::size_t rank, std::string const& mine) {
+LIMBER_COLD LIMBER_FN void handshake::name_difference(std::size_t rank, std::string const& mine) {
   std::array<std::string, 2> both;
   std::array<int, 2> const roots{0, static_cast<int>(rank)};
   for (std::size_t k = 0; k < 2; ++k) {
@@ -191,7 +194,7 @@ LIMBER_FN void handshake::name_difference(std::size_t rank, std::string const& m
                                      detail::differences(both[0], both[1], rank)));
 }
 
-LIMBER_FN void handshake::compare(std::string_view what, double value) {
+LIMBER_COLD LIMBER_FN void handshake::compare(std::string_view what, double value) {
   std::array<double, 1> mine{value};
   std::vector<double> all(static_cast<std::size_t>(comm_.size()));
   comm_.all_gather(const_view(mine, "handshake"), view(all, "handshake")).wait();
@@ -201,7 +204,7 @@ LIMBER_FN void handshake::compare(std::string_view what, double value) {
                                     text(what, " is ", all[0], " on rank 0 and ", all[r], " on rank ", r));
 }
 
-LIMBER_FN void handshake::give(any_executor& e, state_piece const& piece) {
+LIMBER_COLD LIMBER_FN void handshake::give(any_executor& e, state_piece const& piece) {
   tensor_view data = piece.data;
   data.name = piece.name;
   if (data.length == 0) return;
@@ -222,7 +225,7 @@ LIMBER_FN void handshake::give(any_executor& e, state_piece const& piece) {
     take_from_giver(e, data);
 }
 
-LIMBER_FN void handshake::take_mean(any_executor& e, tensor_view data) {
+LIMBER_COLD LIMBER_FN void handshake::take_mean(any_executor& e, tensor_view data) {
   tensor_list const list{data};
   layout const where = layout_of(list);
   slab share = e.make(where), mean = e.make(where);
@@ -233,7 +236,7 @@ LIMBER_FN void handshake::take_mean(any_executor& e, tensor_view data) {
 }
 
 // Who neither gives nor joins takes part with memory that nobody reads.
-LIMBER_FN void handshake::take_from_giver(any_executor& e, tensor_view data) {
+LIMBER_COLD LIMBER_FN void handshake::take_from_giver(any_executor& e, tensor_view data) {
   if (joins_ || comm_.rank() == giver_) return comm_.broadcast(data, giver_).wait();
   slab const spare = e.make(layout_of({data}));
   e.synchronize();

@@ -4,6 +4,7 @@
 /// @file
 /// State of a rank whose call was interrupted, until all have agreed on what becomes of it.
 
+#include <limber/core/box.hpp>
 #include <limber/core/function_ref.hpp>
 #include <limber/core/state_piece.hpp>
 #include <limber/fuse/any_executor.hpp>
@@ -14,7 +15,6 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -29,33 +29,36 @@ using state_source = function_ref<void(state_visitor)>;
 /// Memory  as much again as the state, where the executor works on it.
 class state_snapshot {
  public:
-  void take(any_executor& e, state_source visit) {
+  LIMBER_COLD void take(any_executor& e, state_source visit) {
     visit([&](state_piece const& p) {
-      if (is_floating(p.data.type) && p.data.length > 0) {
+      if (copied(p)) {
         slabs_.push_back(e.make(layout_of({p.data})));
-        e.each(copy{}, out(slabs_.back().parts), in(tensor_list{p.data}));
-      } else {
-        bytes_.emplace_back(p.data.data, p.data.data + p.data.bytes());
+        return e.each(copy{}, out(slabs_.back().parts), in(tensor_list{p.data}));
       }
+      std::size_t const at = bytes_.size();
+      bytes_.resize(at + static_cast<std::size_t>(p.data.bytes()));
+      std::copy(p.data.data, p.data.data + p.data.bytes(), bytes_.data() + at);
     });
     e.synchronize();
   }
-  void restore(any_executor& e, state_source visit) {
-    std::size_t numbers = 0, others = 0;
+  LIMBER_COLD void restore(any_executor& e, state_source visit) {
+    std::size_t numbers = 0;
+    std::byte const* from = bytes_.data();
     visit([&](state_piece const& p) {
-      if (is_floating(p.data.type) && p.data.length > 0) {
-        e.each(copy{}, out(tensor_list{p.data}), in(slabs_[numbers++].parts));
-      } else {
-        auto const& from = bytes_[others++];
-        std::copy(from.begin(), from.end(), p.data.data);
-      }
+      if (copied(p)) return e.each(copy{}, out(tensor_list{p.data}), in(slabs_[numbers++].parts));
+      std::copy(from, from + p.data.bytes(), p.data.data);
+      from += p.data.bytes();
     });
     e.synchronize();  // before the memory goes
   }
 
  private:
+  [[nodiscard]] static bool copied(state_piece const& p) noexcept {
+    return is_floating(p.data.type) && p.data.length > 0;
+  }
+
   std::vector<slab> slabs_;
-  std::vector<std::vector<std::byte>> bytes_;
+  std::vector<std::byte> bytes_;
 };
 
 /// What was interrupted on this rank.
@@ -78,20 +81,21 @@ class interrupted_step {
   }
   /// The same, ahead of taking another's state in `guarded`. What this rank has is kept until then, unless it
   /// never was anything.
-  void give_up(any_executor& e, sync::exchange_state& strategy, state_source visit, i64 position) {
+  LIMBER_COLD void give_up(any_executor& e, sync::exchange_state& strategy, state_source visit,
+                           i64 position) {
     if (position > 0) {
-      own_.emplace(own{left_, strategy.completed(), {}});
+      own_ = owner<own>(new own{left_, strategy.completed(), {}});
       own_->state.take(e, visit);
     }
     invalidate();
   }
   /// Runs f, in which this rank may give its state up: afterwards it has another's, or its own again.
-  recovery guarded(any_executor& e, sync::exchange_state& strategy, state_source visit,
-                   function_ref<recovery()> f) {
+  LIMBER_COLD recovery guarded(any_executor& e, sync::exchange_state& strategy, state_source visit,
+                               function_ref<recovery()> f) {
     try {
       recovery r = f();
       invalid_ = false;
-      own_.reset();
+      own_ = {};
       return r;
     } catch (error const&) {
       if (own_) {
@@ -99,14 +103,14 @@ class interrupted_step {
         strategy.set_completed(own_->completed);
         left_ = own_->left;
         invalid_ = false;
-        own_.reset();
+        own_ = {};
       }
       throw;
     }
   }
 
   /// What was interrupted on the giver, for all ranks. A collective call.
-  [[nodiscard]] sync::interruption agree(communicator comm, int giver) {
+  [[nodiscard]] LIMBER_COLD sync::interruption agree(communicator comm, int giver) {
     auto const& o = left_.standing;
     std::array<i64, 6> facts{left_.voided,          o ? 1 : 0,
                              left_.in_step ? 1 : 0, o && o->applied ? 1 : 0,
@@ -128,7 +132,7 @@ class interrupted_step {
   };
 
   sync::interruption left_;
-  std::optional<own> own_;
+  owner<own> own_;
   bool invalid_ = false;
 };
 

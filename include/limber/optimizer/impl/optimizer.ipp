@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/fingerprint.hpp>
 #include <limber/core/math.hpp>
 #include <limber/fuse/parameter_lists.hpp>
 #include <limber/optimizer.hpp>
 #include <limber/optimizer/handshake.hpp>
 #include <limber/optimizer/impl/core.hpp>
-#include <limber/optimizer/impl/explain.hpp>
 
 namespace limber {
 
@@ -15,8 +13,8 @@ namespace detail {
 
 void check_arithmetic();
 
-LIMBER_FN optimizer_core::optimizer_core(optimizer_parts parts)
-    : tensors_("optimizer", parts.parameters.tensors(), parts.parameters.buffers),
+LIMBER_COLD LIMBER_FN optimizer_core::optimizer_core(optimizer_parts parts)
+    : tensors_("optimizer", parts.parameters.tensors, parts.parameters.buffers),
       options_(check(std::move(parts.options))),
       rate_(std::move(parts.rate)),
       at_{std::move(parts.exec), parts.comm,         updater(tensors_.values), tensors_.gradients,
@@ -39,7 +37,7 @@ LIMBER_FN optimizer_core::optimizer_core(optimizer_parts parts)
           "given");
   std::size_t registered = 0;
   for (auto const& g : parts.parameters.groups)
-    for (std::size_t k = 0; k < g.tensors.size(); ++k)
+    for (std::size_t k = 0; k < g.tensors; ++k)
       at_.inner.assign(at_.use_order[registered++], g.rule, g.lr_scale);
   at_.inner.allocate(at_.exec);
   at_.now.epoch_size = options_.epoch_size;
@@ -71,7 +69,7 @@ LIMBER_FN step_report const& optimizer_core::step(i64 n) {
   return run(n);
 }
 
-LIMBER_FN void optimizer_core::finish() {
+LIMBER_COLD LIMBER_FN void optimizer_core::finish() {
   expect_idle("finish");
   call_.expect_closed("finish", "step() first");
   // What was loaded may be open: it is closed as it would have been where it was saved.
@@ -86,7 +84,7 @@ LIMBER_FN void optimizer_core::finish() {
   plan_call();
 }
 
-LIMBER_FN void optimizer_core::serve(function_ref<void(step_report const&)> each_update) {
+LIMBER_COLD LIMBER_FN void optimizer_core::serve(function_ref<void(step_report const&)> each_update) {
   expect_idle("serve");
   expects(at_.comm.rank() == strategy_.server(), "serve: rank ", at_.comm.rank(),
           " is not the server of this strategy, which is ", strategy_.server());
@@ -102,7 +100,7 @@ LIMBER_FN void optimizer_core::serve(function_ref<void(step_report const&)> each
   finish();
 }
 
-LIMBER_FN void optimizer_core::resize(communicator comm) {
+LIMBER_COLD LIMBER_FN void optimizer_core::resize(communicator comm) {
   expect_idle("resize");
   (void)plan(comm.size());
   finish();
@@ -114,7 +112,8 @@ LIMBER_FN void optimizer_core::resize(communicator comm) {
   rearm();
 }
 
-LIMBER_FN recovery optimizer_core::recover(communicator comm, function_ref<void(recovery const&)> also) {
+LIMBER_COLD LIMBER_FN recovery optimizer_core::recover(communicator comm,
+                                                       function_ref<void(recovery const&)> also) {
   expect_idle("recover");
   (void)plan(comm.size());
   pending_recovery_.note(strategy_.interrupt(at_));
@@ -143,7 +142,7 @@ LIMBER_FN void optimizer_core::handshake() {
         at_.exec, strategy_, [&](state_visitor f) { visit(f); }, [&] { return handshake_with_all(); });
 }
 
-LIMBER_FN recovery optimizer_core::handshake_with_all() {
+LIMBER_COLD LIMBER_FN recovery optimizer_core::handshake_with_all() {
   i64 const position = pending_recovery_.position(at_.now.calls, strategy_.completed());
   limber::handshake h(at_.comm,
                       {fingerprint_of_run(), [&] { return description_of_run(); }, user_.among_all()},
@@ -173,21 +172,21 @@ LIMBER_FN recovery optimizer_core::handshake_with_all() {
   return {h.giver(), 0, h.joined()};
 }
 
-LIMBER_FN void optimizer_core::begin_evaluation() {
+LIMBER_COLD LIMBER_FN void optimizer_core::begin_evaluation() {
   expect_idle("evaluate");
   call_.expect_closed("evaluate", "step() first");
   handshake();
   strategy_.begin_evaluation(at_);
   evaluating_ = true;
 }
-LIMBER_FN void optimizer_core::end_evaluation() {
+LIMBER_COLD LIMBER_FN void optimizer_core::end_evaluation() {
   evaluating_ = false;
   strategy_.end_evaluation(at_);
 }
 
 // Progress, the strategy's control and rounds, the model, buffers, rule state. Which pieces there are, and of
 // what kind, may depend on those before.
-LIMBER_FN void optimizer_core::visit(state_visitor f) {
+LIMBER_COLD LIMBER_FN void optimizer_core::visit(state_visitor f) {
   f(progress_piece(at_.now));
   strategy_.visit([&](std::string const& name, kept how, tensor_view v) { f(state_piece{name, how, v}); });
   // All start from one model, also where they never hold the same one again.
@@ -200,80 +199,7 @@ LIMBER_FN void optimizer_core::visit(state_visitor f) {
   });
 }
 
-LIMBER_FN std::string optimizer_core::explain(amount horizon) const {
-  expects(horizon.value > 0 && math::finite(horizon.value), "explain: the horizon must be positive, got ",
-          horizon.value);
-  if (options_.epoch_size == 0 && horizon.in == unit::epochs) horizon = steps(1000);
-  training_plan p;
-  p.rank = at_.comm.rank();
-  p.world = at_.comm.size();
-  p.tensors = static_cast<i64>(at_.inner.values().size());
-  p.elements = at_.inner.elements();
-  for (auto const& v : at_.inner.values()) p.value_bytes += v.bytes();
-  for (auto const& g : at_.gradients) p.gradient_bytes += g.bytes();
-  p.slot_bytes = at_.inner.slot_bytes();
-  p.strategy_bytes = strategy_.bytes();
-  strategy_.communicated([&](std::string what, i64 period, bucket_plan const& plan) {
-    p.wires.push_back(
-        {std::move(what), period == 1 ? "every call" : text("every ", period, " calls"), &plan});
-  });
-  tensor_list const model = at_.inner.model();
-  for (std::size_t i = 0; i < model.size() && p.unprotected.empty(); ++i)
-    if (model[i].length > 0 && size_of(model[i].type) == 2) {
-      p.unprotected = model[i].name;
-      p.unprotected_type = model[i].type;
-    }
-  p.now = at_.now;
-  p.planned_batch = planned_batch();
-  p.share = planning_.share[static_cast<std::size_t>(at_.comm.rank())] * strategy_.gradient_period();
-  if (planning_.shards > 0) {
-    i64 const world = p.world, own = planning_.shards / world + (p.rank < planning_.shards % world ? 1 : 0);
-    p.share = planning_.total / planning_.shards * own;
-  }
-  p.horizon = horizon;
-  p.rate = &rate_;
-  return detail::explain(p);
-}
-
-// Of all that must be equal on all ranks and can be compared before anything is exchanged.
-LIMBER_FN std::uint64_t optimizer_core::fingerprint_of_run() const {
-  fingerprint h;
-  strategy_.mix(h);
-  at_.inner.mix(h);
-  h.mix(options_.epoch_size);
-  h.mix(options_.max_skipped);
-  h.mix(static_cast<i64>(options_.gradient));
-  h.mix(options_.ramp.steps_per_growth);
-  h.mix(static_cast<i64>(options_.ramp.proportional) + 2 * static_cast<i64>(options_.ramp.on_decrease));
-  return h.value();
-}
-
-// A line for everything that goes into the fingerprint.
-LIMBER_FN std::string optimizer_core::description_of_run() const {
-  std::string out;
-  auto const line = [&](auto const&... parts) { out += text(parts..., "\n"); };
-  for (std::size_t i = 0; i < at_.inner.values().size(); ++i) {
-    auto const &v = at_.inner.values()[i], &g = at_.gradients[i];
-    line("tensor '", v.name, "': ", v.length, " x ", name_of(v.type), ", gradient ", name_of(g.type));
-  }
-  for (auto const& b : at_.buffers) line("buffer '", b.name, "': ", b.length, " x ", name_of(b.type));
-  at_.inner.describe([&](std::string_view tensor, std::string_view rule, double lr_scale) {
-    line("the rule of '", tensor, "': ", rule, lr_scale == 1 ? "" : text(" with lr_scale ", lr_scale));
-  });
-  line("options.epoch_size: ", options_.epoch_size);
-  line("options.max_skipped: ", options_.max_skipped);
-  line("options.gradient: ", options_.gradient == gradient_is::mean ? "mean" : "sum");
-  line("options.ramp: ", options_.ramp.steps_per_growth, " steps per growth, ",
-       options_.ramp.proportional ? "proportional" : "fixed",
-       options_.ramp.on_decrease ? ", on decrease too" : "");
-  line("options.buckets.bytes: ", options_.buckets.first_bytes, ", then ", options_.buckets.bytes);
-  line("options.buckets.wire: ", options_.buckets.wire ? name_of(*options_.buckets.wire) : "none",
-       options_.buckets.error_feedback ? ", with error feedback" : "");
-  strategy_.describe([&](std::string_view what, std::string const& value) { line(what, ": ", value); });
-  return out;
-}
-
-LIMBER_FN batch_plan optimizer_core::plan(batch_facts const& facts) const {
+LIMBER_COLD LIMBER_FN batch_plan optimizer_core::plan(batch_facts const& facts) const {
   return ask(
       options_.batch, facts,
       {strategy_.gradient_period(), strategy_.uniform_updates(), strategy_.lockstep(), strategy_.server()},
@@ -298,7 +224,7 @@ LIMBER_FN void optimizer_core::replan(i64 n) {
   if (at_.now.planned_batch() != planned_batch()) rearm();
 }
 
-LIMBER_FN void optimizer_core::adopt(batch_plan p) {
+LIMBER_COLD LIMBER_FN void optimizer_core::adopt(batch_plan p) {
   planning_ = std::move(p);
   at_.planned = static_cast<double>(planning_.total);
   at_.planned_share = at_.planned / static_cast<double>(workers());
@@ -316,7 +242,9 @@ LIMBER_FN void optimizer_core::plan_call() {
         first + r < planning_.shards ? planning_.total / planning_.shards : 0;
 }
 
-LIMBER_FN void optimizer_core::rearm() { at_.now.batch = ramp_to(at_.now, planned_batch(), options_.ramp); }
+LIMBER_COLD LIMBER_FN void optimizer_core::rearm() {
+  at_.now.batch = ramp_to(at_.now, planned_batch(), options_.ramp);
+}
 
 LIMBER_FN double optimizer_core::checked_rate() {
   double const r = rate_(at_.now);
@@ -403,7 +331,7 @@ LIMBER_FN void optimizer_core::expect_idle(std::string_view call) const {
 
 // Results are promised to the bit, subnormal numbers included. A program that is linked with -Ofast or
 // -ffast-math switches them off for every thread that it starts.
-LIMBER_FN void check_arithmetic() {
+LIMBER_COLD LIMBER_FN void check_arithmetic() {
   double volatile tiny = 0x1p-1070;
   float volatile tiny_float = 0x1p-140f;
   expects(
@@ -412,13 +340,13 @@ LIMBER_FN void check_arithmetic() {
       "-ffast-math (or has set flush-to-zero): ranks would not agree on bits; link without these flags");
 }
 
-LIMBER_FN optimizer_core* make_optimizer_core(optimizer_parts parts) {
+LIMBER_COLD LIMBER_FN optimizer_core* make_optimizer_core(optimizer_parts parts) {
   return new optimizer_core(std::move(parts));
 }
 
 }  // namespace detail
 
-LIMBER_FN optimizer::~optimizer() { delete core_; }
+LIMBER_COLD LIMBER_FN optimizer::~optimizer() { delete core_; }
 
 LIMBER_FN detail::optimizer_core& optimizer::core() const {
   expects(core_ != nullptr, "optimizer: it was moved from; use the one that it was moved to");

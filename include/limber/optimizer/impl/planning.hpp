@@ -33,7 +33,7 @@ class compute_time {
 
   /// The mean seconds a call of every rank since the last time; 0 where nothing was measured. A collective
   /// call; starts anew.
-  [[nodiscard]] std::vector<double> gather(communicator comm) {
+  [[nodiscard]] LIMBER_COLD std::vector<double> gather(communicator comm) {
     std::array<double, 1> mine{calls_ > 0 ? sum_ / static_cast<double>(calls_) : 0};
     std::vector<double> all(static_cast<std::size_t>(comm.size()));
     comm.all_gather(const_view(mine, "compute time"), view(all, "compute time")).wait();
@@ -57,8 +57,8 @@ struct plan_limits {
 };
 
 /// Asks `policy`, and checks the answer. @throws std::invalid_argument naming what does not fit
-[[nodiscard]] inline batch_plan ask(any_policy const& policy, batch_facts facts, plan_limits limits,
-                                    batch_plan const& before) {
+[[nodiscard]] LIMBER_COLD inline batch_plan ask(any_policy const& policy, batch_facts facts,
+                                                plan_limits limits, batch_plan const& before) {
   expects(static_cast<bool>(policy), "options: batch holds no policy");
   expects((limits.server < 0 && (limits.uniform_updates || limits.lockstep)) || !policy.asks_again(),
           "options: the batch policy is asked again while training, which needs workers that step together; "
@@ -100,7 +100,8 @@ struct plan_limits {
 
 /// Refuses a rate that follows the batch beside a policy that makes the batch follow the rate's decay.
 /// @throws std::invalid_argument
-inline void expect_no_contradiction(any_policy const& policy, any_schedule const& rate, progress now) {
+LIMBER_COLD inline void expect_no_contradiction(any_policy const& policy, any_schedule const& rate,
+                                                progress now) {
   if (!policy.scales_batch() || now.epoch_size == 0) return;
   for (i64 const epoch : {0, 1, 10}) {
     now.samples = epoch * now.epoch_size;
