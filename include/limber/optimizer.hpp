@@ -64,7 +64,7 @@ template <class L, class S, class C, class E>
 /// can be moved, assigned and returned. One that was moved from can be destroyed and assigned to; everything
 /// else is an error.
 ///
-/// Parameters   a std::vector<tensor>, a std::vector<group<R>>, or groups(…) of different rules.
+/// Parameters   a std::vector<tensor>, a std::vector<parameter_group<R>>, or groups(…) of different rules.
 /// Schedule     any schedule, a lambda, or a number.
 /// Collectives  constructors communicate nothing; every rank of `comm` must call step, finish, resize
 ///              and evaluate equally often.

@@ -6,8 +6,8 @@
 
 int main() {
 #ifdef CONTROL
-  optimizer const opt{groups(group{parameters, rule}), rate, strategy, comm};
+  optimizer const opt{groups(parameter_group{parameters, rule}), rate, strategy, comm};
 #else
-  optimizer const opt{groups(group{parameters, rule}), rule, rate, strategy, comm};
+  optimizer const opt{groups(parameter_group{parameters, rule}), rule, rate, strategy, comm};
 #endif
 }

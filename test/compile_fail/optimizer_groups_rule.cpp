@@ -10,10 +10,10 @@ struct momentum {
 
 int main() {
 #ifdef CONTROL
-  optimizer const opt{groups(group{parameters, rule}), rate, strategy, comm};
+  optimizer const opt{groups(parameter_group{parameters, rule}), rate, strategy, comm};
 #else
-  std::vector<group<momentum>> const list{{parameters, {}}};
-  optimizer const opt{groups(group{parameters, momentum{}}), rate, strategy, comm};
+  std::vector<parameter_group<momentum>> const list{{parameters, {}}};
+  optimizer const opt{groups(parameter_group{parameters, momentum{}}), rate, strategy, comm};
   optimizer const of_a_list{list, rate, strategy, comm};
 #endif
 }

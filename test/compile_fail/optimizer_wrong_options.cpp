@@ -10,6 +10,6 @@ int main() {
 #else
   optimizer const opt{parameters, rule, rate, strategy, comm, host{2}};
   optimizer const policy{parameters, rule, rate, strategy, comm, per_worker{32}};
-  optimizer const of_groups{groups(group{parameters, rule}), rate, strategy, comm, host{2}};
+  optimizer const of_groups{groups(parameter_group{parameters, rule}), rate, strategy, comm, host{2}};
 #endif
 }

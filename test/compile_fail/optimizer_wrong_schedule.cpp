@@ -17,6 +17,6 @@ int main() {
   optimizer const one{parameters, rule, of_a_number, strategy, comm};
   optimizer const two{parameters, rule, text, strategy, comm};
   optimizer const three{parameters, rule, owner, strategy, comm};
-  optimizer const four{groups(group{parameters, rule}), of_a_number, strategy, comm};
+  optimizer const four{groups(parameter_group{parameters, rule}), of_a_number, strategy, comm};
 #endif
 }

@@ -28,6 +28,14 @@ BOOST_AUTO_TEST_CASE(values_in_messages_keep_twelve_digits) {
   BOOST_TEST(text(1e-30, ' ', true, ' ', -7) == "1e-30 1 -7");
 }
 
+BOOST_AUTO_TEST_CASE(a_text_may_have_any_number_of_parts) {
+  BOOST_TEST(text().empty());
+  BOOST_TEST(text(1, 2, 3, 4, 5, 6, 7, 8, 9, "a", "b", "c", "d", "e", "f") == "123456789abcdef");
+  BOOST_TEST(text(1, 2, 3, 4, 5, 6, 7, 8, 9, "a", "b", "c", "d", "e", "f", 0) == "123456789abcdef0");
+  BOOST_TEST(text(1, 2, 3, 4, 5, 6, 7, 8, 9, "a", "b", "c", "d", "e", "f", 0, std::string("g"), 'h', 1.5) ==
+             "123456789abcdef0gh1.5");
+}
+
 BOOST_AUTO_TEST_CASE(an_engine_error_says_everything_it_knows) {
   error const e({.engine = "mpi",
                  .call = "all_reduce",

@@ -98,8 +98,8 @@ BOOST_AUTO_TEST_CASE(tensors_and_groups_are_made_in_one_line) {
   tensor const t{"w", w, g};
   BOOST_TEST(t.value.length == 6);
   BOOST_TEST(t.gradient.as<float>().data() == g.data());
-  group const plain{std::vector{t}, any_rule{.momentum = 0.9}};
-  group const scaled{std::vector{t}, any_rule{.momentum = 0.5}, 2.0};
+  parameter_group const plain{std::vector{t}, any_rule{.momentum = 0.9}};
+  parameter_group const scaled{std::vector{t}, any_rule{.momentum = 0.5}, 2.0};
   BOOST_TEST(plain.lr_scale == 1);
   BOOST_TEST(scaled.lr_scale == 2);
   BOOST_TEST(plain.rule.momentum == 0.9);  // each group has its own copy of the rule

@@ -125,8 +125,8 @@ BOOST_AUTO_TEST_CASE(groups_of_different_rules_share_one_norm_and_one_skip) {
   i64 planned = 8;
   self comm;
   auto const split = [](model<float>& x, auto const& f) {
-    return f(group{std::vector<tensor>{{"w", x.w, x.gw}}, clipped{lars{.weight_decay = 0.01}, 0.5}},
-             group{std::vector<tensor>{{"b", x.b, x.gb}}, adamw{}, 2.0});
+    return f(parameter_group{std::vector<tensor>{{"w", x.w, x.gw}}, clipped{lars{.weight_decay = 0.01}, 0.5}},
+             parameter_group{std::vector<tensor>{{"b", x.b, x.gb}}, adamw{}, 2.0});
   };
   auto opt = split(expected, [&](auto const& a, auto const& b) {
     return optimizer{groups(a, b), 0.1, sync::allreduce{}, comm, options{.batch = told{&planned}}};

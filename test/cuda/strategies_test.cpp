@@ -59,8 +59,9 @@ struct model {
   template <class R>
   [[nodiscard]] auto parameters(R const& rule) {
     return groups(
-        group{std::vector<tensor>{{"w", place(w), place(gw)}, {"b", place(b), place(gb)}}, rule},
-        group{std::vector<tensor>{{"h", place(h), place(gh)}}, master{sgd{.momentum = 0.9}, true, 5}},
+        parameter_group{std::vector<tensor>{{"w", place(w), place(gw)}, {"b", place(b), place(gb)}}, rule},
+        parameter_group{std::vector<tensor>{{"h", place(h), place(gh)}},
+                        master{sgd{.momentum = 0.9}, true, 5}},
         buffers{{{"statistics", place(statistics)}}});
   }
   void backward(int rank, int call, bool bad = false) {

@@ -161,7 +161,8 @@ BOOST_AUTO_TEST_CASE(whatever_it_is_made_of_it_is_assigned_over_another) {
   opt =
       optimizer{m.parameters(), lamb{}, warmup(10_steps), sync::diloco{.period = 4}, comm, {}, host{threads}};
   opt.step(1);
-  opt = optimizer{groups(group{m.parameters(), lars{}}), 0.1, sync::slowmo{}, comm, {.batch = fixed{4}}};
+  opt = optimizer{
+      groups(parameter_group{m.parameters(), lars{}}), 0.1, sync::slowmo{}, comm, {.batch = fixed{4}}};
   opt.step(1);
   BOOST_TEST(opt.now().calls == 1);
 }
@@ -232,11 +233,11 @@ BOOST_AUTO_TEST_CASE(strategies_rules_and_schedules_are_chosen_by_flags) {
   }
   // Groups of any_rules, of which each is another.
   net a, b;
-  optimizer of_any{groups(group{std::vector<tensor>{{"w", a.w, a.gw}}, any_rule(lamb{})},
-                          group{std::vector<tensor>{{"b", a.b, a.gb}}, any_rule(sgd{}), 2.0}),
+  optimizer of_any{groups(parameter_group{std::vector<tensor>{{"w", a.w, a.gw}}, any_rule(lamb{})},
+                          parameter_group{std::vector<tensor>{{"b", a.b, a.gb}}, any_rule(sgd{}), 2.0}),
                    0.1, sync::allreduce{}, comm};
-  optimizer of_types{groups(group{std::vector<tensor>{{"w", b.w, b.gw}}, lamb{}},
-                            group{std::vector<tensor>{{"b", b.b, b.gb}}, sgd{}, 2.0}),
+  optimizer of_types{groups(parameter_group{std::vector<tensor>{{"w", b.w, b.gw}}, lamb{}},
+                            parameter_group{std::vector<tensor>{{"b", b.b, b.gb}}, sgd{}, 2.0}),
                      0.1, sync::allreduce{}, comm};
   train(a, of_any, 0, 5);
   train(b, of_types, 0, 5);
@@ -312,7 +313,7 @@ BOOST_AUTO_TEST_CASE(memory_that_two_names_share_is_refused_with_both) {
   std::vector<float> w(6), g(6), v(6), h(6);
   self comm;
   auto const made = [&](std::vector<tensor> const& p, std::vector<tensor> const& b = {}) {
-    optimizer const opt{groups(group{p, sgd{}}, buffers{b}), 0.1, sync::allreduce{}, comm};
+    optimizer const opt{groups(parameter_group{p, sgd{}}, buffers{b}), 0.1, sync::allreduce{}, comm};
   };
   BOOST_CHECK_EXCEPTION(made({{"w", w, w}}), invalid,
                         says("the values of 'w'", "the gradients of 'w'", "share memory"));

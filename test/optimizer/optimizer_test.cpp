@@ -73,8 +73,9 @@ BOOST_AUTO_TEST_CASE(bad_input_is_named_with_argument_and_value) {
   BOOST_CHECK_EXCEPTION((optimizer{p, sgd{}, 0.1, sync::local{2}, comm, shards}), invalid,
                         says("gradients cross all"));
   std::vector<tensor> const same{{"w", wide}};
-  BOOST_CHECK_EXCEPTION((optimizer{groups(group{p, sgd{}}, buffers{same}), 0.1, sync::allreduce{}, comm}),
-                        invalid, says("'w' is a parameter and a buffer"));
+  BOOST_CHECK_EXCEPTION(
+      (optimizer{groups(parameter_group{p, sgd{}}, buffers{same}), 0.1, sync::allreduce{}, comm}), invalid,
+      says("'w' is a parameter and a buffer"));
 }
 
 BOOST_AUTO_TEST_CASE(misuse_of_the_loop_is_named) {
@@ -179,9 +180,9 @@ BOOST_AUTO_TEST_CASE(groups_have_their_own_rule_and_rate) {
   toy_model<double> m;
   self comm;
   auto const p = m.parameters();
-  optimizer opt{
-      groups(group{std::vector{p[0]}, sgd{.weight_decay = 0.1}}, group{std::vector{p[1]}, sgd{}, 2.0}), 0.01,
-      sync::allreduce{}, comm};
+  optimizer opt{groups(parameter_group{std::vector{p[0]}, sgd{.weight_decay = 0.1}},
+                       parameter_group{std::vector{p[1]}, sgd{}, 2.0}),
+                0.01, sync::allreduce{}, comm};
   m.backward(run_of(0, 4));
   auto const before = m;
   opt.step(4);

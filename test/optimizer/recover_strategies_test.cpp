@@ -319,8 +319,8 @@ void expect_own_buffers(S strategy, int server, char const* name) {
   threads::run(n, [&](threads::communicator& comm) {
     toy_model<float> m;
     std::vector<float> statistics{0};
-    optimizer opt{groups(group{m.parameters(), sgd{}}, buffers{{{"statistics", statistics}}}), 0.01, strategy,
-                  comm, options{.batch = per_worker{4}}};
+    optimizer opt{groups(parameter_group{m.parameters(), sgd{}}, buffers{{{"statistics", statistics}}}), 0.01,
+                  strategy, comm, options{.batch = per_worker{4}}};
     auto const mine = static_cast<float>(10 * comm.rank());
     try {
       if (comm.rank() == server) opt.serve();

@@ -45,8 +45,8 @@ std::vector<std::vector<float>> train(run_plan const& p, S const& strategy, opti
   threads::run(p.world, [&](threads::communicator& comm) {
     int const rank = comm.rank();
     toy_model<float> m;
-    auto g = groups(group{std::vector<tensor>{{"w", m.w, m.gw}}, adamw{}},
-                    group{std::vector<tensor>{{"b", m.b, m.gb}}, sgd{.momentum = 0.9}});
+    auto g = groups(parameter_group{std::vector<tensor>{{"w", m.w, m.gw}}, adamw{}},
+                    parameter_group{std::vector<tensor>{{"b", m.b, m.gb}}, sgd{.momentum = 0.9}});
     o.epoch_size = 100;
     optimizer opt{g, dynamic_sgd(0.004, 12) * warmup(8_steps), strategy, comm, o};
     sampler data(100, 3);

@@ -346,7 +346,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_averaged_by_samples_at_the_end) {
   threads::run(3, [](threads::communicator& comm) {
     toy_model<float> m;
     std::vector<float> statistics{0};
-    optimizer opt{groups(group{m.parameters(), nesterov}, buffers{{{"statistics", statistics}}}),
+    optimizer opt{groups(parameter_group{m.parameters(), nesterov}, buffers{{{"statistics", statistics}}}),
                   0.001,
                   elastic{.period = 3},
                   comm,

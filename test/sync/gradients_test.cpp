@@ -295,7 +295,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_averaged_by_samples_and_a_bad_one_is_left_out) 
     toy_model<float> m;
     std::vector<double> statistics{1.0 + comm.rank(), 10.0};
     std::vector<tensor> const b{{"running_mean", statistics}};
-    optimizer opt{groups(group{m.parameters(), sgd{}}, buffers{b}), 0.05, sync::allreduce{}, comm};
+    optimizer opt{groups(parameter_group{m.parameters(), sgd{}}, buffers{b}), 0.05, sync::allreduce{}, comm};
     m.backward(run_of(0, 4));
     opt.step(comm.rank() == 0 ? 6 : 3);
     // The handshake made all of them rank 0's; here they move apart, then meet by weight.
@@ -380,7 +380,7 @@ BOOST_AUTO_TEST_CASE(buffers_that_nobody_changes_keep_their_bits) {
       toy_model<float> m;
       std::vector<float> constant{0.1f, 0.3f, 0.7f, -1e-3f}, before = constant;
       std::vector<tensor> const b{{"statistics", constant}};
-      optimizer opt{groups(group{m.parameters(), sgd{}}, buffers{b}),
+      optimizer opt{groups(parameter_group{m.parameters(), sgd{}}, buffers{b}),
                     0.0,
                     sync::allreduce{},
                     comm,

@@ -332,7 +332,8 @@ BOOST_AUTO_TEST_CASE(evaluation_averages_buffers_too_and_puts_them_back) {
     toy_model<float> m;
     std::vector<double> mean{0};
     std::vector<tensor> const b{{"running_mean", mean}};
-    optimizer opt{groups(group{m.parameters(), sgd{}}, buffers{b}), 0.01, sync::local{.period = 4}, comm};
+    optimizer opt{groups(parameter_group{m.parameters(), sgd{}}, buffers{b}), 0.01, sync::local{.period = 4},
+                  comm};
     m.backward(run_of(0, 8));
     opt.step(8);
     mean[0] = comm.rank() == 0 ? 1 : 3;

@@ -34,8 +34,8 @@ struct model {
   std::vector<float> gw = std::vector<float>(5000), gh = std::vector<float>(300);
 
   [[nodiscard]] auto parameters() {
-    return groups(group{std::vector<tensor>{{"w", w, gw}}, adamw{}},
-                  group{std::vector<tensor>{{"h", h, gh}}, master{sgd{.momentum = 0.9}, true, 5}},
+    return groups(parameter_group{std::vector<tensor>{{"w", w, gw}}, adamw{}},
+                  parameter_group{std::vector<tensor>{{"h", h, gh}}, master{sgd{.momentum = 0.9}, true, 5}},
                   buffers{{{"statistics", statistics}}});
   }
   void backward(int rank, std::size_t call) {

@@ -419,7 +419,8 @@ BOOST_AUTO_TEST_CASE(evaluation_sees_the_mean_and_leaves_what_is_in_flight_alone
         cut_model<double> m;
         std::vector<double> statistics{0};
         std::vector<tensor> const b{{"statistics", statistics}};
-        optimizer opt{groups(group{m.parameters(), nesterov}, buffers{b}), rising, what, comm, with_shares()};
+        optimizer opt{groups(parameter_group{m.parameters(), nesterov}, buffers{b}), rising, what, comm,
+                      with_shares()};
         i64 first = 0;
         for (int t = 1; t <= 15; ++t) {
           statistics[0] += comm.rank();

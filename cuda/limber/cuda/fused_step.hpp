@@ -75,7 +75,7 @@ class fused_step {
 
  public:
   template <class L, update_rule... R>
-  fused_step(E& e, L const& rate, fused_options o, group<R> const&... groups)
+  fused_step(E& e, L const& rate, fused_options o, parameter_group<R> const&... groups)
       : exec_(e),
         options_(o),
         rate_(limber::detail::as_schedule(rate)),
@@ -114,7 +114,7 @@ class fused_step {
   }
   template <class L, update_rule R>
   fused_step(E& e, std::vector<tensor> parameters, R const& rule, L const& rate, fused_options o = {})
-      : fused_step(e, rate, o, group<R>{std::move(parameters), rule}) {}
+      : fused_step(e, rate, o, parameter_group<R>{std::move(parameters), rule}) {}
 
   fused_step(fused_step const&) = delete;
   fused_step& operator=(fused_step const&) = delete;
@@ -241,7 +241,7 @@ class fused_step {
 
  private:
   template <update_rule... R>
-  [[nodiscard]] static std::vector<tensor> tensors_of(group<R> const&... groups) {
+  [[nodiscard]] static std::vector<tensor> tensors_of(parameter_group<R> const&... groups) {
     std::vector<tensor> all;
     (all.insert(all.end(), groups.tensors.begin(), groups.tensors.end()), ...);
     return all;
@@ -302,6 +302,7 @@ using schedule_of = decltype(limber::detail::as_schedule(std::declval<L const&>(
 template <class E, class R, class L>
 fused_step(E&, std::vector<tensor>, R, L, fused_options = {}) -> fused_step<E, schedule_of<L>, std::tuple<R>>;
 template <class E, class L, class... R>
-fused_step(E&, L, fused_options, group<R>...) -> fused_step<E, schedule_of<L>, rules_of_groups<R...>>;
+fused_step(E&, L, fused_options, parameter_group<R>...)
+    -> fused_step<E, schedule_of<L>, rules_of_groups<R...>>;
 
 }  // namespace limber::gpu

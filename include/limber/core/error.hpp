@@ -74,8 +74,15 @@ template <class... Parts>
 
 /// Joins its arguments (words, numbers) to one text.
 template <class... Parts>
+  requires(sizeof...(Parts) < 16)
 [[nodiscard]] std::string text(Parts const&... parts) {
   return detail::join(detail::kinds_of<decltype(detail::text_part(parts))...>(), detail::text_part(parts)...);
+}
+template <class A, class B, class C, class D, class E, class F, class G, class H, class... More>
+  requires(sizeof...(More) > 7)
+[[nodiscard]] std::string text(A const& a, B const& b, C const& c, D const& d, E const& e, F const& f,
+                               G const& g, H const& h, More const&... more) {
+  return text(a, b, c, d, e, f, g, h) + text(more...);
 }
 
 /// Misuse: throws with `parts` as the message unless `ok`. The message names argument and value.

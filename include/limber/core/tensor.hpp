@@ -168,17 +168,18 @@ struct tensor {
 
 /// Tensors that share hyper-parameters: a group carries its own copy of a rule, of any type.
 ///
-///     group{weights, sgd{.momentum = 0.9, .weight_decay = 1e-4}}, group{biases, sgd{.momentum = 0.9}, 2.0}
+///     parameter_group{weights, sgd{.momentum = 0.9, .weight_decay = 1e-4}}, parameter_group{biases,
+///     sgd{.momentum = 0.9}, 2.0}
 template <class R>
-struct group {
+struct parameter_group {
   std::vector<tensor> tensors;
   R rule;
   double lr_scale = 1;  ///< multiplies the scheduled rate for this group
 };
 template <class R>
-group(std::vector<tensor>, R) -> group<R>;
+parameter_group(std::vector<tensor>, R) -> parameter_group<R>;
 template <class R>
-group(std::vector<tensor>, R, double) -> group<R>;
+parameter_group(std::vector<tensor>, R, double) -> parameter_group<R>;
 
 /// Tensors without a gradient that are averaged at every synchronisation (batch-norm statistics).
 struct buffers {

@@ -93,7 +93,7 @@ struct group_facts {
   using rule = any_rule;
 };
 template <class R>
-struct group_facts<group<R>> {
+struct group_facts<parameter_group<R>> {
   static constexpr bool is_group = true;
   using rule = R;
 };
@@ -103,7 +103,7 @@ constexpr bool expect_groups(parameter_groups<G...> const*) {
   constexpr int wrong =
       first_wrong({(group_facts<G>::is_group && ...), (is_rule<typename group_facts<G>::rule> && ...)});
   static_assert(wrong != 0,
-                "limber: optimizer: groups(...) takes limber::group{tensors, rule} and "
+                "limber: optimizer: groups(...) takes limber::parameter_group{tensors, rule} and "
                 "limber::buffers{tensors}; one of its arguments is neither");
   static_assert(wrong != 1,
                 "limber: optimizer: the rule of a group is no update rule: it needs `slots`, at<T>(facts) "
@@ -112,8 +112,8 @@ constexpr bool expect_groups(parameter_groups<G...> const*) {
   return false;
 }
 template <class R>
-constexpr bool expect_groups(std::vector<group<R>> const*) {
-  return expect_groups(static_cast<parameter_groups<group<R>> const*>(nullptr));
+constexpr bool expect_groups(std::vector<parameter_group<R>> const*) {
+  return expect_groups(static_cast<parameter_groups<parameter_group<R>> const*>(nullptr));
 }
 
 template <class>
@@ -121,7 +121,7 @@ inline constexpr bool is_groups = false;
 template <class... G>
 inline constexpr bool is_groups<parameter_groups<G...>> = true;
 template <class R>
-inline constexpr bool is_groups<std::vector<group<R>>> = true;
+inline constexpr bool is_groups<std::vector<parameter_group<R>>> = true;
 /// Groups that carry their rules.
 template <class P>
 concept groups_of_parameters = is_groups<P>;
@@ -228,9 +228,10 @@ constexpr void refuse_parameters() {
   static_assert(wrong != 1,
                 "limber: optimizer: what follows the communicator are limber::options, and after them an "
                 "executor: {}, limber::host{4}");
-  static_assert(wrong != 2,
-                "limber: optimizer: the 1st argument is no list of parameters: it must be a "
-                "std::vector<limber::tensor>, a std::vector<limber::group<...>> or limber::groups(...)");
+  static_assert(
+      wrong != 2,
+      "limber: optimizer: the 1st argument is no list of parameters: it must be a "
+      "std::vector<limber::tensor>, a std::vector<limber::parameter_group<...>> or limber::groups(...)");
 }
 
 /// @tparam E  the executor
@@ -242,7 +243,7 @@ template <class E, class R>
   return all;
 }
 template <class E, class R>
-[[nodiscard]] erased_groups erase_groups(std::vector<group<R>> const& list) {
+[[nodiscard]] erased_groups erase_groups(std::vector<parameter_group<R>> const& list) {
   erased_groups all;
   for (auto const& g : list) all.add<E>(g);
   return all;

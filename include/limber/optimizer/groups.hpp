@@ -22,7 +22,8 @@ struct parameter_groups {
 
 /// Puts groups of different rules, and buffers, into one optimizer: one plan, one norm, one skip.
 ///
-///     groups(group{matrices, lamb{}}, group{biases, sgd{.momentum = 0.9}}, buffers{statistics})
+///     groups(parameter_group{matrices, lamb{}}, parameter_group{biases, sgd{.momentum = 0.9}},
+///     buffers{statistics})
 template <class... Group>
 [[nodiscard]] parameter_groups<Group...> groups(Group const&... each) {
   return {{each...}};
@@ -37,7 +38,7 @@ struct erased_groups {
 
   /// @tparam E  the executor
   template <class E, class R>
-  void add(limber::group<R> const& g) {
+  void add(limber::parameter_group<R> const& g) {
     for (auto const& t : g.tensors) tensors.push_back(t);
     groups.push_back({erase_rule<E>(g.rule), g.lr_scale, g.tensors.size()});
   }

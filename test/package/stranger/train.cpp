@@ -17,10 +17,10 @@ double train(limber::threads::communicator& comm) {
   using namespace limber::literals;
   std::vector<float> w(1000, 0.f), gradient(1000), v(10, 0.f), slope(10);
   limber::optimizer opt{
-      limber::groups(
-          limber::group{std::vector<limber::tensor>{{"w", w, gradient}},
-                        theirs{limber::adamw{.weight_decay = 0}, 100.0}},
-          limber::group{std::vector<limber::tensor>{{"v", v, slope}}, mine{limber::sgd{.momentum = 0.5}}}),
+      limber::groups(limber::parameter_group{std::vector<limber::tensor>{{"w", w, gradient}},
+                                             theirs{limber::adamw{.weight_decay = 0}, 100.0}},
+                     limber::parameter_group{std::vector<limber::tensor>{{"v", v, slope}},
+                                             mine{limber::sgd{.momentum = 0.5}}}),
       limber::linear_scaling{.base_lr = 0.05, .base_batch = 8} * limber::cosine(200_steps),
       limber::sync::diloco{.period = 5, .outer_lr = 1, .outer_momentum = 0.1},  // the merge has a rule, too
       comm,
