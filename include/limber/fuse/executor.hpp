@@ -53,9 +53,7 @@ template <class T, class F>
 /// True if the source wants to be left out: a source may have
 ///
 ///     bool skips() const          asked where the functor runs, so it may read what kernels wrote
-///     auto otherwise() const      for kernels: the functor for every element then
-///
-/// The norms of `measure` are zero then.
+///     auto otherwise() const      the functor for every element then; for `measure` norms are zero then
 template <class F>
 [[nodiscard]] LIMBER_HD inline bool skips([[maybe_unused]] F const& source) noexcept {
   if constexpr (requires { source.skips(); })

@@ -33,7 +33,8 @@ class host {
   template <class F, access_mode... A>
   void each(F const& f, operand<A>... lists) {
     static_assert(sizeof...(A) >= 1 && sizeof...(A) <= detail::most_operands);
-    if (limber::skips(f)) return;
+    if constexpr (requires { f.otherwise(); })
+      if (limber::skips(f)) return each(f.otherwise(), lists...);
     detail::host_operand const operands[] = {detail::host_operand_of(lists)...};
     each_leaf(detail::leaf_code_of<false, F, A != access_mode::in...>, &f, operands, sizeof...(A));
   }

@@ -151,6 +151,16 @@ struct direct_source {
   [[nodiscard]] LIMBER_HD bool skips() const noexcept { return facts.skips(); }
 };
 
+/// A source that was asked before whether it skips, and does not.
+template <class Source>
+struct unskipped {
+  Source source;
+  template <class T>
+  [[nodiscard]] LIMBER_HD auto at(i64 t) const noexcept {
+    return source.template at<T>(t);
+  }
+};
+
 /// Makes apply_element for each tensor; `direction` and `value` are norms over the part's tensors, of
 /// the directions and of the model before the step.
 template <update_rule R, bool Zero>

@@ -182,6 +182,14 @@ struct rule_on {
   template <std::size_t... J>
   static void apply_direction(E& e, rule_update const& u, step_facts<R> const& facts,
                               std::index_sequence<J...>);
+  // The host asks once, for all tensors; other executors where the functor runs.
+  template <class Source>
+  [[nodiscard]] static auto for_executor(Source const& source) noexcept {
+    if constexpr (std::same_as<E, host>)
+      return unskipped<Source>{source};
+    else
+      return source;
+  }
 };
 
 template <update_rule R, class E>
@@ -224,14 +232,15 @@ void rule_on<R, E>::with_slots(E& e, rule_update const& u, std::index_sequence<J
   if constexpr (std::same_as<E, host>)
     if (facts.skips()) return u.zero ? e.each(zero{}, out(u.gradients)) : void();
   if constexpr (two_pass<R>) {
-    e.measure(*u.directions, direct_source<R>{facts}, inout(u.gradients), in(u.values), inout(u.slots[J])...);
+    e.measure(*u.directions, for_executor(direct_source<R>{facts}), inout(u.gradients), in(u.values),
+              inout(u.slots[J])...);
     apply_direction(
         e, u, facts,
         std::make_index_sequence<(sizeof...(J) > slots_spared<R> ? sizeof...(J) - slots_spared<R> : 0)>{});
   } else if (u.zero) {
-    e.each(update_source<R>{facts}, values, inout(u.gradients), inout(u.slots[J])...);
+    e.each(for_executor(update_source<R>{facts}), values, inout(u.gradients), inout(u.slots[J])...);
   } else {
-    e.each(update_source<R>{facts}, values, in(u.gradients), inout(u.slots[J])...);
+    e.each(for_executor(update_source<R>{facts}), values, in(u.gradients), inout(u.slots[J])...);
   }
 }
 
@@ -243,9 +252,11 @@ void rule_on<R, E>::apply_direction(E& e, rule_update const& u, step_facts<R> co
   norm_facts const direction = u.directions->facts(),
                    value = u.directions->facts(needs_value_norm<R> ? 1 : 0);
   if (u.zero)
-    e.each(apply_source<R, true>{facts, direction, value}, values, inout(u.gradients), inout(u.slots[J])...);
+    e.each(for_executor(apply_source<R, true>{facts, direction, value}), values, inout(u.gradients),
+           inout(u.slots[J])...);
   else
-    e.each(apply_source<R, false>{facts, direction, value}, values, inout(u.gradients), inout(u.slots[J])...);
+    e.each(for_executor(apply_source<R, false>{facts, direction, value}), values, inout(u.gradients),
+           inout(u.slots[J])...);
 }
 
 /// A rule, its type, and its kernel on one type of executor.
