@@ -33,13 +33,13 @@ report run(cluster const& what, F f) {
   std::vector<int> founders;
   for (int w = 0; w < what.size(); ++w)
     if (std::ranges::find(what.joins, w, &join::worker) == what.joins.end()) founders.push_back(w);
-  auto const all = detail::group::make(e, founders);
+  auto const all = limber::detail::shared_group(new detail::group(e, founders));
   detail::driver* drives = nullptr;
   detail::driver drive(e, [&](int w) {
     auto const place = std::ranges::lower_bound(founders, w);
     bool const founder = place != founders.end() && *place == w;
     worker me(e, w,
-              founder ? std::optional(detail::place{all, static_cast<int>(place - founders.begin())})
+              founder ? std::optional(limber::detail::place{all, static_cast<int>(place - founders.begin())})
                       : std::nullopt);
     try {
       f(me);

@@ -5,7 +5,6 @@
 /// The event loop of a run, until all workers have ended.
 
 #include <limber/sim/detail/group.hpp>
-#include <limber/sim/detail/regroup.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -65,10 +64,7 @@ class driver {
   void failed(int worker, std::string const& reason) {
     if (engine_->at(worker).dead) return;
     if (!first_exception_) first_exception_ = std::current_exception();
-    for (auto const& end : std::exchange(engine_->at(worker).unwound_handles, {}))
-      end.where->fail_by_exception(end.rank, reason);
-    for (auto const& weak : std::vector(engine_->groups))
-      if (auto const g = weak.lock()) g->fail_with_worker(worker, reason);
+    group::fail_with_rank(*engine_, worker, reason, false);
   }
 
  private:
@@ -98,8 +94,7 @@ class driver {
 
   void end(int w) {
     worker_state& s = engine_->at(w);
-    if (!s.dead) fail_unwound(s);
-    s.unwound_handles.clear();
+    if (!s.dead) group::fail_unwound(*engine_, w);
     s.ended = true;
     s.counts.ended = engine_->now_;
     if (!s.begun) s.counts.started = engine_->now_;
@@ -114,20 +109,14 @@ class driver {
     s.died_at = engine_->now_;
     s.counts.died = true;
     if (!s.begun) return end(w);
-    each_group([&](group& g) { g.cancel_in_flight(w); });
+    for (auto* const g : engine_->groups) static_cast<group*>(g)->cancel_in_flight(w);
     if (engine_->pending_regroup) std::erase(engine_->pending_regroup->here, w);
     engine_->plan(engine_->now_ + engine_->what().detection, w, [this, w] {
       engine_->at(w).death_known = true;
-      each_group([&](group& g) { g.death_detected(w); });
+      for (auto* const g : engine_->groups) static_cast<group*>(g)->death_detected(w);
       complete_regroup(engine_);
     });
     while (!s.ended) resume(w);
-  }
-
-  template <class F>
-  void each_group(F f) {
-    for (auto const& weak : std::vector(engine_->groups))
-      if (auto const g = weak.lock()) f(*g);
   }
 
   /// Called when no event is planned and not all workers have ended. Workers that poll may still make
@@ -201,26 +190,5 @@ class driver {
   int idle_rounds_ = 0;  ///< successive times that polling workers were woken without a planned event
   std::exception_ptr first_exception_;
 };
-
-/// "all_reduce of 8 f32 (sum) of 'w' for rank 2, rank 3".
-inline std::pair<std::string, int> group::deadlock_report(pending_wait const& e) {
-  std::string out(e.call);
-  int culprit = e.peer;
-  if (e.peer >= 0) {
-    out += text(e.bucket.empty() ? "" : " of '", e.bucket, e.bucket.empty() ? "" : "'", " from ",
-                rank_name(e.peer));
-    return {out, culprit};
-  }
-  record* const r = e.call == "poll" ? nullptr : records_.find(e.sequence);
-  if (e.sequence == 0 || r == nullptr) return {out, culprit};
-  std::vector<int> missing;
-  for (int k = 0; k < size(); ++k)
-    if (r->here[static_cast<std::size_t>(k)] == 0) missing.push_back(k);
-  if (!missing.empty()) culprit = missing[0];
-  out = text_of(r->what);
-  if (!e.bucket.empty()) out += text(" of '", e.bucket, "'");
-  if (!missing.empty()) out += text(" for ", rank_name(missing));
-  return {out, culprit};
-}
 
 }  // namespace limber::sim::detail

@@ -2,21 +2,22 @@
 #pragma once
 
 /// @file
-/// The virtual clock, the workers, and how they wait.
+/// The virtual clock and its events, the workers, and how they wait.
 
+#include <limber/comm/detail/local_group.hpp>
 #include <limber/core/error.hpp>
+#include <limber/core/fingerprint.hpp>
 #include <limber/sim/cluster.hpp>
 #include <limber/sim/detail/compute_time.hpp>
-#include <limber/sim/detail/events.hpp>
 #include <limber/sim/detail/fiber_scheduler.hpp>
 #include <limber/sim/detail/sanitizers.hpp>
 #include <limber/sim/detail/thread_scheduler.hpp>
-#include <limber/sim/detail/turn_scheduler.hpp>
 #include <limber/sim/report.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -28,25 +29,72 @@
 
 namespace limber::sim::detail {
 
+/// At equal times, events of links and deaths precede those of workers: a worker that polls at the arrival
+/// time of a message finds it.
+enum class phase : std::uint8_t { cluster, worker };
+
+struct event {
+  double time = 0;
+  phase when = phase::cluster;
+  int worker = 0;
+  i64 sequence = 0;
+  std::function<void()> act{};  ///< empty: gives the worker its turn
+};
+
+/// Events by (time, phase, worker, order of planning); hashes the trace of the events taken from it.
+class event_queue {
+ public:
+  void plan(double time, phase when, int worker, std::function<void()> act = {}) {
+    events_.push_back({time, when, worker, planned_++, std::move(act)});
+    std::ranges::push_heap(events_, later);
+  }
+  [[nodiscard]] bool empty() const noexcept { return events_.empty(); }
+
+  /// @pre not empty
+  [[nodiscard]] event next() {
+    std::ranges::pop_heap(events_, later);
+    event e = std::move(events_.back());
+    events_.pop_back();
+    ++taken_;
+    trace_.mix(e.time);
+    trace_.mix((e.sequence << 1) | static_cast<i64>(e.when));
+    trace_.mix(i64{e.worker});
+    return e;
+  }
+
+  void clear() noexcept { events_.clear(); }
+
+  void mix(std::string_view series, double value) noexcept {
+    trace_.mix(series);
+    trace_.mix(value);
+  }
+  [[nodiscard]] i64 taken() const noexcept { return taken_; }
+  [[nodiscard]] std::uint64_t trace() const noexcept { return trace_.value(); }
+
+ private:
+  [[nodiscard]] static bool later(event const& a, event const& b) noexcept {
+    if (a.time != b.time) return a.time > b.time;
+    if (a.when != b.when) return a.when > b.when;
+    if (a.worker != b.worker) return a.worker > b.worker;
+    return a.sequence > b.sequence;
+  }
+
+  std::vector<event> events_;
+  i64 planned_ = 0, taken_ = 0;
+  fingerprint trace_;
+};
+
 class group;
 struct regroup_round;
 
 /// Thrown to unwind the stack of a worker that died. Not a std::exception, so that programs do not handle it.
 struct killed {};
 
-/// What a worker waits for. @pre the texts outlive the wait
-struct pending_wait {
-  std::string_view call{};
-  std::string_view bucket{};
-  group* where = nullptr;
-  i64 sequence = 0;  ///< of the operation, 0: none
-  int peer = -1;     ///< the sender whose message is awaited
-};
+using namespace limber::detail;
 
-/// A rank of a group whose requests or handle were unwound by an exception.
-struct unwound_handle {
-  std::shared_ptr<group> where;
-  int rank;
+/// What a worker waits for, and in which group.
+struct pending_wait : awaited_event {
+  group* where = nullptr;
 };
 
 /// The engine's state of one worker.
@@ -69,16 +117,15 @@ struct worker_state {
 
   compute_time computing;
   double out_free[2] = {0, 0}, in_free[2] = {0, 0};  ///< when its links are free: network, inside
-  std::vector<unwound_handle> unwound_handles{};
   worker_report counts{};
 };
 
-void fail_unwound(worker_state& s);  // defined in group.hpp
-
 /// The state of one run. Accessed only by the worker that has the turn, or by the event loop.
-class engine {
+class engine : public local_world {
  public:
-  explicit engine(cluster const& c) : what_(c) {
+  explicit engine(cluster const& c)
+      : local_world{"sim", "left or died", " (worker ", ")", 8, infinite}, what_(c) {
+    unwinding.resize(c.workers.size());
     for (int w = 0; w < c.size(); ++w) workers_.emplace_back(compute_time(c, w));
     for (join const& j : c.joins) at(j.worker).starts = j.at;
     bool const by_threads = c.how == scheduler::threads ||
@@ -116,7 +163,7 @@ class engine {
   void park(double worker_report::*account, pending_wait e) {
     worker_state& s = at(turn_);
     if (s.dead) throw killed{};
-    fail_unwound(s);
+    local_group::fail_unwound(*this, turn_);
     double const since = now_;
     s.empty_polls = s.repeated_polls = 0;
     s.waits_for = e;
@@ -136,7 +183,7 @@ class engine {
   void wait_until(double time, double worker_report::*account, std::string_view call) {
     if (!(time > now_)) return;
     events_.plan(time, phase::worker, turn_);
-    while (now_ < time) park(account, {call, {}, nullptr, 0, -1});
+    while (now_ < time) park(account, {{call}});
   }
 
   /// Called after a poll without success. A worker that keeps polling at one instant would stop the clock, so
@@ -188,7 +235,6 @@ class engine {
     notes_.push_back({now_, worker, std::string(series), value});
   }
 
-  std::vector<std::weak_ptr<group>> groups;        ///< notified of deaths and exceptions
   std::shared_ptr<regroup_round> pending_regroup;  ///< the current regroup(), if any
 
  private:

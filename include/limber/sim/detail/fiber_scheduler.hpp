@@ -5,7 +5,7 @@
 /// Workers as fibers: one small stack each, on one thread.
 
 #include <limber/sim/detail/sanitizers.hpp>
-#include <limber/sim/detail/turn_scheduler.hpp>
+#include <limber/sim/detail/thread_scheduler.hpp>
 
 #include <boost/context/detail/fcontext.hpp>
 #include <boost/context/protected_fixedsize_stack.hpp>

@@ -2,9 +2,8 @@
 #pragma once
 
 /// @file
-/// Workers as threads that run one at a time: for sanitizers and debuggers, which support threads.
-
-#include <limber/sim/detail/turn_scheduler.hpp>
+/// The interface that runs workers in turns, and workers as threads that run one at a time: for sanitizers
+/// and debuggers, which support threads.
 
 #include <condition_variable>
 #include <cstddef>
@@ -16,6 +15,22 @@
 #include <vector>
 
 namespace limber::sim::detail {
+
+/// Runs bodies in turns: at any time exactly one of them runs, or the caller of resume().
+class turn_scheduler {
+ public:
+  turn_scheduler() = default;
+  turn_scheduler(turn_scheduler const&) = delete;
+  turn_scheduler& operator=(turn_scheduler const&) = delete;
+  virtual ~turn_scheduler() = default;
+
+  /// Prepares `body`, which must not throw; the first resume() starts it.
+  virtual void start(int worker, std::function<void()> body) = 0;
+  /// Returns when the body suspends itself or ends. @pre it was started and has not ended
+  virtual void resume(int worker) = 0;
+  /// Called by the running body: returns to resume().
+  virtual void suspend() = 0;
+};
 
 /// One thread per worker; a thread runs only while it has the turn.
 class thread_scheduler final : public turn_scheduler {
