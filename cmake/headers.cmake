@@ -43,7 +43,6 @@ set(LIMBER_HEADERS
     limber/comm/detail/gloo_operation.hpp
     limber/comm/detail/gloo_options.hpp
     limber/comm/detail/gloo_process_group.hpp
-    limber/comm/detail/gloo_receive_queue.hpp
     limber/comm/detail/gloo_rendezvous.hpp
     limber/comm/detail/gloo_store.hpp
     limber/comm/detail/host_collective.hpp
@@ -59,7 +58,6 @@ set(LIMBER_HEADERS
     limber/comm/detail/mpi_messages.hpp
     limber/comm/detail/mpi_options.hpp
     limber/comm/detail/mpi_process_group.hpp
-    limber/comm/detail/mpi_receive_queue.hpp
     limber/comm/detail/mpi_reduction.hpp
     limber/comm/detail/nccl_bootstrap.hpp
     limber/comm/detail/nccl_call.hpp

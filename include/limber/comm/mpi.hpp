@@ -235,7 +235,6 @@ class environment {
 };
 
 using communicator = basic_communicator<driver>;
-using request = basic_request<driver>;
 
 static_assert(collective<communicator> && point_to_point<communicator> && splittable<communicator>);
 static_assert(mailbox<communicator> && !revocable<communicator> && !shrinkable<communicator>);

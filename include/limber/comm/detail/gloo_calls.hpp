@@ -16,7 +16,9 @@
 
 namespace limber::gloo::detail {
 
-inline i64 process_group::start(signature const& s, rank_buffers memory, std::string_view bucket) {
+inline i64 process_group::start(int, signature const& s, const_tensor_view in, tensor_view out) {
+  rank_buffers const memory{in.data, out.data};
+  std::string_view const bucket = limber::detail::bucket_of(in, out);
   std::unique_lock const lock(mutex_);
   check_alive(limber::detail::name_of(s.what), bucket);
   if (size_ == 1) {
@@ -31,37 +33,75 @@ inline i64 process_group::start(signature const& s, rank_buffers memory, std::st
   return started_;
 }
 
-inline void process_group::finish(i64 sequence, operation what, std::string_view bucket) {
+inline void process_group::finish(group_call& c) {
   std::unique_lock lock(mutex_);
-  while (completed_ < sequence) {
-    state const now = at(sequence).now;
-    if (failed_ && now != state::running && now != state::ended)
-      throw failure_error(limber::detail::name_of(what), bucket);
-    if (failed_ && now == state::ended && running_ == 0)
-      throw failure_error(limber::detail::name_of(what), bucket);  // an earlier call will not end
-    if (may_take() && taken_ < sequence) {
+  while (completed_ < c.sequence) {
+    state const now = at(c.sequence).now;
+    // Once nothing runs, an earlier call will not end.
+    if (now != state::running && (now != state::ended || running_ == 0))
+      check_alive(limber::detail::name_of(c.what), c.bucket);
+    if (may_take() && taken_ < c.sequence) {
       if (taken_ + 1 == started_) eager_ = false;
       run_next(lock);
     } else {
-      sleep(lock, sequence);
+      sleep(lock, c.sequence);
     }
   }
   if (may_take()) notify_workers();
 }
 
-inline bool process_group::done(i64 sequence) {
+inline bool process_group::done(group_call& c) {
   std::scoped_lock const lock(mutex_);
-  if (completed_ >= sequence || (failed_ && running_ == 0)) return true;
+  if (completed_ >= c.sequence || (failed_ && running_ == 0)) return true;
   if (may_take()) worker_cv_.notify_one();
   return false;
 }
 
-inline void process_group::drop(i64 sequence, operation what, std::string_view bucket, bool unwinding) {
+inline void process_group::drop(group_call& c, bool unwinding) noexcept {
   std::unique_lock lock(mutex_);
-  fail({rank_, text("rank ", rank_, unwinding ? " was left by an exception with its " : " destroyed its ",
-                    limber::detail::name_of(what), bucket.empty() ? "" : " of '", bucket,
-                    bucket.empty() ? "" : "'", unwinding ? " in flight" : " before it was waited for")});
-  while (completed_ < sequence && at(sequence).now == state::running) sleep(lock);
+  fail({rank_, limber::detail::dropped_text(text("rank ", rank_), limber::detail::name_of(c.what), c.bucket,
+                                            unwinding)});
+  while (completed_ < c.sequence && at(c.sequence).now == state::running) sleep(lock);
+}
+
+inline limber::detail::place process_group::make_subgroup(char const* called, std::string name,
+                                                          participants who) {
+  int const rank = limber::detail::rank_among(who.ranks, rank_);
+  try {
+    return {join(setup_, std::move(name), rank, who), rank};
+  } catch (error const& e) {
+    failure f = e.where();
+    f.call = called;
+    throw error(std::move(f));
+  }
+}
+
+inline limber::detail::place process_group::split(int, int color) {
+  std::vector<i64> colors(static_cast<std::size_t>(size_));
+  i64 const mine = color;
+  i64 const sequence =
+      start(rank_, {operation::split, reduction::sum, dtype::int64, 1, 0},
+            {reinterpret_cast<std::byte const*>(&mine), 1, dtype::int64}, limber::view(colors));
+  limber::detail::group_request(limber::detail::shared_group(this), {sequence, rank_, operation::split})
+      .wait();
+  return make_subgroup("split", text(name_, "/split", ++splits_, ".", color),
+                       {limber::detail::ranks_of_color(colors, mine)});
+}
+
+inline limber::detail::place process_group::shrink(int, std::span<int const> lost) {
+  std::vector<int> const lost_ranks(lost.begin(), lost.end());
+  std::string list;
+  for (int const r : lost) list += text(list.empty() ? "" : ".", r);
+  auto made =
+      make_subgroup("shrink", text(name_, "/less", list, "-", ++shrinks_[list]),
+                    {limber::detail::survivors_of(lost, size_), [this](int r) { return absence_reason(r); }});
+  // The ranks in `lost` are notified, if they are alive.
+  std::string const reason = limber::detail::shrunk_text(ranks_text(lost_ranks));
+  std::scoped_lock const lock(mutex_);
+  if (!failed_)
+    for (int const r : lost) send_failure(r, {r, reason});
+  fail({lost.empty() ? -1 : lost[0], reason}, false);
+  return made;
 }
 
 /// Makes the oldest call that no thread has taken. @pre may_take()
@@ -104,7 +144,7 @@ inline void process_group::fail_call(std::unique_lock<std::mutex>& lock, call co
     if (known && peer(e.peer).left)
       fail({e.peer, text("rank ", e.peer, " left without calling ", name)});
     else
-      fail({e.peer, text("the connection to rank ", e.peer, " broke in ", name, ": ", e.what()), known});
+      fail({e.peer, text("the connection to rank ", e.peer, " broke in ", name, ": ", e.what()), 0, known});
   } catch (std::exception const& e) { fail({rank_, text(name, ": ", e.what())}); }
 }
 

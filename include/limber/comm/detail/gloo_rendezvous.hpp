@@ -26,6 +26,13 @@
 
 namespace limber::gloo::detail {
 
+/// Shared by a world and all groups made from it.
+struct shared_setup {
+  local_endpoint where{};
+  std::shared_ptr<::gloo::rendezvous::Store> store{};
+  options how{};
+};
+
 /// The connections of one rank to all others of a group; empty in a group of one.
 struct connections {
   std::shared_ptr<mesh> collectives{};

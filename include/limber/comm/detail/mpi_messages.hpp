@@ -2,25 +2,54 @@
 #pragma once
 
 /// @file
-/// The mailbox and the blocking messages of the MPI backend.
+/// The messages of the MPI backend in transit, and their format: MPI's tags are too short, so each message
+/// ends with its tag.
 
-#include <limber/comm/collective.hpp>
-#include <limber/comm/detail/mpi_process_group.hpp>
-#include <limber/comm/detail/mpi_receive_queue.hpp>
+#include <limber/comm/detail/mpi_engine.hpp>
+#include <limber/comm/detail/receive_queue.hpp>
+#include <limber/core/error.hpp>
 
-#include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <deque>
-#include <exception>
+#include <limits>
 #include <mutex>
-#include <optional>
 #include <span>
-#include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace limber::mpi::detail {
+
+/// The transferred bytes: the message, then its tag in the machine's byte order.
+/// @throws std::invalid_argument if they are more than MPI can count
+[[nodiscard]] inline std::vector<std::byte> with_tag(i64 tag, std::span<std::byte const> bytes) {
+  static constexpr std::size_t most = std::numeric_limits<int>::max() - sizeof tag;
+  expects(bytes.size() <= most, "post: a message of tag ", tag, " has ", bytes.size(),
+          " bytes, the most are ", most);
+  std::vector<std::byte> out;
+  out.reserve(bytes.size() + sizeof tag);
+  out.assign(bytes.begin(), bytes.end());
+  auto const* const p = reinterpret_cast<std::byte const*>(&tag);
+  out.insert(out.end(), p, p + sizeof tag);
+  return out;
+}
+
+/// The message in transferred bytes. @throws limber::error if they are too few to have a tag
+[[nodiscard]] inline limber::detail::stored_message without_tag(int source, std::vector<std::byte> wire) {
+  i64 tag = 0;
+  if (wire.size() < sizeof tag)
+    throw error({"mpi",
+                 "poll",
+                 0,
+                 source,
+                 {},
+                 text("rank ", source, " sent ", wire.size(),
+                      " bytes that this mailbox did not post; nobody else may use its communicator")});
+  std::size_t const length = wire.size() - sizeof tag;
+  std::memcpy(&tag, wire.data() + length, sizeof tag);
+  wire.resize(length);
+  return {.source = source, .tag = tag, .bytes = std::move(wire)};
+}
 
 /// A message of the mailbox that is being sent or received.
 template <engine E>
@@ -64,116 +93,6 @@ class pending_sends {
 
   std::mutex mutex_;
   std::deque<pending_message<E>> messages_;
-};
-
-/// A process group with its messages.
-template <engine E>
-class messaging_group : public process_group<E> {
-  using base = process_group<E>;
-
- public:
-  using base::base;
-  ~messaging_group() {
-    if (!base::engine.is_running()) return;
-    try {
-      if (base::alive() && base::native != E::no_comm())
-        receive_available("end");  // arrived messages must not stay in MPI
-      pending_sends<E>::of_process().add(base::engine, std::move(outgoing_));
-      pending_sends<E>::of_process().add(base::engine, std::move(incoming_));
-    } catch (std::exception const&) {}  // MPI has failed, and the program is ending
-  }
-
-  void post(int peer, i64 tag, std::span<std::byte const> bytes) {
-    pending_message<E> l{base::rank, with_tag(tag, bytes)};
-    base::must_be_alive("post");
-    while (!outgoing_.empty() && outgoing_.front().arrived(base::engine)) outgoing_.pop_front();
-    base::carried_messages = true;
-    base::must(base::engine.send(base::native, l.bytes.data(), static_cast<int>(l.bytes.size()), dtype::uint8,
-                                 peer, base::mailbox_tag(), l.state),
-               "post");
-    outgoing_.push_back(std::move(l));
-  }
-  [[nodiscard]] std::optional<message> poll(i64 tag) {
-    if (base::alive()) receive_available("poll");
-    auto m = receive_queue_.take(tag);
-    if (!m) base::must_be_alive("poll");
-    return m;
-  }
-  void listen() {
-    base::must_be_alive("listen");
-    std::optional<double> since;
-    auto const arrived_now = [&] {
-      receive_available("listen");
-      return receive_queue_.has_new();
-    };
-    if (base::until(arrived_now, since)) return;
-    throw error({"mpi",
-                 "listen",
-                 0,
-                 -1,
-                 {},
-                 text("nobody posted anything to rank ", base::rank, " within ", base::how.deadline, " s")});
-  }
-
-  /// Nothing is in flight before a message has arrived, so a deadline here is not fatal.
-  void recv(tensor_view out, int peer) {
-    base::must_be_alive("recv", out.name);
-    i64 const width = size_of(out.type);
-    in_pieces(out.length, piece_of(base::how, out.type), [&](i64 first, int n) {
-      typename base::in_flight_op f{"recv", out.name};
-      typename E::message_type found = E::no_message();
-      arrival a;
-      std::optional<double> since;
-      auto const there = [&] {
-        base::must(base::engine.probe(base::native, peer, base::tensor_tag(), found, a), f);
-        return a.there;
-      };
-      if (!base::until(there, since))
-        throw error({"mpi", "recv", 0, peer, std::string(out.name),
-                     text("rank ", peer, " sent nothing to rank ", base::rank, " within ", base::how.deadline,
-                          " s")});
-      base::carried_messages = true;
-      bool const fits = a.bytes == n * width;
-      if (!fits) base::discarded.resize(static_cast<std::size_t>(a.bytes));
-      base::must(fits ? base::engine.take(found, out.data + first * width, n, out.type, f.next())
-                      : base::engine.take(found, base::discarded.data(), a.bytes, dtype::uint8, f.next()),
-                 f);
-      base::wait(f);
-      if (!fits)
-        base::end({"mpi", "recv", 0, base::rank, std::string(out.name),
-                   text("rank ", base::rank, " receives ", n * width, " bytes (", n, " ",
-                        limber::name_of(out.type), ") but rank ", peer, " sent ", a.bytes)});
-    });
-  }
-
- private:
-  /// Starts to receive all arrived messages. A large message may need progress of its sender, so this does
-  /// not wait for it.
-  void receive_available(std::string_view call) {
-    for (arrival a;;) {
-      typename E::message_type found = E::no_message();
-      base::must(base::engine.probe(base::native, -1, base::mailbox_tag(), found, a), call);
-      if (!a.there) break;
-      base::carried_messages = true;
-      pending_message<E> l{a.source, std::vector<std::byte>(static_cast<std::size_t>(a.bytes))};
-      base::must(base::engine.take(found, l.bytes.data(), a.bytes, dtype::uint8, l.state), call);
-      incoming_.push_back(std::move(l));
-    }
-    if (incoming_.empty()) return;
-    std::vector<int> behind;  // senders with an earlier message still in transit
-    std::erase_if(incoming_, [&](pending_message<E>& l) {
-      if (std::ranges::find(behind, l.source) != behind.end()) return false;
-      if (l.arrived(base::engine)) {
-        receive_queue_.put(l.source, std::move(l.bytes));
-        return true;
-      }
-      behind.push_back(l.source);
-      return false;
-    });
-  }
-
-  receive_queue receive_queue_;
-  std::deque<pending_message<E>> outgoing_, incoming_;
 };
 
 }  // namespace limber::mpi::detail

@@ -6,6 +6,7 @@
 
 #include <limber/comm/detail/nccl_engine.hpp>
 #include <limber/comm/detail/nccl_kv_store.hpp>
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/core/error.hpp>
 
 #include <algorithm>
@@ -21,12 +22,7 @@
 
 namespace limber::nccl::detail {
 
-/// "rank 1, rank 4"
-[[nodiscard]] inline std::string ranks_text(std::vector<int> const& ranks) {
-  std::string out;
-  for (int const r : ranks) out += text(out.empty() ? "rank " : ", rank ", r);
-  return out;
-}
+using limber::detail::ranks_text;
 
 [[nodiscard]] inline std::string hex(unique_id const& id) {
   static constexpr char digits[] = "0123456789abcdef";

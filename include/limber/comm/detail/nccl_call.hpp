@@ -7,7 +7,7 @@
 #include <limber/comm/detail/nccl_engine.hpp>
 #include <limber/comm/detail/nccl_kv_store.hpp>
 #include <limber/comm/detail/nccl_staging.hpp>
-#include <limber/comm/detail/signature.hpp>
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
 
@@ -31,12 +31,17 @@ struct options {
 
 namespace detail {
 
+using limber::detail::group_call;
+using limber::detail::group_failure;
 using limber::detail::operation;
+using limber::detail::place;
+using limber::detail::ranks_text;
+using limber::detail::shared_group;
 using limber::detail::signature;
 
 /// A call, for error messages.
 struct call {
-  std::string_view name;
+  std::string_view name{};
   std::string_view bucket{};
   signature what{};
   int peer = -1;  ///< of send and recv
@@ -54,12 +59,6 @@ struct call {
     if (!bucket.empty()) out += text(" of '", bucket, "'");
     return out;
   }
-};
-
-struct group_failure {
-  int code = 0;
-  int rank = -1;
-  std::string reason{};
 };
 
 /// The state of a communicator after a failure.
@@ -93,6 +92,7 @@ class on_device {
 /// An operation between its start and its wait.
 template <engine E>
 struct in_flight_op {
+  detail::call made{};
   typename E::event_type event{};
   slot* staged = nullptr;
   tensor_view out{};  ///< host memory to which wait() copies the result

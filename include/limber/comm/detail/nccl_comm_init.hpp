@@ -4,6 +4,7 @@
 /// @file
 /// Creation of NCCL communicators, from an id or from another communicator.
 
+#include <limber/comm/detail/nccl_operation.hpp>
 #include <limber/comm/detail/nccl_process_group.hpp>
 #include <limber/comm/launch.hpp>
 #include <limber/core/error.hpp>
@@ -48,15 +49,29 @@ template <engine E>
 }
 
 template <engine E>
-[[nodiscard]] std::shared_ptr<process_group<E>> start(E e, options const& how, int device, int rank, int size,
-                                                      unique_id const& id) {
+[[nodiscard]] process_group<E>& group_of(place const& p) noexcept {
+  return static_cast<process_group<E>&>(*p.where.get());
+}
+
+template <engine E>
+[[nodiscard]] place make_group(E e, options const& how, int device, std::string name, int rank,
+                               std::vector<int> world) {
+  return {
+      shared_group(new process_group<E>(std::move(e), how, device, std::move(name), rank, std::move(world))),
+      rank};
+}
+
+/// The rank's part in a new communicator of all ranks that have `id`.
+template <engine E>
+[[nodiscard]] place init_group(E e, options const& how, int device, int rank, int size, unique_id const& id) {
   std::vector<int> world(static_cast<std::size_t>(size));
   std::iota(world.begin(), world.end(), 0);
-  auto made = process_group<E>::make(std::move(e), how, device, name_of(id), rank, std::move(world));
-  on_device<E> const here(made->engine, device);
-  answer const a = made->engine.init(made->native, size, id, rank);
+  place made = make_group(std::move(e), how, device, name_of(id), rank, std::move(world));
+  auto& g = group_of<E>(made);
+  on_device<E> const here(g.engine, device);
+  answer const a = g.engine.init(g.native, size, id, rank);
   if (a.failed()) throw error({"nccl", "init", a.code, rank, {}, process_group<E>::with_hint(a.reason)});
-  made->await_init("init", made->native, made->native, how.rendezvous_deadline, [&] {
+  g.await_init("init", g.native, g.native, how.rendezvous_deadline, [&] {
     return text(
         "rank ", rank, " of ", size, ": not all ranks joined within ", how.rendezvous_deadline,
         " s: one did not come, or they do not reach each other (NCCL_SOCKET_IFNAME names the network, "
@@ -69,17 +84,16 @@ template <engine E>
 ///
 /// @param issue  calls NCCL to make the new communicator
 template <engine E, class Issue>
-[[nodiscard]] std::shared_ptr<process_group<E>> make_child(process_group<E>& parent, std::string_view what,
-                                                           std::vector<int> const& members,
-                                                           std::string const& name, Issue issue) {
+[[nodiscard]] place make_child(process_group<E>& parent, std::string_view what,
+                               std::vector<int> const& members, std::string const& name, Issue issue) {
   std::vector<int> world;
   for (int const r : members) world.push_back(parent.world[static_cast<std::size_t>(r)]);
-  auto const mine = static_cast<int>(std::ranges::lower_bound(members, parent.rank) - members.begin());
-  auto made = process_group<E>::make(parent.engine, parent.how, parent.device, name, mine, std::move(world));
+  place made = make_group(parent.engine, parent.how, parent.device, name,
+                          limber::detail::rank_among(members, parent.rank), std::move(world));
   std::string const key = text("came.", name);
   kv_store const& notices = parent.how.notices;
   if (notices) (void)notices.put(text(key, ".", parent.rank), text(parent.rank));
-  auto& place = parent.pending_comms.emplace_back();
+  auto& location = parent.pending_comms.emplace_back();
   auto const missing_text = [&] {
     std::string reason = text(parent.rank_name(parent.rank), ": the new group of ", members.size(),
                               " ranks was not complete within ", parent.how.deadline, " s");
@@ -90,20 +104,60 @@ template <engine E, class Issue>
   };
   on_device<E> const here(parent.engine, parent.device);
   try {
-    answer const a = issue(place);
+    answer const a = issue(location);
     if (a.failed())
       throw error({"nccl", std::string(what), a.code, -1, {}, process_group<E>::with_hint(a.reason)});
-    parent.await_init(what, parent.native, place, parent.how.deadline, missing_text);
+    parent.await_init(what, parent.native, location, parent.how.deadline, missing_text);
   } catch (error const& e) {
     // NCCL may still be working on it, so the parent cannot be used. The key stays, for ranks with a later
     // deadline.
-    parent.end({e.where().code, e.where().rank, e.where().reason});
-    if (place) (void)parent.engine.abort(place);
+    parent.end({e.where().rank, e.where().reason, e.where().code});
+    if (location) (void)parent.engine.abort(location);
     throw;
   }
   if (notices) notices.remove(text(key, ".", parent.rank));
-  made->native = place;
+  group_of<E>(made).native = location;
   return made;
+}
+
+template <engine E>
+place process_group<E>::split(int, int color) {
+  // NCCL's colors start at 0, and it does not report the members of the new group.
+  i64 const mine = color;
+  std::vector<i64> colors(world.size());
+  complete(start(rank, {operation::split, reduction::sum, dtype::int64, 1, 0},
+                 {reinterpret_cast<std::byte const*>(&mine), 1, dtype::int64}, view(colors)));
+  std::vector<i64> kinds = colors;
+  std::ranges::sort(kinds);
+  kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
+  auto const kind = static_cast<int>(std::ranges::lower_bound(kinds, mine) - kinds.begin());
+  return divide(kind, limber::detail::ranks_of_color(colors, mine), text(name, ".", ++children, "-", kind));
+}
+
+template <engine E>
+place process_group<E>::shrink(int, std::span<int const> lost) {
+  std::vector<int> const survivors = limber::detail::survivors_of(lost, size());
+  // Operations in flight are stopped first: NCCL shrinks only an idle communicator.
+  end({lost.empty() ? -1 : lost[0], limber::detail::shrunk_text(ranks_text({lost.begin(), lost.end()}))});
+  if (end_state_ == end_state::aborted || !native)
+    throw error({"nccl",
+                 "shrink",
+                 0,
+                 rank,
+                 {},
+                 "NCCL could not be revoked and was aborted; make a new communicator from a new id"});
+  std::string called = text(name, ".");
+  for (int const r : lost) called += text("-", r);
+  if (lost.empty()) return divide(0, survivors, called + "-all");
+  bool const unclean = end_state_ == end_state::unclean;
+  return make_child(*this, "shrink", survivors, called,
+                    [&](comm_type& location) { return engine.shrink(native, lost, unclean, location); });
+}
+
+template <engine E>
+place process_group<E>::divide(int kind, std::vector<int> const& members, std::string const& called) {
+  return make_child(*this, "split", members, called,
+                    [&](comm_type& location) { return engine.split(native, kind, rank, location); });
 }
 
 }  // namespace limber::nccl::detail

@@ -11,56 +11,9 @@
 
 #include <cstddef>
 #include <cstring>
-#include <exception>
-#include <memory>
 #include <string_view>
-#include <utility>
 
-namespace limber::nccl {
-
-/// An operation in flight. `wait` and `done` check for errors of NCCL, revocations and the deadline, which
-/// counts from the first of these calls.
-template <detail::engine E>
-class basic_request {
- public:
-  basic_request(std::shared_ptr<detail::process_group<E>> g, detail::in_flight_op<E>& f,
-                detail::call const& c)
-      : where_(std::move(g)), op_(&f), call_(c) {}
-  basic_request(basic_request&& other) noexcept
-      : where_(std::move(other.where_)), op_(other.op_), call_(other.call_) {}
-  basic_request& operator=(basic_request&& other) noexcept {
-    if (this != &other) {
-      drop();
-      where_ = std::move(other.where_);
-      op_ = other.op_;
-      call_ = other.call_;
-    }
-    return *this;
-  }
-  ~basic_request() { drop(); }
-
-  /// Blocks the host until the result is complete. @throws limber::error if the communicator failed before
-  void wait() {
-    if (!where_) return;
-    where_->finish(*op_, call_);
-    where_ = nullptr;
-  }
-  /// Does not synchronize.
-  [[nodiscard]] bool done() { return !where_ || where_->done(*op_); }
-
- private:
-  void drop() noexcept {
-    if (where_) where_->drop(*op_, call_, std::uncaught_exceptions() > exceptions_);
-    where_ = nullptr;
-  }
-
-  std::shared_ptr<detail::process_group<E>> where_;
-  detail::in_flight_op<E>* op_;
-  detail::call call_;
-  int exceptions_ = std::uncaught_exceptions();
-};
-
-namespace detail {
+namespace limber::nccl::detail {
 
 /// Whether NCCL can use the memory of `v` directly.
 template <engine E>
@@ -76,18 +29,19 @@ template <engine E>
   return where.on_device;
 }
 
-/// Enqueues one operation on the stream, with the necessary copies before and after.
+/// Enqueues one operation on the stream, with the necessary copies before and after. Returns its number.
 /// @param keys  the values are floats that are reduced as ordered integers
 template <engine E, class Issue>
-[[nodiscard]] basic_request<E> begin(std::shared_ptr<process_group<E>> const& g, call const& c,
-                                     const_tensor_view in, tensor_view out, bool keys, Issue issue) {
+[[nodiscard]] i64 begin(process_group<E>* g, call const& c, const_tensor_view in, tensor_view out, bool keys,
+                        Issue issue) {
   bool const in_host = !lies_on_device(*g, in, c.bucket, false),
              out_host = !lies_on_device(*g, out, c.bucket, false);
   bool const in_place = in.length > 0 && in.data == out.data;
   g->check(c);
   ++g->calls;
   on_device<E> const here(g->engine, g->device);
-  auto& f = g->take_op(c);
+  i64 const number = g->take_op(c);
+  auto& f = g->op(number);
   void const* from = in.data;
   void* to = out.data;
   auto const copy = [&](void* target, void const* source, i64 bytes) {
@@ -136,8 +90,50 @@ template <engine E, class Issue>
   if (out_host) f.out = out;
   g->need(c, g->engine.record(f.event, g->own));
   f.open = true;
-  return basic_request<E>(g, f, c);
+  return number;
 }
 
-}  // namespace detail
-}  // namespace limber::nccl
+template <engine E>
+i64 process_group<E>::start(int, signature const& s, const_tensor_view in, tensor_view out) {
+  bool const keys = s.what == operation::all_reduce && s.how == reduction::max && is_floating(s.type);
+  auto const n = static_cast<std::size_t>(s.count);
+  if (s.what == operation::barrier) {  // of the hosts: a sum of one number
+    in = {reinterpret_cast<std::byte const*>(&barrier_in_), 1, dtype::int64};
+    out = {reinterpret_cast<std::byte*>(&barrier_out_), 1, dtype::int64};
+  }
+  return begin(this, call::of(s, limber::detail::bucket_of(in, out)), in, out, keys,
+               [&](void const* from, void* to) -> answer {
+                 switch (s.what) {
+                   case operation::all_reduce:
+                     return engine.all_reduce(from, to, n, keys ? dtype::int64 : s.type, s.how, native, own);
+                   case operation::reduce_scatter:
+                     return engine.reduce_scatter(from, to, n, s.type, native, own);
+                   case operation::split:
+                   case operation::all_gather: return engine.all_gather(from, to, n, s.type, native, own);
+                   case operation::broadcast:
+                     return engine.broadcast(from, to, n, s.type, s.root, native, own);
+                   case operation::barrier:
+                     return engine.all_reduce(from, to, 1, dtype::int64, reduction::sum, native, own);
+                 }
+                 return {};
+               });
+}
+
+template <engine E>
+void process_group<E>::send(int, int peer, const_tensor_view in) {
+  expects(peer != rank, "send: peer ", peer, " is this rank itself");
+  call const c{"send", in.name, {operation::broadcast, reduction::sum, in.type, in.length, 0}, peer};
+  complete(begin(this, c, in, {}, false, [&](void const* from, void*) {
+    return engine.send(from, static_cast<std::size_t>(in.length), in.type, peer, native, own);
+  }));
+}
+template <engine E>
+void process_group<E>::recv(int, int peer, tensor_view out) {
+  expects(peer != rank, "recv: peer ", peer, " is this rank itself");
+  call const c{"recv", out.name, {operation::broadcast, reduction::sum, out.type, out.length, 0}, peer};
+  complete(begin(this, c, {}, out, false, [&](void const*, void* to) {
+    return engine.recv(to, static_cast<std::size_t>(out.length), out.type, peer, native, own);
+  }));
+}
+
+}  // namespace limber::nccl::detail

@@ -39,10 +39,10 @@ struct first_failure {
 template <detail::engine E>
 class registration {
  public:
-  registration(std::shared_ptr<detail::process_group<E>> g, tensor_view memory) : where_(std::move(g)) {
+  registration(detail::process_group<E>& g, tensor_view memory) : where_(&g) {
     if (memory.length == 0) return;
-    answer const a = where_->engine.register_buffer(where_->native, memory.data,
-                                                    static_cast<std::size_t>(memory.bytes()), handle_);
+    answer const a =
+        g.engine.register_buffer(g.native, memory.data, static_cast<std::size_t>(memory.bytes()), handle_);
     if (a.failed()) throw error({"nccl", "register_memory", a.code, -1, std::string(memory.name), a.reason});
   }
   registration(registration&& other) noexcept
@@ -54,11 +54,13 @@ class registration {
   }
   ~registration() {
     // A destroyed communicator has no registrations.
-    if (where_ && handle_ && where_->native) (void)where_->engine.deregister_buffer(where_->native, handle_);
+    if (!where_ || !handle_) return;
+    auto& g = static_cast<detail::process_group<E>&>(*where_.get());
+    if (g.native) (void)g.engine.deregister_buffer(g.native, handle_);
   }
 
  private:
-  std::shared_ptr<detail::process_group<E>> where_;
+  detail::shared_group where_;
   void* handle_ = nullptr;
 };
 

@@ -98,7 +98,7 @@ class process_group {
   virtual void recv(int rank, int peer, tensor_view out) = 0;
   [[nodiscard]] virtual place split(int rank, int color) = 0;
 
-  // What not every engine has.
+  // What not every engine has: refused unless it is overridden.
   virtual void post(int rank, int peer, i64 tag, std::span<std::byte const> bytes);
   [[nodiscard]] virtual std::optional<message> poll(int rank, i64 tag);
   virtual void listen(int rank);
@@ -117,6 +117,8 @@ class process_group {
 
  private:
   friend class shared_group;
+  [[noreturn]] void lacks(char const* call) const;
+
   long owners_ = 0;  // by the compiler's atomics, as in core/box.hpp
 };
 
@@ -129,6 +131,8 @@ class process_group {
 [[nodiscard]] std::string shrunk_text(std::string_view lost);
 /// The ranks of `size` that are not in `lost`.
 [[nodiscard]] std::vector<int> survivors_of(std::span<int const> lost, int size);
+/// The ranks whose entry is `color`.
+[[nodiscard]] std::vector<int> ranks_of_color(std::span<i64 const> colors, i64 color);
 /// The position of `rank` in `members`, which are sorted.
 [[nodiscard]] int rank_among(std::vector<int> const& members, int rank) noexcept;
 

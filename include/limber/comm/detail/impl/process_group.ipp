@@ -16,12 +16,14 @@ LIMBER_FN shared_group::~shared_group() {
   if (group_ != nullptr && __atomic_fetch_sub(&group_->owners_, 1, __ATOMIC_ACQ_REL) == 1) delete group_;
 }
 
-// Only called for engines whose communicators do not offer them.
-LIMBER_FN void process_group::post(int, int, i64, std::span<std::byte const>) {}
-LIMBER_FN std::optional<message> process_group::poll(int, i64) { return std::nullopt; }
-LIMBER_FN void process_group::listen(int) {}
-LIMBER_FN void process_group::revoke(std::string const&) {}
-LIMBER_FN place process_group::shrink(int, std::span<int const>) { return {}; }
+LIMBER_FN void process_group::lacks(char const* call) const {
+  refuse_with(engine_name_, ": this engine has no ", call);
+}
+LIMBER_FN void process_group::post(int, int, i64, std::span<std::byte const>) { lacks("post"); }
+LIMBER_FN std::optional<message> process_group::poll(int, i64) { lacks("poll"); }
+LIMBER_FN void process_group::listen(int) { lacks("listen"); }
+LIMBER_FN void process_group::revoke(std::string const&) { lacks("revoke"); }
+LIMBER_FN place process_group::shrink(int, std::span<int const>) { lacks("shrink"); }
 
 LIMBER_FN error process_group::failure_error(std::string_view call, std::string_view bucket) const {
   return error(
@@ -46,6 +48,12 @@ LIMBER_FN std::vector<int> survivors_of(std::span<int const> lost, int size) {
   std::vector<int> out;
   for (int r = 0; r < size; ++r)
     if (!std::ranges::binary_search(lost, r)) out.push_back(r);
+  return out;
+}
+LIMBER_FN std::vector<int> ranks_of_color(std::span<i64 const> colors, i64 color) {
+  std::vector<int> out;
+  for (std::size_t r = 0; r < colors.size(); ++r)
+    if (colors[r] == color) out.push_back(static_cast<int>(r));
   return out;
 }
 LIMBER_FN int rank_among(std::vector<int> const& members, int rank) noexcept {
