@@ -41,7 +41,6 @@ set(LIMBER_HEADERS
     limber/comm/detail/gloo_message_format.hpp
     limber/comm/detail/gloo_messages.hpp
     limber/comm/detail/gloo_operation.hpp
-    limber/comm/detail/gloo_options.hpp
     limber/comm/detail/gloo_process_group.hpp
     limber/comm/detail/gloo_rendezvous.hpp
     limber/comm/detail/gloo_store.hpp
@@ -56,24 +55,20 @@ set(LIMBER_HEADERS
     limber/comm/detail/mpi_communicator.hpp
     limber/comm/detail/mpi_engine.hpp
     limber/comm/detail/mpi_messages.hpp
-    limber/comm/detail/mpi_options.hpp
     limber/comm/detail/mpi_process_group.hpp
     limber/comm/detail/mpi_reduction.hpp
     limber/comm/detail/nccl_bootstrap.hpp
-    limber/comm/detail/nccl_call.hpp
     limber/comm/detail/nccl_comm_init.hpp
     limber/comm/detail/nccl_communicator.hpp
     limber/comm/detail/nccl_engine.hpp
-    limber/comm/detail/nccl_kv_store.hpp
     limber/comm/detail/nccl_operation.hpp
     limber/comm/detail/nccl_process_group.hpp
-    limber/comm/detail/nccl_registration.hpp
     limber/comm/detail/nccl_staging.hpp
-    limber/comm/detail/pause_function.hpp
     limber/comm/detail/process_group.hpp
     limber/comm/detail/receive_queue.hpp
     limber/comm/detail/reproducible_codec.hpp
     limber/comm/detail/reproducible_sums.hpp
+    limber/comm/detail/shared_directory.hpp
     limber/comm/detail/signature.hpp
     limber/comm/detail/threads_group.hpp
     limber/comm/detail/ticket.hpp
@@ -212,12 +207,9 @@ set(LIMBER_HEADERS
     limber/sim/communicator.hpp
     limber/sim/cost.hpp
     limber/sim/detail/compute_time.hpp
-    limber/sim/detail/driver.hpp
     limber/sim/detail/engine.hpp
-    limber/sim/detail/fiber_scheduler.hpp
     limber/sim/detail/group.hpp
-    limber/sim/detail/sanitizers.hpp
-    limber/sim/detail/thread_scheduler.hpp
+    limber/sim/detail/schedulers.hpp
     limber/sim/report.hpp
     limber/sim/run.hpp
     limber/sim/sim.hpp

@@ -8,7 +8,6 @@
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/gloo_calls.hpp>
 #include <limber/comm/detail/gloo_messages.hpp>
-#include <limber/comm/detail/gloo_options.hpp>
 #include <limber/comm/detail/gloo_process_group.hpp>
 #include <limber/comm/detail/gloo_rendezvous.hpp>
 #include <limber/comm/detail/gloo_store.hpp>

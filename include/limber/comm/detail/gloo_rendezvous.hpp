@@ -6,7 +6,6 @@
 
 #include <limber/comm/detail/gloo_io_thread.hpp>
 #include <limber/comm/detail/gloo_mesh.hpp>
-#include <limber/comm/detail/gloo_options.hpp>
 #include <limber/comm/detail/gloo_store.hpp>
 #include <limber/comm/detail/ticket.hpp>
 

@@ -14,6 +14,7 @@
 #include <limber/comm/detail/receive_queue.hpp>
 
 #include <cstddef>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -160,14 +161,31 @@ class local_group : public process_group {
 
   [[nodiscard]] member& at(int rank) noexcept { return members_[static_cast<std::size_t>(rank)]; }
   [[nodiscard]] member const& at(int rank) const noexcept { return members_[static_cast<std::size_t>(rank)]; }
-  [[nodiscard]] std::string rank_name(int rank) const;
-  [[nodiscard]] std::string rank_name(std::vector<int> const& ranks) const;
+  /// A part of an error's reason: words, seconds, a call, or ranks, which are named.
+  struct part {
+    part(char const* s) : words(s) {}
+    part(std::string_view s) : words(s) {}
+    part(std::string const& s) : words(s) {}
+    part(double t) : seconds(t) {}
+    part(signature const& s) : call(&s) {}
+    part(int const& rank) : ranks(&rank, 1) {}
+    part(std::span<int const> all) : ranks(all) {}
+    part(std::vector<int> const& all) : ranks(all) {}
+
+    std::string_view words{};
+    double seconds = -1;
+    signature const* call = nullptr;
+    std::span<int const> ranks{};
+  };
+  using parts = std::initializer_list<part>;
+  [[nodiscard]] std::string say(parts all) const;
 
   void arrive(int to, stored_message m);
   /// Completes all operations that can be.
   void advance();
   void wake_all();
   virtual void fail(int rank, std::string reason);
+  [[gnu::cold]] void fail_with(int rank, parts reason) { fail(rank, say(reason)); }
 
   local_world& world_;
   std::vector<member> members_;
@@ -189,17 +207,19 @@ class local_group : public process_group {
 
   i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out, int color);
   void check_in(int rank, std::string_view call, std::string_view bucket = {});
-  void halt_or_fail(int rank, bool unwinding, std::string reason);
+  void halt_or_fail(int rank, bool unwinding, parts reason);
   void fail_halted();
   /// Operation `sequence` is complete, or the group has failed and no rank's memory is in use.
   bool is_over(i64 sequence, bool timed_out);
   /// Fails the group if operation `sequence` or an earlier one cannot complete any more.
   void check_completable(i64 sequence, bool timed_out);
+  /// Fails the group if nothing can come to `rank`: from `peer`, or to its mailbox where that is −1.
+  void check_deliverable(int rank, int peer, bool timed_out);
   void make_split_groups(record const& r);
   /// Why `rank` cannot call shrink; empty if it may.
   [[nodiscard]] std::string absence_text(int rank) const;
-  void close(shrinking& s, int culprit, std::string reason);
-  [[noreturn]] void end(shrinking& s, int culprit, std::string reason);
+  void close(std::shared_ptr<shrinking> s, int culprit, std::string reason);
+  [[noreturn, gnu::cold]] void end(std::shared_ptr<shrinking> const& s, int culprit, parts reason);
   [[nodiscard]] std::shared_ptr<shrinking> join(int rank, std::span<int const> lost,
                                                 std::vector<int> const& survivors);
 

@@ -6,7 +6,6 @@
 
 #include <limber/comm/detail/mpi_engine.hpp>
 #include <limber/comm/detail/mpi_messages.hpp>
-#include <limber/comm/detail/mpi_options.hpp>
 #include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/detail/receive_queue.hpp>
 #include <limber/core/error.hpp>

@@ -2,23 +2,104 @@
 #pragma once
 
 /// @file
-/// The rendezvous of the ranks of a new NCCL communicator, which agrees on its id and detects missing ranks.
+/// The key-value store through which ranks exchange the id of a communicator, and failures; and the
+/// rendezvous of the ranks of a new communicator, which agrees on its id and detects missing ranks.
 
-#include <limber/comm/detail/nccl_engine.hpp>
-#include <limber/comm/detail/nccl_kv_store.hpp>
 #include <limber/comm/detail/process_group.hpp>
+#include <limber/comm/detail/shared_directory.hpp>
+#include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
+
+namespace limber::nccl {
+
+/// The id of a new communicator, made by rank 0 and passed to all ranks.
+using unique_id = std::array<std::byte, 128>;
+
+/// A key-value store that all ranks of one start of a job share. Any store with put-if-absent serves;
+/// `bootstrap_file` makes one from a shared directory. There is none over TCP: bring your own.
+///
+///     put(name, text)   false if the key exists already; a value is never visible in part
+///     get(name)         the value, if there is one
+///     remove(name)      no error if the key does not exist
+///
+/// Names consist of letters, digits, "." and "-".
+struct kv_store {
+  std::function<bool(std::string const& name, std::string const& text)> put{};
+  std::function<std::optional<std::string>(std::string const& name)> get{};
+  std::function<void(std::string const& name)> remove{};
+  std::string where{};  ///< its location, for error messages
+
+  [[nodiscard]] explicit operator bool() const noexcept { return put && get && remove; }
+};
+
+/// A kv_store in a store that serves several communicators, such as that of an elastic run.
+///
+///     nccl::communicator comm(facts, nccl::kv_store_in(store, view.prefix), options);
+///
+/// @param store  has put_if_absent(key, value), get(key) and remove(key), and outlives the result
+/// @param prefix  unique to the communicator: keys are "nccl/<prefix>/<name>"
+template <class Store>
+[[nodiscard]] kv_store kv_store_in(Store& store, std::string const& prefix) {
+  auto const key = [prefix](std::string const& name) { return text("nccl/", prefix, "/", name); };
+  kv_store made;
+  made.put = [&store, key](std::string const& name, std::string const& value) {
+    return store.put_if_absent(key(name), value);
+  };
+  made.get = [&store, key](std::string const& name) -> std::optional<std::string> {
+    return store.get(key(name));
+  };
+  made.remove = [&store, key](std::string const& name) { (void)store.remove(key(name)); };
+  made.where = text("the keys nccl/", prefix, "/* of the store");
+  return made;
+}
+
+/// A kv_store of files `limber.<job>.<name>` in `directory`, which all ranks must share. A file appears by
+/// link(2): atomically, and only if there is none of its name.
+///
+/// @param job  different for every start (launch_facts::job); files that a crashed start left under the same
+///        name are reported as an error, never used
+/// @throws std::invalid_argument if `directory` is no directory, or `job` is empty
+[[nodiscard]] inline kv_store bootstrap_file(std::filesystem::path const& directory, std::string const& job) {
+  namespace fs = std::filesystem;
+  expects(!job.empty(), "nccl: bootstrap_file: the job has no name; give one that differs for every start");
+  std::error_code ignored;
+  expects(fs::is_directory(directory, ignored), "nccl: bootstrap_file: '", directory.string(),
+          "' is not a directory");
+  std::string clean = job;
+  for (char& c : clean)
+    if (c == '/' || c == '\0') c = '_';
+  auto const path_of = [directory, clean](std::string const& name) {
+    return directory / text("limber.", clean, ".", name);
+  };
+  kv_store made;
+  made.put = [path_of](std::string const& name, std::string const& value) {
+    return limber::detail::create_file("nccl", path_of(name), value);
+  };
+  made.get = [path_of](std::string const& name) { return limber::detail::content_of(path_of(name)); };
+  made.remove = [path_of](std::string const& name) {
+    std::error_code missing_ranks;
+    fs::remove(path_of(name), missing_ranks);
+  };
+  made.where = text(directory.string(), "/limber.", clean, ".*");
+  return made;
+}
+
+}  // namespace limber::nccl
 
 namespace limber::nccl::detail {
 

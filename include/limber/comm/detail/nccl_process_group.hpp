@@ -10,7 +10,6 @@
 /// NCCL cannot revoke, or does not become idle, the communicator is aborted.
 
 #include <limber/comm/detail/nccl_bootstrap.hpp>
-#include <limber/comm/detail/nccl_call.hpp>
 #include <limber/comm/detail/nccl_engine.hpp>
 #include <limber/comm/detail/nccl_staging.hpp>
 #include <limber/core/error.hpp>

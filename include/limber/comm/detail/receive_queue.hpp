@@ -47,11 +47,15 @@ class receive_queue {
   /// A message of the mailbox has arrived since mark_seen().
   [[nodiscard]] bool has_new() const noexcept { return arrived_ != seen_; }
   /// And one such message was not read.
-  [[nodiscard]] bool has_unread() const noexcept;
+  [[nodiscard]] bool has_unread() const noexcept { return last_number() > seen_; }
+  /// The mailbox is not empty.
+  [[nodiscard]] bool has_message() const noexcept { return last_number() > 0; }
   void mark_seen() noexcept { seen_ = arrived_; }
 
  private:
   [[nodiscard]] std::optional<stored_message> take(bool is_tensor, i64 key);
+  /// Of the last message of the mailbox that was not read; 0 if there is none.
+  [[nodiscard]] i64 last_number() const noexcept;
 
   std::vector<stored_message> messages_;  ///< in order of arrival, from head_ on
   std::size_t head_ = 0;

@@ -9,9 +9,7 @@
 #include <limber/core/fingerprint.hpp>
 #include <limber/sim/cluster.hpp>
 #include <limber/sim/detail/compute_time.hpp>
-#include <limber/sim/detail/fiber_scheduler.hpp>
-#include <limber/sim/detail/sanitizers.hpp>
-#include <limber/sim/detail/thread_scheduler.hpp>
+#include <limber/sim/detail/schedulers.hpp>
 #include <limber/sim/report.hpp>
 
 #include <algorithm>

@@ -59,14 +59,14 @@ class group final : public local_group {
   /// rank 3", and the rank at fault, or −1.
   [[nodiscard]] std::pair<std::string, int> deadlock_report(awaited_event const& e) {
     std::string const bucket = e.bucket.empty() ? "" : text(" of '", e.bucket, "'");
-    if (e.peer >= 0) return {text(e.call, bucket, " from ", rank_name(e.peer)), e.peer};
+    if (e.peer >= 0) return {text(e.call, bucket, " from ", say({e.peer})), e.peer};
     record const& r = records_[e.sequence];
     if (e.sequence == 0 || e.call == "poll" || r.sequence != e.sequence) return {std::string(e.call), -1};
     std::vector<int> missing;
     for (int k = 0; k < size(); ++k)
       if (r.here[static_cast<std::size_t>(k)] == 0) missing.push_back(k);
     if (missing.empty()) return {text(text_of(r.what), bucket), -1};
-    return {text(text_of(r.what), bucket, " for ", rank_name(missing)), missing[0]};
+    return {text(text_of(r.what), bucket, " for ", say({missing})), missing[0]};
   }
 
  private:
@@ -101,7 +101,7 @@ class group final : public local_group {
   [[nodiscard]] bool is_dead(int rank) const override { return state_of(rank).dead; }
   [[nodiscard]] bool death_known(int rank) const override { return state_of(rank).death_known; }
   [[nodiscard]] std::string death_text(int rank) const override {
-    return text(rank_name(rank), " died at ", state_of(rank).died_at, " s");
+    return say({rank, " died at ", state_of(rank).died_at, " s"});
   }
   void fail(int rank, std::string reason) override {
     if (!failed_) cancelled_at_ = std::min(cancelled_at_, now());

@@ -64,9 +64,8 @@ LIMBER_FN i64 local_group::start(int rank, signature const& s, const_tensor_view
   } else if (r.what != s) {
     // If two ranks agree and one differs, that one is at fault.
     int const low = std::min(rank, r.first), high = std::max(rank, r.first);
-    fail(r.arrived == 1 ? high : rank,
-         text(rank_name(low), " called ", text_of(low == rank ? s : r.what), " where ", rank_name(high),
-              " called ", text_of(low == rank ? r.what : s)));
+    fail_with(r.arrived == 1 ? high : rank, {low, " called ", low == rank ? s : r.what, " where ", high,
+                                             " called ", low == rank ? r.what : s});
     throw failure_error(name_of(s.what), bucket);
   }
   auto const i = static_cast<std::size_t>(rank);
@@ -106,7 +105,7 @@ LIMBER_FN void local_group::drop(group_call& c, bool unwinding) noexcept {
   wait_timer t{now()};
   scope const here(*this);
   if (is_dead(c.rank)) return;
-  halt_or_fail(c.rank, unwinding, dropped_text(rank_name(c.rank), name_of(c.what), c.bucket, unwinding));
+  halt_or_fail(c.rank, unwinding, {dropped_text(say({c.rank}), name_of(c.what), c.bucket, unwinding)});
   while (working()) wait(c.rank, {}, t);
 }
 
@@ -115,7 +114,7 @@ LIMBER_FN void local_group::leave(int rank, bool unwinding) noexcept {
   at(rank).left = true;
   ++left_count_;
   wake_all();
-  if (unwinding) halt_or_fail(rank, true, text(rank_name(rank), " was left by an exception"));
+  if (unwinding) halt_or_fail(rank, true, {rank, " was left by an exception"});
 }
 
 LIMBER_FN place local_group::split(int rank, int color) {
@@ -170,29 +169,33 @@ LIMBER_FN void local_group::check_completable(i64 sequence, bool timed_out) {
     auto const is_here = [&](int k) { return r.here[static_cast<std::size_t>(k)] != 0; };
     for (int k = 0; known_deaths_ > 0 && k < size(); ++k)
       if (death_known(k) && !at(k).left)
-        return fail(k, text(death_text(k), is_here(k) ? " during " : " without calling ", text_of(r.what)));
+        return fail_with(k, {death_text(k), is_here(k) ? " during " : " without calling ", r.what});
     if (r.arrived == size()) continue;
     std::vector<int> missing, left;
     for (int k = 0; k < size(); ++k)
       if (!is_here(k)) (at(k).left ? left : missing).push_back(k);
-    if (!left.empty()) return fail(left[0], text(rank_name(left), " left without calling ", text_of(r.what)));
+    if (!left.empty()) return fail_with(left[0], {left, " left without calling ", r.what});
     if (timed_out)
-      return fail(missing[0], text(rank_name(missing), " did not call ", text_of(r.what), " within ",
-                                   world_.deadline, " s"));
+      return fail_with(missing[0], {missing, " did not call ", r.what, " within ", world_.deadline, " s"});
   }
 }
 
 // Failures --------------------------------------------------------------------------------------------
 
-LIMBER_FN std::string local_group::rank_name(int rank) const {
-  int const w = at(rank).world_rank;
-  return w == rank ? text("rank ", rank) : text("rank ", rank, world_.before, w, world_.after);
-}
-LIMBER_FN std::string local_group::rank_name(std::vector<int> const& ranks) const {
+LIMBER_FN std::string local_group::say(parts all) const {
   std::string out;
-  for (std::size_t k = 0; k < ranks.size() && k < world_.most_named; ++k)
-    out += text(k == 0 ? "" : ", ", rank_name(ranks[k]));
-  if (ranks.size() > world_.most_named) out += text(" and ", ranks.size() - world_.most_named, " more");
+  for (part const& p : all) {
+    out += p.words;
+    if (p.seconds >= 0) out += text(p.seconds);
+    if (p.call != nullptr) out += text_of(*p.call);
+    std::size_t const named = std::min(p.ranks.size(), world_.most_named);
+    for (std::size_t k = 0; k < named; ++k) {
+      out += text(k == 0 ? "rank " : ", rank ", p.ranks[k]);
+      if (int const w = at(p.ranks[k]).world_rank; w != p.ranks[k])
+        out += text(world_.before, w, world_.after);
+    }
+    if (named < p.ranks.size()) out += text(" and ", p.ranks.size() - named, " more");
+  }
   return out;
 }
 
@@ -211,8 +214,8 @@ LIMBER_FN void local_group::revoke(std::string const& reason) {
 }
 
 /// Stops all work until the reason is known, if it will be.
-LIMBER_FN void local_group::halt_or_fail(int rank, bool unwinding, std::string reason) {
-  if (!unwinding || !supervised(rank)) return fail(rank, std::move(reason));
+LIMBER_FN void local_group::halt_or_fail(int rank, bool unwinding, parts reason) {
+  if (!unwinding || !supervised(rank)) return fail_with(rank, reason);
   if (failed_ || halted_) return;
   halted_ = true;
   failed_rank_ = rank;
@@ -220,7 +223,7 @@ LIMBER_FN void local_group::halt_or_fail(int rank, bool unwinding, std::string r
   wake_all();
 }
 LIMBER_FN void local_group::fail_halted() {
-  fail(failed_rank_, text(rank_name(failed_rank_), " was left by an exception with operations in flight"));
+  fail_with(failed_rank_, {failed_rank_, " was left by an exception with operations in flight"});
 }
 
 LIMBER_FN void local_group::fail_with_rank(local_world& w, int world_rank, std::string const& reason,
@@ -230,7 +233,7 @@ LIMBER_FN void local_group::fail_with_rank(local_world& w, int world_rank, std::
     for (int r = 0; r < g->size(); ++r) {
       if (g->at(r).world_rank != world_rank) continue;
       bool const caused_by_it = g->halted_ && g->failed_rank_ == r;
-      if (caused_by_it || (!only_halted && !g->at(r).left)) g->fail(r, text(g->rank_name(r), " ", reason));
+      if (caused_by_it || (!only_halted && !g->at(r).left)) g->fail_with(r, {r, " ", reason});
     }
 }
 LIMBER_FN void local_group::fail_unwound(local_world& w, int world_rank) {
@@ -257,11 +260,29 @@ LIMBER_FN void local_group::send(int rank, int peer, const_tensor_view in) {
   scope const here(*this);
   check_in(rank, "send", in.name);
   if (at(peer).left)
-    fail(peer, text(rank_name(peer), " has left and receives nothing from ", rank_name(rank)));
+    fail_with(peer, {peer, " has left and receives nothing from ", rank});
   else if (death_known(peer))
-    fail(peer, death_text(peer));
+    fail_with(peer, {death_text(peer)});
   check_alive("send", in.name);
   deliver(peer, std::move(m));
+}
+
+LIMBER_FN void local_group::check_deliverable(int rank, int peer, bool timed_out) {
+  if (halted_) {
+    if (timed_out) fail_halted();
+    return;
+  }
+  if (!in_transit(rank, peer)) {
+    if (peer < 0 && left_count_ + known_deaths_ == size() - 1 && !at(rank).left)
+      fail_with(rank, {"all others have ", world_.gone, ", and nobody posts to ", rank});
+    if (peer >= 0 && at(peer).left) fail_with(peer, {peer, " has left and sends nothing to ", rank});
+    if (peer >= 0 && death_known(peer)) fail_with(peer, {death_text(peer)});
+  }
+  if (!timed_out) return;
+  if (peer < 0)
+    fail_with(rank, {"nobody posted anything to ", rank, " within ", world_.deadline, " s"});
+  else
+    fail_with(peer, {peer, " sent nothing to ", rank, " within ", world_.deadline, " s"});
 }
 
 LIMBER_FN void local_group::recv(int rank, int peer, tensor_view out) {
@@ -273,17 +294,11 @@ LIMBER_FN void local_group::recv(int rank, int peer, tensor_view out) {
     fail_unwound(world_, at(rank).world_rank);
     for (bool timed_out = false; !(m = at(rank).messages.take_tensor(peer));
          timed_out = wait(rank, {"recv", out.name, 0, peer}, t)) {
-      if (halted_ && timed_out) fail_halted();
-      if (!halted_ && !in_transit(rank, peer) && at(peer).left)
-        fail(peer, text(rank_name(peer), " has left and sends nothing to ", rank_name(rank)));
-      if (!halted_ && !in_transit(rank, peer) && death_known(peer)) fail(peer, death_text(peer));
-      if (!halted_ && timed_out)
-        fail(peer,
-             text(rank_name(peer), " sent nothing to ", rank_name(rank), " within ", world_.deadline, " s"));
+      check_deliverable(rank, peer, timed_out);
       check_alive("recv", out.name);
     }
     if (!m->fits(out)) {
-      fail(rank, m->mismatch_text(rank_name(rank), out, rank_name(peer)));
+      fail(rank, m->mismatch_text(say({rank}), out, say({peer})));
       throw failure_error("recv", out.name);
     }
   }
@@ -315,11 +330,7 @@ LIMBER_FN void local_group::listen(int rank) {
   check_caller(rank, "listen", false);
   for (bool timed_out = false; !has_news(at(rank)); timed_out = wait(rank, {"listen"}, t)) {
     check_in(rank, "listen");
-    if (halted_ && timed_out) fail_halted();
-    if (!halted_ && left_count_ + known_deaths_ == size() - 1 && !at(rank).left && !in_transit(rank, -1))
-      fail(rank, text("all others have ", world_.gone, ", and nobody posts to ", rank_name(rank)));
-    if (!halted_ && timed_out)
-      fail(rank, text("nobody posted anything to ", rank_name(rank), " within ", world_.deadline, " s"));
+    check_deliverable(rank, -1, timed_out);
     check_alive("listen");
   }
   at(rank).messages.mark_seen();
@@ -328,18 +339,18 @@ LIMBER_FN void local_group::listen(int rank) {
 // Shrink ----------------------------------------------------------------------------------------------
 
 LIMBER_FN std::string local_group::absence_text(int rank) const {
-  if (at(rank).left) return text(rank_name(rank), " left as well; shrink without it");
-  return death_known(rank) ? text(death_text(rank), " as well; shrink without it") : std::string();
+  if (at(rank).left) return say({rank, " left as well; shrink without it"});
+  return death_known(rank) ? say({death_text(rank), " as well; shrink without it"}) : std::string();
 }
 
-LIMBER_FN void local_group::close(shrinking& s, int culprit, std::string reason) {
-  if (!s.failed) s.failed = group_failure{culprit, std::move(reason)};
-  std::erase_if(shrinkings_, [&](auto const& other) { return other.get() == &s; });
+LIMBER_FN void local_group::close(std::shared_ptr<shrinking> s, int culprit, std::string reason) {
+  if (!s->failed) s->failed = group_failure{culprit, std::move(reason)};
+  std::erase(shrinkings_, s);
   wake_all();
 }
-LIMBER_FN void local_group::end(shrinking& s, int culprit, std::string reason) {
-  close(s, culprit, std::move(reason));
-  throw error({engine_name_, "shrink", 0, s.failed->rank, {}, s.failed->reason});
+LIMBER_FN void local_group::end(std::shared_ptr<shrinking> const& s, int culprit, parts reason) {
+  close(s, culprit, say(reason));
+  throw error({engine_name_, "shrink", 0, s->failed->rank, {}, s->failed->reason});
 }
 
 /// The shrinking of `rank`, which the others with the same list share.
@@ -350,18 +361,18 @@ LIMBER_FN std::shared_ptr<local_group::shrinking> local_group::join(int rank, st
   for (int const r : survivors)
     if (auto why = absence_text(r); !why.empty())
       throw error({engine_name_, "shrink", 0, r, {}, std::move(why)});
-  for (auto const& s : std::vector(shrinkings_))
+  for (std::size_t i = shrinkings_.size(); i-- > 0;)
     for (int r = 0; r < size(); ++r)
-      if (auto why = absence_text(r); !why.empty() && !std::ranges::binary_search(s->lost, r))
-        close(*s, r, std::move(why));
+      if ((at(r).left || death_known(r)) && !std::ranges::binary_search(shrinkings_[i]->lost, r)) {
+        close(shrinkings_[i], r, absence_text(r));
+        break;
+      }
   std::shared_ptr<shrinking> mine;
-  for (auto const& s : std::vector(shrinkings_)) {
+  for (auto const& s : shrinkings_) {
     if (std::ranges::equal(s->lost, lost)) mine = s;
     for (int const r : survivors)
       if (s != mine && s->here[static_cast<std::size_t>(r)] != 0)
-        end(*s, r,
-            text(rank_name(r), " continues without ", rank_name(s->lost), " but ", rank_name(rank),
-                 " without ", rank_name({lost.begin(), lost.end()})));
+        end(s, r, {r, " continues without ", s->lost, " but ", rank, " without ", lost});
   }
   if (!mine) {
     mine = std::make_shared<shrinking>();
@@ -384,7 +395,7 @@ LIMBER_FN place local_group::shrink(int rank, std::span<int const> lost) {
   for (bool timed_out = false; !mine->next || !has_come(mine->usable_from);
        timed_out = wait(rank, {"shrink"}, t)) {
     if (mine->next) continue;
-    if (mine->failed) end(*mine, rank, {});
+    if (mine->failed) end(mine, rank, {});
     std::vector<int> missing, world_ranks;
     for (int const r : survivors) {
       if (mine->here[static_cast<std::size_t>(r)] == 0 || is_dead(r)) missing.push_back(r);
@@ -393,16 +404,15 @@ LIMBER_FN place local_group::shrink(int rank, std::span<int const> lost) {
     if (missing.empty()) {
       mine->next = make(world_ranks);
       mine->usable_from = usable_from(static_cast<local_group&>(*mine->next.get()), rank);
-      fail(lost.empty() ? -1 : lost[0], shrunk_text(rank_name(mine->lost)));
+      fail_with(lost.empty() ? -1 : lost[0], {shrunk_text(say({lost}))});
       std::erase(shrinkings_, mine);
       wake_all();
       if (has_come(mine->usable_from)) break;
       continue;
     }
     for (int const r : missing)
-      if (auto why = absence_text(r); !why.empty()) end(*mine, r, std::move(why));
-    if (timed_out)
-      end(*mine, missing[0], text(rank_name(missing), " did not call shrink within ", world_.deadline, " s"));
+      if (auto why = absence_text(r); !why.empty()) end(mine, r, {why});
+    if (timed_out) end(mine, missing[0], {missing, " did not call shrink within ", world_.deadline, " s"});
   }
   return {mine->next, rank_among(survivors, rank)};
 }

@@ -12,7 +12,7 @@ namespace limber::detail {
 LIMBER_FN shared_group::shared_group(process_group* of) noexcept : group_(of) {
   if (group_ != nullptr) __atomic_fetch_add(&group_->owners_, 1, __ATOMIC_RELAXED);
 }
-LIMBER_FN shared_group::~shared_group() {
+[[gnu::noinline]] LIMBER_FN shared_group::~shared_group() {
   if (group_ != nullptr && __atomic_fetch_sub(&group_->owners_, 1, __ATOMIC_ACQ_REL) == 1) delete group_;
 }
 
@@ -60,11 +60,11 @@ LIMBER_FN int rank_among(std::vector<int> const& members, int rank) noexcept {
   return static_cast<int>(std::ranges::lower_bound(members, rank) - members.begin());
 }
 
-LIMBER_FN group_request::group_request(shared_group where, group_call c) noexcept
+[[gnu::noinline]] LIMBER_FN group_request::group_request(shared_group where, group_call c) noexcept
     : where_(std::move(where)), call_(c), exceptions_(std::uncaught_exceptions()) {}
-LIMBER_FN group_request::group_request(group_request&& other) noexcept
+[[gnu::noinline]] LIMBER_FN group_request::group_request(group_request&& other) noexcept
     : group_request(std::move(other.where_), other.call_) {}
-LIMBER_FN group_request& group_request::operator=(group_request&& other) noexcept {
+[[gnu::noinline]] LIMBER_FN group_request& group_request::operator=(group_request&& other) noexcept {
   if (this != &other) {
     drop();
     where_ = std::move(other.where_);
@@ -78,7 +78,7 @@ LIMBER_FN void group_request::wait() {
   where_ = {};
 }
 LIMBER_FN bool group_request::done() { return !where_ || where_->done(call_); }
-LIMBER_FN void group_request::drop() noexcept {
+[[gnu::noinline]] LIMBER_FN void group_request::drop() noexcept {
   if (where_) where_->drop(call_, std::uncaught_exceptions() > exceptions_);
   where_ = {};
 }
@@ -95,7 +95,7 @@ LIMBER_FN group_handle& group_handle::operator=(group_handle&& other) noexcept {
   }
   return *this;
 }
-LIMBER_FN void group_handle::leave() noexcept {
+[[gnu::noinline]] LIMBER_FN void group_handle::leave() noexcept {
   if (where_) where_->leave(rank_, std::uncaught_exceptions() > exceptions_);
   where_ = {};
 }
@@ -104,21 +104,24 @@ LIMBER_FN process_group& group_handle::group() const {
   expects(static_cast<bool>(where_), engine_, ": this communicator was moved from");
   return *where_.get();
 }
-LIMBER_FN group_request group_handle::start(signature const& s, const_tensor_view in, tensor_view out) {
+[[gnu::noinline]] LIMBER_FN group_request group_handle::start(signature const& s, const_tensor_view in,
+                                                              tensor_view out) {
   i64 const sequence = group().start(rank_, s, in, out);
   return {where_, {sequence, rank_, s.what, bucket_of(in, out)}};
 }
 
-LIMBER_FN group_request group_handle::all_reduce(const_tensor_view in, tensor_view out, reduction how) {
+[[gnu::noinline]] LIMBER_FN group_request group_handle::all_reduce(const_tensor_view in, tensor_view out,
+                                                                   reduction how) {
   return start(all_reduce_of(in, out, how), in, out);
 }
-LIMBER_FN group_request group_handle::reduce_scatter(const_tensor_view in, tensor_view out) {
+[[gnu::noinline]] LIMBER_FN group_request group_handle::reduce_scatter(const_tensor_view in,
+                                                                       tensor_view out) {
   return start(reduce_scatter_of(in, out, size()), in, out);
 }
-LIMBER_FN group_request group_handle::all_gather(const_tensor_view in, tensor_view out) {
+[[gnu::noinline]] LIMBER_FN group_request group_handle::all_gather(const_tensor_view in, tensor_view out) {
   return start(all_gather_of(in, out, size()), in, out);
 }
-LIMBER_FN group_request group_handle::broadcast(tensor_view data, int root) {
+[[gnu::noinline]] LIMBER_FN group_request group_handle::broadcast(tensor_view data, int root) {
   return start(broadcast_of(data, root, size()), data, data);
 }
 LIMBER_FN void group_handle::barrier() { start({operation::barrier}, {}, {}).wait(); }
@@ -137,7 +140,7 @@ LIMBER_FN void group_handle::post(int peer, i64 tag, std::span<std::byte const> 
   check_rank("post", "peer", peer, size());
   group().post(rank_, peer, tag, bytes);
 }
-LIMBER_FN place group_handle::shrink_place(std::span<int const> lost) {
+[[gnu::noinline]] LIMBER_FN place group_handle::shrink_place(std::span<int const> lost) {
   for (std::size_t i = 0; i < lost.size(); ++i) {
     check_rank("shrink", "lost rank", lost[i], size());
     expects(i == 0 || lost[i - 1] < lost[i], "shrink: lost ranks must be sorted, got ", lost[i], " after ",

@@ -53,10 +53,10 @@ LIMBER_FN std::optional<stored_message> receive_queue::take(bool is_tensor, i64 
   }
   return std::nullopt;
 }
-LIMBER_FN bool receive_queue::has_unread() const noexcept {
+LIMBER_FN i64 receive_queue::last_number() const noexcept {
   for (std::size_t i = messages_.size(); i > head_; --i)
-    if (!messages_[i - 1].is_tensor) return messages_[i - 1].number > seen_;
-  return false;
+    if (!messages_[i - 1].is_tensor) return messages_[i - 1].number;
+  return 0;
 }
 
 }  // namespace limber::detail
