@@ -24,7 +24,6 @@
 #include <exception>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <thread>
 
 static_assert(MPI_VERSION >= 3, "limber: MPI 3 is needed, for collectives that do not block");

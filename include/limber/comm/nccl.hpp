@@ -11,7 +11,6 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
-#include <array>
 #include <cstddef>
 #include <cstring>
 #include <span>

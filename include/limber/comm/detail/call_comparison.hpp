@@ -8,7 +8,6 @@
 #include <limber/comm/detail/signature.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/core/config.hpp>
-#include <limber/core/error.hpp>
 #include <limber/core/function_ref.hpp>
 
 #include <cstddef>

@@ -82,8 +82,7 @@ inline limber::detail::place process_group::split(int, int color) {
   i64 const sequence =
       start(rank_, {operation::split, reduction::sum, dtype::int64, 1, 0},
             {reinterpret_cast<std::byte const*>(&mine), 1, dtype::int64}, limber::view(colors));
-  limber::detail::group_request(limber::detail::shared_group(this), {sequence, rank_, operation::split})
-      .wait();
+  wait_for({sequence, rank_, operation::split});
   return make_subgroup("split", text(name_, "/split", ++splits_, ".", color),
                        {limber::detail::ranks_of_color(colors, mine)});
 }
@@ -209,9 +208,7 @@ inline void process_group::fail(group_failure v, bool announce) {
 inline void process_group::send_failure(int r, group_failure const& v) {
   limber::detail::packer p;
   p.put(v.rank).put(v.lost).put(std::string_view(v.reason));
-  message_header head;
-  head.kind = message_kind::failure;
-  if (connections_.messages) connections_.messages->post(r, head, p.bytes());
+  if (connections_.messages) connections_.messages->post(r, {.kind = message_kind::failure}, p.bytes());
 }
 
 /// Queries other ranks about calls that make no progress. Called in the I/O thread.
@@ -222,17 +219,14 @@ inline void process_group::check_progress() {
                                   completed_ + 1)) {
     case failure_detector::action::wait: return;
     case failure_detector::action::query: {
-      message_header head;
-      head.kind = message_kind::query;
-      head.tag = failure_detector_.next();
-      failure_detector_.record_reply(rank_, failure_detector_.next(),
-                                     {started_, call_text(failure_detector_.next())});
+      i64 const next = failure_detector_.next();
+      failure_detector_.record_reply(rank_, next, {started_, call_text(next)});
       for (int r = 0; r < size_; ++r) {
         if (r == rank_) continue;
         if (peer(r).left)
-          failure_detector_.record_reply(r, failure_detector_.next(), {peer(r).started, {}, true});
+          failure_detector_.record_reply(r, next, {peer(r).started, {}, true});
         else
-          connections_.messages->post(r, head, {});
+          connections_.messages->post(r, {.tag = next, .kind = message_kind::query}, {});
       }
       return;
     }
@@ -254,11 +248,8 @@ inline process_group::~process_group() {
   if (failed_)
     for (int r = 0; r < size_; ++r)
       if (r != rank_) send_failure(r, *failed_);
-  message_header head;
-  head.kind = message_kind::leave;
-  head.tag = started_;
   for (int r = 0; r < size_; ++r)
-    if (r != rank_) connections_.messages->post(r, head, {});
+    if (r != rank_) connections_.messages->post(r, {.tag = started_, .kind = message_kind::leave}, {});
   // Earlier messages must be sent; a failed group does not wait for long.
   connections_.messages->flush(failed_ ? std::min(0.2, how_.deadline) : how_.deadline);
   connections_.messages->stop();

@@ -38,12 +38,9 @@ inline void process_group::on_message(int source, message_header const& head, st
       peer(source).started = head.tag;
       break;
     case message_kind::query: {
-      message_header reply;
-      reply.kind = message_kind::reply;
-      reply.tag = head.tag;
       limber::detail::packer p;
       p.put(started_).put(std::string_view(call_text(head.tag)));
-      connections_.messages->post(source, reply, p.bytes());
+      connections_.messages->post(source, {.tag = head.tag, .kind = message_kind::reply}, p.bytes());
       return;
     }
     case message_kind::reply: {
@@ -71,9 +68,7 @@ inline void process_group::post(int, int to, i64 tag, std::span<std::byte const>
     check_alive("post");
     if (to == rank_) return receive_queue_.put(limber::detail::stored_message::of(to, tag, bytes));
   }
-  message_header head;
-  head.tag = tag;
-  connections_.messages->post(to, head, bytes);
+  connections_.messages->post(to, {.tag = tag}, bytes);
 }
 
 /// Messages that arrived before the group failed are still delivered.
@@ -112,10 +107,8 @@ inline void process_group::send(int, int to, const_tensor_view in) {
       throw failure_error("send", in.name);
     }
   }
-  message_header head;
-  head.kind = message_kind::tensor;
-  head.type = in.type;
-  connections_.messages->post(to, head, {in.data, static_cast<std::size_t>(in.bytes())});
+  connections_.messages->post(to, {.kind = message_kind::tensor, .type = in.type},
+                              {in.data, static_cast<std::size_t>(in.bytes())});
 }
 
 inline void process_group::recv(int, int from, tensor_view out) {

@@ -15,12 +15,10 @@
 
 #include <array>
 #include <cstddef>
-#include <exception>
 #include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace limber::gloo::detail {

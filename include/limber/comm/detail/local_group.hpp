@@ -163,19 +163,20 @@ class local_group : public process_group {
   [[nodiscard]] member const& at(int rank) const noexcept { return members_[static_cast<std::size_t>(rank)]; }
   /// A part of an error's reason: words, seconds, a call, or ranks, which are named.
   struct part {
-    part(char const* s) : words(s) {}
-    part(std::string_view s) : words(s) {}
-    part(std::string const& s) : words(s) {}
-    part(double t) : seconds(t) {}
-    part(signature const& s) : call(&s) {}
-    part(int const& rank) : ranks(&rank, 1) {}
-    part(std::span<int const> all) : ranks(all) {}
-    part(std::vector<int> const& all) : ranks(all) {}
+    enum class kind : unsigned char { words, seconds, call, ranks };
+    part(std::string_view s) noexcept : data(s.data()), size(static_cast<unsigned>(s.size())) {}
+    part(char const* s) noexcept : part(std::string_view(s)) {}
+    part(std::string const& s) noexcept : part(std::string_view(s)) {}
+    part(double const& t) noexcept : data(&t), what(kind::seconds) {}
+    part(signature const& s) noexcept : data(&s), what(kind::call) {}
+    part(int const& rank) noexcept : data(&rank), size(1), what(kind::ranks) {}
+    part(std::span<int const> all) noexcept
+        : data(all.data()), size(static_cast<unsigned>(all.size())), what(kind::ranks) {}
+    part(std::vector<int> const& all) noexcept : part(std::span(all)) {}
 
-    std::string_view words{};
-    double seconds = -1;
-    signature const* call = nullptr;
-    std::span<int const> ranks{};
+    void const* data;
+    unsigned size = 0;
+    kind what = kind::words;
   };
   using parts = std::initializer_list<part>;
   [[nodiscard]] std::string say(parts all) const;

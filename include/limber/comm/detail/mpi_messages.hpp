@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// The messages of the MPI backend in transit, and their format: MPI's tags are too short, so each message
-/// ends with its tag.
+/// What the MPI backend has in flight, operations and messages, and the format of messages: MPI's tags are
+/// too short, so each message ends with its tag.
 
 #include <limber/comm/detail/mpi_engine.hpp>
 #include <limber/comm/detail/receive_queue.hpp>
@@ -14,11 +14,31 @@
 #include <deque>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace limber::mpi::detail {
+
+/// One operation in flight: one call of MPI, or several if it is divided into pieces.
+template <engine E>
+struct in_flight_op {
+  using request_type = typename E::request_type;
+
+  std::string_view call{}, bucket{};
+  request_type first = E::no_request();
+  std::vector<request_type> more{};
+  std::optional<double> since{};  ///< when waiting began
+  bool taken = false;             ///< a request refers to it
+  bool over = false;              ///< nothing of it is in flight
+
+  /// Where the next call stores its request.
+  [[nodiscard]] request_type& next() {
+    return first == E::no_request() ? first : more.emplace_back(E::no_request());
+  }
+};
 
 /// The transferred bytes: the message, then its tag in the machine's byte order.
 /// @throws std::invalid_argument if they are more than MPI can count

@@ -33,24 +33,6 @@ using limber::detail::place;
 using limber::detail::shared_group;
 using limber::detail::signature;
 
-/// One operation in flight: one call of MPI, or several if it is divided into pieces.
-template <engine E>
-struct in_flight_op {
-  using request_type = typename E::request_type;
-
-  std::string_view call{}, bucket{};
-  request_type first = E::no_request();
-  std::vector<request_type> more{};
-  std::optional<double> since{};  ///< when waiting began
-  bool taken = false;             ///< a request refers to it
-  bool over = false;              ///< nothing of it is in flight
-
-  /// Where the next call stores its request.
-  [[nodiscard]] request_type& next() {
-    return first == E::no_request() ? first : more.emplace_back(E::no_request());
-  }
-};
-
 /// Fails with its first error. An operation that misses its deadline cannot be cancelled: MPI may use its
 /// memory at any time, so the communicator and this object are then never destroyed.
 ///
@@ -132,7 +114,7 @@ class process_group final : public limber::detail::process_group {
     auto* const data = reinterpret_cast<std::byte*>(gathered_.data());
     i64 const number = start(rank_, {operation::split, reduction::sum, dtype::int64, 1, 0},
                              {data, 1, dtype::int64}, {data + sizeof(i64), size_, dtype::int64});
-    limber::detail::group_request(shared_group(this), {number, rank_, operation::split}).wait();
+    wait_for({number, rank_, operation::split});
     std::ranges::sort(gathered_);
     gathered_.erase(std::unique(gathered_.begin(), gathered_.end()), gathered_.end());
     auto const index = static_cast<int>(std::ranges::lower_bound(gathered_, i64{color}) - gathered_.begin());

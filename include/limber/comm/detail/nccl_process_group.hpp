@@ -21,7 +21,6 @@
 #include <cstring>
 #include <deque>
 #include <functional>
-#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -92,17 +91,15 @@ class process_group final : public limber::detail::process_group {
   /// Polls until `poll` returns done, and checks errors, revocations and the deadline meanwhile.
   template <class Poll>
   void poll_until(call const& c, double since, Poll poll) {
-    for (int polls = 0;; ++polls) {
+    bool const in_time = until(since, how.deadline, [&] {
       answer const a = poll();
       need(c, a);
-      if (a.is == state::done) return;
-      poll_errors(c);
-      if (now() - since > how.deadline) {
-        time_out(c);
-        throw failure_error(c);
-      }
-      if (polls >= polls_without_pause) how.pause();
-    }
+      if (a.is != state::done) poll_errors(c);
+      return a.is == state::done;
+    });
+    if (in_time) return;
+    time_out(c);
+    throw failure_error(c);
   }
 
   /// Waits until a non-blocking call has taken effect: only then is the operation on the stream, and an event
@@ -232,18 +229,17 @@ class process_group final : public limber::detail::process_group {
   /// @param missing  makes the error message at the deadline
   void await_init(std::string_view what, comm_type parent, comm_type const& make_child, double deadline,
                   std::function<std::string()> const& missing) {
-    double const start = now();
-    for (int polls = 0;; ++polls) {
+    auto const fail = [&](int code, std::string reason) {
+      throw error({"nccl", std::string(what), code, -1, {}, std::move(reason)});
+    };
+    bool const in_time = until(now(), deadline, [&] {
       answer a = engine.async_state(parent);
       if (a.is == state::done && make_child && make_child != parent) a = engine.async_state(make_child);
-      if (a.failed()) throw error({"nccl", std::string(what), a.code, -1, {}, with_hint(a.reason)});
-      if (a.is == state::done) {
-        if (make_child) return;
-        throw error({"nccl", std::string(what), 0, -1, {}, "NCCL made no communicator"});
-      }
-      if (now() - start > deadline) throw error({"nccl", std::string(what), 0, -1, {}, missing()});
-      if (polls >= polls_without_pause) how.pause();
-    }
+      if (a.failed()) fail(a.code, with_hint(a.reason));
+      if (a.is == state::done && !make_child) fail(0, "NCCL made no communicator");
+      return a.is == state::done;
+    });
+    if (!in_time) fail(0, missing());
   }
 
   /// The ranks in `expected` whose key does not exist.
@@ -281,11 +277,21 @@ class process_group final : public limber::detail::process_group {
 
  private:
   [[nodiscard]] place divide(int kind, std::vector<int> const& members, std::string const& called);
-  void complete(i64 number) { limber::detail::group_request(shared_group(this), {number, rank}).wait(); }
+  void complete(i64 number) { wait_for({number, rank}); }
 
   static constexpr int polls_without_pause = 200;
   static constexpr int timeout_code = -1;
   static constexpr double store_poll_interval = 0.05;  // seconds between two polls of the store
+
+  /// Polls until ready(); false once `seconds` have passed since `start`.
+  template <class Ready>
+  [[nodiscard]] bool until(double start, double seconds, Ready ready) {
+    for (int polls = 0; !ready(); ++polls) {
+      if (now() - start > seconds) return false;
+      if (polls >= polls_without_pause) how.pause();
+    }
+    return true;
+  }
 
   [[nodiscard]] std::string failure_key() const { return text("ended.", name); }
   [[nodiscard]] std::string progress_key() const { return text("at.", name); }
@@ -371,12 +377,7 @@ class process_group final : public limber::detail::process_group {
   template <class Ready>
   [[nodiscard]] bool await_idle(Ready ready) noexcept {
     try {
-      double const start = now();
-      for (int polls = 0; !ready(); ++polls) {
-        if (now() - start > std::min(how.deadline, 10.0)) return false;
-        if (polls >= polls_without_pause) how.pause();
-      }
-      return true;
+      return until(now(), std::min(how.deadline, 10.0), ready);
     } catch (...) { return false; }
   }
 

@@ -83,8 +83,6 @@ class process_group {
 
   [[nodiscard]] virtual int size() const noexcept = 0;
 
-  /// Begins the rank's next operation, whose arguments are valid. Returns its number.
-  virtual i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out) = 0;
   /// Waits for an operation. @throws limber::error if the group failed before
   virtual void finish(group_call& c) = 0;
   /// True if finish() would return or throw without waiting.
@@ -94,11 +92,13 @@ class process_group {
   /// The handle of `rank` was destroyed.
   virtual void leave(int /*rank*/, bool /*unwinding*/) noexcept {}
 
-  virtual void send(int rank, int peer, const_tensor_view in) = 0;
-  virtual void recv(int rank, int peer, tensor_view out) = 0;
-  [[nodiscard]] virtual place split(int rank, int color) = 0;
+  // Refused unless it is overridden.
 
-  // What not every engine has: refused unless it is overridden.
+  /// Begins the rank's next operation, whose arguments are valid. Returns its number.
+  virtual i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out);
+  virtual void send(int rank, int peer, const_tensor_view in);
+  virtual void recv(int rank, int peer, tensor_view out);
+  [[nodiscard]] virtual place split(int rank, int color);
   virtual void post(int rank, int peer, i64 tag, std::span<std::byte const> bytes);
   [[nodiscard]] virtual std::optional<message> poll(int rank, i64 tag);
   virtual void listen(int rank);
@@ -111,6 +111,9 @@ class process_group {
   void check_alive(std::string_view call, std::string_view bucket = {}) const {
     if (failed_) throw failure_error(call, bucket);
   }
+
+  /// Waits for an operation as its request does.
+  void wait_for(group_call const& c);
 
   char const* engine_name_;
   std::optional<group_failure> failed_;

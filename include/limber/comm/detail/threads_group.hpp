@@ -12,16 +12,12 @@
 #include <limber/comm/detail/local_group.hpp>
 #include <limber/comm/threads.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <limits>
 #include <memory>
 #include <mutex>
-#include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
 namespace limber::threads::detail {
@@ -71,7 +67,7 @@ class group final : public local_group {
 
   void lock() noexcept override { all_->lock(); }
   void unlock() noexcept override { all_->unlock(); }
-  [[nodiscard]] double now() const override { return all_->clock(); }
+  [[nodiscard]] double now() const override;
   bool wait(int rank, awaited_event const& e, wait_timer& t) override;
   void wake(int rank) override;
   [[nodiscard]] bool supervised(int rank) const override {

@@ -28,7 +28,7 @@ LIMBER_FN world_state::world_state(int n, clock_function c, double seconds)
   helpers = cores > 1 ? static_cast<int>(cores) - 1 : 0;
   unwinding.resize(ranks.size());
 }
-LIMBER_FN void world_state::unlock() {
+[[gnu::noinline]] LIMBER_FN void world_state::unlock() {
   rank_state* woken[capacity];
   std::size_t count = std::exchange(waking, 0);
   std::copy_n(to_wake, count, woken);
@@ -44,6 +44,8 @@ LIMBER_FN group::~group() {
   std::scoped_lock const lock(all_->mutex);
   std::erase(all_->groups, this);
 }
+
+[[gnu::noinline]] LIMBER_FN double group::now() const { return all_->clock(); }
 
 /// Sleeps until woken, for at most `poll_interval`.
 LIMBER_FN bool group::wait(int rank, awaited_event const& e, wait_timer& t) {

@@ -118,11 +118,7 @@ LIMBER_FN void local_group::leave(int rank, bool unwinding) noexcept {
 }
 
 LIMBER_FN place local_group::split(int rank, int color) {
-  group_call c{start(rank, {operation::split}, {}, {}, color), rank, operation::split};
-  {
-    group_request waiting(shared_group(this), c);
-    waiting.wait();
-  }
+  wait_for({start(rank, {operation::split}, {}, {}, color), rank, operation::split});
   scope const here(*this);
   return std::exchange(at(rank).next, {});
 }
@@ -184,18 +180,21 @@ LIMBER_FN void local_group::check_completable(i64 sequence, bool timed_out) {
 
 LIMBER_FN std::string local_group::say(parts all) const {
   std::string out;
-  for (part const& p : all) {
-    out += p.words;
-    if (p.seconds >= 0) out += text(p.seconds);
-    if (p.call != nullptr) out += text_of(*p.call);
-    std::size_t const named = std::min(p.ranks.size(), world_.most_named);
-    for (std::size_t k = 0; k < named; ++k) {
-      out += text(k == 0 ? "rank " : ", rank ", p.ranks[k]);
-      if (int const w = at(p.ranks[k]).world_rank; w != p.ranks[k])
-        out += text(world_.before, w, world_.after);
+  for (part const& p : all) switch (p.what) {
+      case part::kind::words: out.append(static_cast<char const*>(p.data), p.size); break;
+      case part::kind::seconds: out += text(*static_cast<double const*>(p.data)); break;
+      case part::kind::call: out += text_of(*static_cast<signature const*>(p.data)); break;
+      case part::kind::ranks:
+        for (std::size_t k = 0; k < p.size; ++k) {
+          int const rank = static_cast<int const*>(p.data)[k], of_world = at(rank).world_rank;
+          bool const is_last = k == world_.most_named;
+          text_part const named[] = {k == 0 ? "rank " : ", rank ", rank, world_.before, of_world,
+                                     world_.after};
+          text_part const rest[] = {" and ", p.size - k, " more"};
+          out += is_last ? detail::join(rest, 3) : detail::join(named, of_world == rank ? 2 : 5);
+          if (is_last) break;
+        }
     }
-    if (named < p.ranks.size()) out += text(" and ", p.ranks.size() - named, " more");
-  }
   return out;
 }
 

@@ -19,12 +19,17 @@ LIMBER_FN shared_group::shared_group(process_group* of) noexcept : group_(of) {
 LIMBER_FN void process_group::lacks(char const* call) const {
   refuse_with(engine_name_, ": this engine has no ", call);
 }
+LIMBER_FN i64 process_group::start(int, signature const&, const_tensor_view, tensor_view) { lacks("start"); }
+LIMBER_FN void process_group::send(int, int, const_tensor_view) { lacks("send"); }
+LIMBER_FN void process_group::recv(int, int, tensor_view) { lacks("recv"); }
+LIMBER_FN place process_group::split(int, int) { lacks("split"); }
 LIMBER_FN void process_group::post(int, int, i64, std::span<std::byte const>) { lacks("post"); }
 LIMBER_FN std::optional<message> process_group::poll(int, i64) { lacks("poll"); }
 LIMBER_FN void process_group::listen(int) { lacks("listen"); }
 LIMBER_FN void process_group::revoke(std::string const&) { lacks("revoke"); }
 LIMBER_FN place process_group::shrink(int, std::span<int const>) { lacks("shrink"); }
 
+LIMBER_FN void process_group::wait_for(group_call const& c) { group_request(shared_group(this), c).wait(); }
 LIMBER_FN error process_group::failure_error(std::string_view call, std::string_view bucket) const {
   return error(
       {engine_name_, std::string(call), failed_->code, failed_->rank, std::string(bucket), failed_->reason});
