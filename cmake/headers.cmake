@@ -52,11 +52,9 @@ set(LIMBER_HEADERS
     limber/comm/detail/impl/receive_queue.ipp
     limber/comm/detail/impl/signature.ipp
     limber/comm/detail/local_group.hpp
-    limber/comm/detail/mpi_communicator.hpp
     limber/comm/detail/mpi_engine.hpp
     limber/comm/detail/mpi_messages.hpp
     limber/comm/detail/mpi_process_group.hpp
-    limber/comm/detail/mpi_reduction.hpp
     limber/comm/detail/nccl_bootstrap.hpp
     limber/comm/detail/nccl_comm_init.hpp
     limber/comm/detail/nccl_communicator.hpp
@@ -70,7 +68,6 @@ set(LIMBER_HEADERS
     limber/comm/detail/reproducible_sums.hpp
     limber/comm/detail/shared_directory.hpp
     limber/comm/detail/signature.hpp
-    limber/comm/detail/threads_group.hpp
     limber/comm/detail/ticket.hpp
     limber/comm/gloo.hpp
     limber/comm/impl/any_communicator.ipp

@@ -200,8 +200,8 @@ class communicator {
   [[nodiscard]] any_communicator shrink(std::span<int const> lost) const;
 
  private:
-  [[nodiscard]] detail::communicator_functions const& functions(char const* call) const;
-  [[nodiscard]] detail::communicator_functions const& functions(char const* call, capabilities needed) const;
+  [[nodiscard]] detail::communicator_functions const& functions(char const* call,
+                                                                capabilities needed = 0) const;
 
   void* object_ = nullptr;
   detail::communicator_functions const* functions_ = nullptr;

@@ -7,6 +7,7 @@
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/reproducible_sums.hpp>
 #include <limber/comm/detail/signature.hpp>
+#include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
 
 #include <bit>
@@ -14,7 +15,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -28,7 +28,7 @@ namespace limber {
 struct reproducible_options {
   i64 most_ranks = 1024;  ///< S, in [2, 2^31]: a larger one costs accuracy (⌈log₂ S⌉ bits), never time
   i64 longest_double = 64;  ///< maximum length of sums of f64, which are gathered; longer ones are refused
-  std::function<void()> pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(100)); };
+  pause_function pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(100)); };
 };
 
 /// A collective whose sums depend only on the set of non-zero contributions: permuting ranks, adding ranks

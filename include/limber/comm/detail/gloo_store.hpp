@@ -5,6 +5,7 @@
 /// Options of a `gloo` communicator (deadlines, network interface), and the store through which its ranks
 /// exchange their addresses.
 
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/detail/shared_directory.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
@@ -46,14 +47,13 @@ struct options {
 namespace detail {
 
 inline void check(options const& how) {
-  expects(how.deadline > 0, "gloo: deadline must be > 0 s, got ", how.deadline);
+  limber::detail::check_waiting("gloo", how.deadline, how.clock);
   expects(how.rendezvous_deadline > 0, "gloo: rendezvous_deadline must be > 0 s, got ",
           how.rendezvous_deadline);
   expects(how.lanes > 0, "gloo: lanes must be > 0, got ", how.lanes);
   expects(!how.prefix.empty(), "gloo: prefix is empty");
   expects(how.interface.empty() || how.host.empty(), "gloo: both interface '", how.interface, "' and host '",
           how.host, "' are given");
-  expects(how.clock != nullptr, "gloo: clock is empty");
 }
 
 [[nodiscard]] inline error setup_error(std::string const& reason, int rank = -1) {

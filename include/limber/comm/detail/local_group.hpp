@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -51,18 +52,38 @@ struct record {
   std::vector<int> colors{};
   std::vector<char> here{};
 
-  void reset(i64 number, std::size_t ranks);
+  void reset(i64 number, std::size_t ranks) {
+    sequence = number;
+    arrived = 0;
+    piece = pieces = claimed = finished = 0;
+    end = std::numeric_limits<double>::infinity();
+    buffers.assign(ranks, {});
+    colors.assign(ranks, 0);
+    here.assign(ranks, 0);
+  }
 };
 
 /// Records by number, reused, so that a steady state allocates nothing.
 class record_ring {
  public:
-  record_ring();
+  record_ring() : slots_(4) {
+    for (auto& s : slots_) s = std::make_unique<record>();
+  }
   /// The record of an operation; of another one if nobody has begun it.
   [[nodiscard]] record& operator[](i64 sequence) noexcept { return *slot(sequence); }
   /// Resets it on first access. Grows when more operations are in flight than before; records are not moved,
   /// since ranks may be working on them.
-  record& fetch(i64 sequence, i64 completed, std::size_t ranks);
+  record& fetch(i64 sequence, i64 completed, std::size_t ranks) {
+    if (sequence - completed > static_cast<i64>(slots_.size())) {
+      auto old = std::exchange(slots_, std::vector<std::unique_ptr<record>>(2 * slots_.size()));
+      for (auto& s : slots_) s = std::make_unique<record>();
+      for (auto& r : old)
+        if (r->sequence > completed) slot(r->sequence) = std::move(r);
+    }
+    record& r = *slot(sequence);
+    if (r.sequence != sequence) r.reset(sequence, ranks);
+    return r;
+  }
 
  private:
   [[nodiscard]] std::unique_ptr<record>& slot(i64 sequence) noexcept {
@@ -204,6 +225,8 @@ class local_group : public process_group {
     shared_group next{};
     double usable_from = 0;
     std::optional<group_failure> failed{};
+    bool open = true;  ///< ranks may join it
+    int taken = 0;     ///< ranks that have their place
   };
 
   i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out, int color);
@@ -219,12 +242,11 @@ class local_group : public process_group {
   void make_split_groups(record const& r);
   /// Why `rank` cannot call shrink; empty if it may.
   [[nodiscard]] std::string absence_text(int rank) const;
-  void close(std::shared_ptr<shrinking> s, int culprit, std::string reason);
-  [[noreturn, gnu::cold]] void end(std::shared_ptr<shrinking> const& s, int culprit, parts reason);
-  [[nodiscard]] std::shared_ptr<shrinking> join(int rank, std::span<int const> lost,
-                                                std::vector<int> const& survivors);
+  void close(shrinking& s, int culprit, std::string reason);
+  [[noreturn, gnu::cold]] void end(shrinking& s, int culprit, parts reason);
+  [[nodiscard]] shrinking& join(int rank, std::span<int const> lost, std::vector<int> const& survivors);
 
-  std::vector<std::shared_ptr<shrinking>> shrinkings_;
+  std::vector<std::unique_ptr<shrinking>> shrinkings_;
 };
 
 }  // namespace limber::detail

@@ -6,6 +6,7 @@
 /// in tests by a fake that fails on request.
 
 #include <limber/comm/collective.hpp>
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/core/dtype.hpp>
 #include <limber/core/error.hpp>
@@ -86,7 +87,7 @@ struct options {
   double deadline = 60;                   ///< seconds of `clock` that a call waits for the others, > 0
   clock_function clock = steady_seconds;  ///< on a virtual clock, give a `pause` that lets it advance
   /// Called between polls while a rank waits, so that others can use the core.
-  std::function<void()> pause = [] { std::this_thread::yield(); };
+  pause_function pause = [] { std::this_thread::yield(); };
   /// Called with the error message when an operation misses its deadline, while MPI still uses its memory;
   /// should not return. Empty: prints to stderr and calls MPI_Abort on the world.
   std::function<void(std::string const&)> fatal{};
@@ -96,9 +97,7 @@ struct options {
 namespace detail {
 
 inline void check_options(options const& how) {
-  expects(how.deadline > 0, "mpi: deadline must be > 0 s, got ", how.deadline);
-  expects(how.clock != nullptr, "mpi: clock is empty");
-  expects(how.pause != nullptr, "mpi: pause is empty");
+  limber::detail::check_waiting("mpi", how.deadline, how.clock, &how.pause);
   expects(how.largest_call >= 8, "mpi: largest_call must be >= 8 bytes, got ", how.largest_call);
 }
 

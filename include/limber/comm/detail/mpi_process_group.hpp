@@ -115,9 +115,7 @@ class process_group final : public limber::detail::process_group {
     i64 const number = start(rank_, {operation::split, reduction::sum, dtype::int64, 1, 0},
                              {data, 1, dtype::int64}, {data + sizeof(i64), size_, dtype::int64});
     wait_for({number, rank_, operation::split});
-    std::ranges::sort(gathered_);
-    gathered_.erase(std::unique(gathered_.begin(), gathered_.end()), gathered_.end());
-    auto const index = static_cast<int>(std::ranges::lower_bound(gathered_, i64{color}) - gathered_.begin());
+    int const index = limber::detail::index_of_color(gathered_, color);
     auto* const part = new process_group(how, engine);
     shared_group const made(part);
     must(engine.split(native, index, rank_, part->native), "split");

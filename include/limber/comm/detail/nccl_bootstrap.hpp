@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -135,6 +136,21 @@ using limber::detail::ranks_text;
   return text(h);
 }
 
+/// Polls the keys of the ranks in `missing`, and removes those that have one, until none is left or `late`.
+template <class Late, class Found>
+void await_keys(kv_store const& store, std::string const& key, std::vector<int>& missing,
+                pause_function const& pause, Late late, Found found) {
+  for (;;) {
+    std::erase_if(missing, [&](int r) {
+      auto const value = store.get(text(key, ".", r));
+      if (value) found(r, *value);
+      return value.has_value();
+    });
+    if (missing.empty() || late()) return;
+    pause();
+  }
+}
+
 /// The rendezvous before `init`: each rank writes a key with its GPU; rank 0 waits for all keys, and then
 /// writes the id, or an error.
 ///
@@ -142,7 +158,7 @@ using limber::detail::ranks_text;
 class rendezvous {
  public:
   rendezvous(kv_store const& b, int rank, int size, double deadline, clock_function const& clock,
-             std::function<void()> const& pause)
+             pause_function const& pause)
       : store_(b), rank_(rank), size_(size), deadline_(deadline), clock_(clock), pause_(pause) {}
   rendezvous(rendezvous const&) = delete;
   rendezvous& operator=(rendezvous const&) = delete;
@@ -186,16 +202,12 @@ class rendezvous {
   template <class Make>
   unique_id publish_id(std::string const& gpu, double start, Make make) {
     std::map<int, std::string> gpus{{0, gpu}};
+    std::vector<int> missing(static_cast<std::size_t>(size_) - 1);
+    std::iota(missing.begin(), missing.end(), 1);
     // Rank 0 writes its result early enough for the others to read it in time.
-    while (static_cast<int>(gpus.size()) < size_ && clock_() - start <= 0.8 * deadline_) {
-      for (int r = 1; r < size_; ++r)
-        if (!gpus.contains(r))
-          if (auto found = store_.get(presence_key(r))) gpus.emplace(r, std::move(*found));
-      if (static_cast<int>(gpus.size()) < size_) pause_();
-    }
-    std::vector<int> missing;
-    for (int r = 0; r < size_; ++r)
-      if (!gpus.contains(r)) missing.push_back(r);
+    await_keys(
+        store_, "here", missing, pause_, [&] { return clock_() - start > 0.8 * deadline_; },
+        [&](int r, std::string const& found) { gpus.emplace(r, found); });
     if (!missing.empty())
       reject(missing[0],
              text(ranks_text(missing), " of ", size_, " did not come within ", 0.8 * deadline_, " s"));
@@ -239,7 +251,7 @@ class rendezvous {
   int rank_, size_;
   double deadline_;
   clock_function const& clock_;
-  std::function<void()> const& pause_;
+  pause_function const& pause_;
   bool registered_ = false, published_ = false, succeeded_ = false;
 };
 

@@ -9,7 +9,6 @@
 #include <limber/comm/launch.hpp>
 #include <limber/core/error.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <numeric>
 #include <string>
@@ -22,11 +21,9 @@ namespace limber::nccl::detail {
 inline void check_options(options const& how, int rank, int size) {
   expects(size >= 1, "nccl: a communicator needs at least 1 rank, got ", size);
   limber::detail::check_rank("nccl", "rank", rank, size);
-  expects(how.deadline > 0, "nccl: deadline must be > 0 s, got ", how.deadline);
   expects(how.rendezvous_deadline > 0, "nccl: rendezvous_deadline must be > 0 s, got ",
           how.rendezvous_deadline);
-  expects(how.clock != nullptr, "nccl: clock is empty");
-  expects(how.pause != nullptr, "nccl: pause is empty");
+  limber::detail::check_waiting("nccl", how.deadline, how.clock, &how.pause);
 }
 
 template <engine E>
@@ -45,6 +42,34 @@ template <engine E>
   unique_id id{};
   process_group<E>::must("bootstrap", e.make_id(id));
   return id;
+}
+
+[[nodiscard]] inline std::string with_hint(std::string reason) {
+  if (reason.find("Duplicate GPU") != std::string::npos)
+    reason +=
+        "; NCCL wants a GPU for every rank: start as many ranks on a machine as it has GPUs, and give each "
+        "its "
+        "own (options::device, or the local rank)";
+  return reason;
+}
+
+/// Waits until `child`, made from communicator `parent`, is usable.
+/// @param missing  makes the error message at the deadline
+template <engine E>
+void await_init(process_group<E>& g, std::string_view what, typename E::comm_type parent,
+                typename E::comm_type const& child, double deadline,
+                std::function<std::string()> const& missing) {
+  auto const fail = [&](int code, std::string reason) {
+    throw error({"nccl", std::string(what), code, -1, {}, std::move(reason)});
+  };
+  bool const in_time = g.until(g.now(), deadline, [&] {
+    answer a = g.engine.async_state(parent);
+    if (a.is == state::done && child && child != parent) a = g.engine.async_state(child);
+    if (a.failed()) fail(a.code, with_hint(a.reason));
+    if (a.is == state::done && !child) fail(0, "NCCL made no communicator");
+    return a.is == state::done;
+  });
+  if (!in_time) fail(0, missing());
 }
 
 template <engine E>
@@ -69,8 +94,8 @@ template <engine E>
   auto& g = group_of<E>(made);
   on_device<E> const here(g.engine, device);
   answer const a = g.engine.init(g.native, size, id, rank);
-  if (a.failed()) throw error({"nccl", "init", a.code, rank, {}, process_group<E>::with_hint(a.reason)});
-  g.await_init("init", g.native, g.native, how.rendezvous_deadline, [&] {
+  if (a.failed()) throw error({"nccl", "init", a.code, rank, {}, with_hint(a.reason)});
+  await_init(g, "init", g.native, g.native, how.rendezvous_deadline, [&] {
     return text(
         "rank ", rank, " of ", size, ": not all ranks joined within ", how.rendezvous_deadline,
         " s: one did not come, or they do not reach each other (NCCL_SOCKET_IFNAME names the network, "
@@ -96,17 +121,18 @@ template <engine E, class Issue>
   auto const missing_text = [&] {
     std::string reason = text(parent.rank_name(parent.rank), ": the new group of ", members.size(),
                               " ranks was not complete within ", parent.how.deadline, " s");
+    std::vector<int> missing = members;
     if (notices)
-      if (auto const missing = parent.missing_ranks(key, members); !missing.empty())
-        reason += text("; ", ranks_text(missing), " did not come");
+      await_keys(
+          notices, key, missing, parent.how.pause, [] { return true; }, [](int, auto const&) {});
+    if (notices && !missing.empty()) reason += text("; ", ranks_text(missing), " did not come");
     return reason;
   };
   on_device<E> const here(parent.engine, parent.device);
   try {
     answer const a = issue(location);
-    if (a.failed())
-      throw error({"nccl", std::string(what), a.code, -1, {}, process_group<E>::with_hint(a.reason)});
-    parent.await_init(what, parent.native, location, parent.how.deadline, missing_text);
+    if (a.failed()) throw error({"nccl", std::string(what), a.code, -1, {}, with_hint(a.reason)});
+    await_init(parent, what, parent.native, location, parent.how.deadline, missing_text);
   } catch (error const& e) {
     // NCCL may still be working on it, so the parent cannot be used. The key stays, for ranks with a later
     // deadline.
@@ -126,10 +152,7 @@ place process_group<E>::split(int, int color) {
   std::vector<i64> colors(world.size());
   complete(start(rank, {operation::split, reduction::sum, dtype::int64, 1, 0},
                  {reinterpret_cast<std::byte const*>(&mine), 1, dtype::int64}, view(colors)));
-  std::vector<i64> kinds = colors;
-  std::ranges::sort(kinds);
-  kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
-  auto const kind = static_cast<int>(std::ranges::lower_bound(kinds, mine) - kinds.begin());
+  int const kind = limber::detail::index_of_color(colors, mine);
   return divide(kind, limber::detail::ranks_of_color(colors, mine), text(name, ".", ++children, "-", kind));
 }
 

@@ -14,7 +14,6 @@
 
 #include <chrono>
 #include <cstddef>
-#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -114,7 +113,7 @@ struct options {
   double rendezvous_deadline = 300;       ///< seconds until all ranks must have met at the start, > 0
   clock_function clock = steady_seconds;  ///< on a virtual clock, give a `pause` that lets it advance
   /// Called between polls of an operation, except the first ones.
-  std::function<void()> pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(20)); };
+  pause_function pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(20)); };
   kv_store notices{};  ///< carries revocations and the names of missing ranks; bootstrap_file's serves
   int device = -1;     ///< the GPU; −1: the local rank's, or the current one where that is not known
 };

@@ -20,7 +20,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <functional>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -86,6 +85,16 @@ class process_group final : public limber::detail::process_group {
     if (!a.failed()) return;
     end({-1, text(rank_name(rank), ": ", c.describe(), ": ", a.reason), a.code});
     throw failure_error(c);
+  }
+
+  /// Polls until ready(); false once `seconds` have passed since `start`.
+  template <class Ready>
+  [[nodiscard]] bool until(double start, double seconds, Ready ready) {
+    for (int polls = 0; !ready(); ++polls) {
+      if (now() - start > seconds) return false;
+      if (polls >= polls_without_pause) how.pause();
+    }
+    return true;
   }
 
   /// Polls until `poll` returns done, and checks errors, revocations and the deadline meanwhile.
@@ -225,41 +234,6 @@ class process_group final : public limber::detail::process_group {
     native = comm_type{};
   }
 
-  /// Waits until `child`, made from communicator `parent`, is usable.
-  /// @param missing  makes the error message at the deadline
-  void await_init(std::string_view what, comm_type parent, comm_type const& make_child, double deadline,
-                  std::function<std::string()> const& missing) {
-    auto const fail = [&](int code, std::string reason) {
-      throw error({"nccl", std::string(what), code, -1, {}, std::move(reason)});
-    };
-    bool const in_time = until(now(), deadline, [&] {
-      answer a = engine.async_state(parent);
-      if (a.is == state::done && make_child && make_child != parent) a = engine.async_state(make_child);
-      if (a.failed()) fail(a.code, with_hint(a.reason));
-      if (a.is == state::done && !make_child) fail(0, "NCCL made no communicator");
-      return a.is == state::done;
-    });
-    if (!in_time) fail(0, missing());
-  }
-
-  /// The ranks in `expected` whose key does not exist.
-  [[nodiscard]] std::vector<int> missing_ranks(std::string const& key,
-                                               std::vector<int> const& expected) const {
-    std::vector<int> out;
-    for (int const r : expected)
-      if (!how.notices.get(text(key, ".", r))) out.push_back(r);
-    return out;
-  }
-
-  [[nodiscard]] static std::string with_hint(std::string reason) {
-    if (reason.find("Duplicate GPU") != std::string::npos)
-      reason +=
-          "; NCCL wants a GPU for every rank: start as many ranks on a machine as it has GPUs, and give each "
-          "its "
-          "own (options::device, or the local rank)";
-    return reason;
-  }
-
   E engine;
   options how;
   comm_type native{};
@@ -282,16 +256,6 @@ class process_group final : public limber::detail::process_group {
   static constexpr int polls_without_pause = 200;
   static constexpr int timeout_code = -1;
   static constexpr double store_poll_interval = 0.05;  // seconds between two polls of the store
-
-  /// Polls until ready(); false once `seconds` have passed since `start`.
-  template <class Ready>
-  [[nodiscard]] bool until(double start, double seconds, Ready ready) {
-    for (int polls = 0; !ready(); ++polls) {
-      if (now() - start > seconds) return false;
-      if (polls >= polls_without_pause) how.pause();
-    }
-    return true;
-  }
 
   [[nodiscard]] std::string failure_key() const { return text("ended.", name); }
   [[nodiscard]] std::string progress_key() const { return text("at.", name); }
@@ -332,16 +296,11 @@ class process_group final : public limber::detail::process_group {
     std::vector<int> missing(world.size());
     std::iota(missing.begin(), missing.end(), 0);
     std::vector<int> behind;
-    for (;;) {
-      std::erase_if(missing, [&](int r) {
-        auto const said = how.notices.get(text(progress_key(), ".", r));
-        if (!said) return false;
-        if (std::strtoll(said->c_str(), nullptr, 10) < calls) behind.push_back(r);
-        return true;
-      });
-      if (missing.empty() || now() - start > patience) break;
-      how.pause();
-    }
+    await_keys(
+        how.notices, progress_key(), missing, how.pause, [&] { return now() - start > patience; },
+        [&](int r, std::string const& said) {
+          if (std::strtoll(said.c_str(), nullptr, 10) < calls) behind.push_back(r);
+        });
     if (!missing.empty())
       failed_->reason +=
           text("; ", ranks_text(missing), missing.size() == 1 ? " is" : " are", " not waiting in it");

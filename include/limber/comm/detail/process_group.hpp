@@ -6,6 +6,7 @@
 
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/signature.hpp>
+#include <limber/core/clock.hpp>
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/tensor.hpp>
@@ -125,6 +126,9 @@ class process_group {
   long owners_ = 0;  // by the compiler's atomics, as in core/box.hpp
 };
 
+/// @throws std::invalid_argument unless deadline > 0, and clock and pause (if there is one) are not empty
+void check_waiting(char const* engine, double deadline, clock_function const& clock,
+                   pause_function const* pause = nullptr);
 /// "rank 1, rank 4"
 [[nodiscard]] std::string ranks_text(std::vector<int> const& ranks);
 /// Why a group fails whose rank destroyed a request of `call` that it had not waited for.
@@ -136,6 +140,8 @@ class process_group {
 [[nodiscard]] std::vector<int> survivors_of(std::span<int const> lost, int size);
 /// The ranks whose entry is `color`.
 [[nodiscard]] std::vector<int> ranks_of_color(std::span<i64 const> colors, i64 color);
+/// The position of `color` among the different ones, in ascending order.
+[[nodiscard]] int index_of_color(std::vector<i64> colors, i64 color);
 /// The position of `rank` in `members`, which are sorted.
 [[nodiscard]] int rank_among(std::vector<int> const& members, int rank) noexcept;
 

@@ -107,11 +107,7 @@ class reproducible_sums final : public process_group {
   /// Starts a sum of the pieces by blocks; for a reduce_scatter the pieces are the parts of the ranks. The
   /// MAX is in flight afterwards.
   sum& start(const_tensor_view in, tensor_view out, std::span<piece const> pieces, bool scatters) {
-    advance();
-    sum& s = new_sum(in, out);
-    release_on_error(s, [&] {
-      s.scatters = scatters;
-      s.own = inner().rank();
+    return begin(in, out, scatters, [&](sum& s) {
       s.pieces.assign(pieces.begin(), pieces.end());
       for (int r = 0; scatters && r < inner().size(); ++r) s.pieces.push_back({r * out.length, out.length});
       // Two words in front detect ranks whose sums differ but have the same number of blocks: the maxima of h
@@ -128,16 +124,11 @@ class reproducible_sums final : public process_group {
       s.at = phase::exponents;
       awaiting_exponents_ = &s;
     });
-    return s;
   }
 
   /// A short sum of doubles, by gathering all values.
   sum& gather(const_tensor_view in, tensor_view out, bool scatters) {
-    advance();
-    sum& s = new_sum(in, out);
-    release_on_error(s, [&] {
-      s.scatters = scatters;
-      s.own = inner().rank();
+    return begin(in, out, scatters, [&](sum& s) {
       i64 const all = in.length * inner().size();
       s.values.resize(static_cast<std::size_t>(all));
       double* const to = codec_.reserve(s.gathered_values, all);
@@ -145,21 +136,17 @@ class reproducible_sums final : public process_group {
       s.gathered.emplace(inner().all_gather(in, {bytes(to), all, dtype::f64, name_of(s)}));
       s.at = phase::gathering;
     });
-    return s;
   }
 
   /// An operation that the engine does reproducibly.
   sum& pass(const_tensor_view in, tensor_view out, reduction how, bool scatters) {
-    advance();
-    sum& s = new_sum(in, out);
-    release_on_error(s, [&] {
+    return begin(in, out, scatters, [&](sum& s) {
       if (scatters)
         s.scattered.emplace(inner().reduce_scatter(in, out));
       else
         s.reduced.emplace(inner().all_reduce(in, out, how));
       s.at = phase::passing;
     });
-    return s;
   }
 
   void finish(group_call& c) override {
@@ -204,13 +191,24 @@ class reproducible_sums final : public process_group {
     return s.in.name.empty() ? s.out.name : s.in.name;
   }
 
-  sum& new_sum(const_tensor_view in, tensor_view out) {
-    auto free = std::ranges::find(sums_, phase::idle, &sum::at);
+  /// Starts an operation of the engine, by start(sum&); it is released if that throws.
+  template <class F>
+  sum& begin(const_tensor_view in, tensor_view out, bool scatters, F const& start) {
+    advance();
+    auto const free = std::ranges::find(sums_, phase::idle, &sum::at);
     i64 const number = free - sums_.begin();
     sum& s = free == sums_.end() ? sums_.emplace_back() : *free;
     s.number = number;
     s.in = in;
     s.out = out;
+    s.scatters = scatters;
+    s.own = inner().rank();
+    try {
+      start(s);
+    } catch (...) {
+      release(s);
+      throw;
+    }
     return s;
   }
   static void drop_handles(sum& s) noexcept {
@@ -223,16 +221,6 @@ class reproducible_sums final : public process_group {
     s.error = std::current_exception();
     s.at = phase::failed;
   }
-  template <class F>
-  void release_on_error(sum& s, F const& f) {
-    try {
-      f();
-    } catch (...) {
-      release(s);
-      throw;
-    }
-  }
-
   // 24 bits, which a float represents exactly.
   [[nodiscard]] float mark_of(sum const& s) const {
     fingerprint h;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limber/comm/detail/call_comparison.hpp>
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/detail/ticket.hpp>
 
 #include <chrono>
@@ -25,9 +26,7 @@ LIMBER_FN void sleep_briefly() { std::this_thread::sleep_for(std::chrono::micros
 
 LIMBER_FN call_comparison::call_comparison(check_options how, std::uint64_t plan_hash)
     : how_(std::move(how)), plan_hash_(plan_hash) {
-  expects(how_.deadline > 0, "checked: deadline must be > 0 s, got ", how_.deadline);
-  expects(how_.clock != nullptr, "checked: clock is empty");
-  expects(how_.pause != nullptr, "checked: pause is empty");
+  check_waiting("checked", how_.deadline, how_.clock, &how_.pause);
 }
 
 LIMBER_FN void call_comparison::check_tag(std::string_view call, i64 tag) {

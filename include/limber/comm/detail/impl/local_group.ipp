@@ -4,35 +4,9 @@
 #include <limber/comm/detail/local_group.hpp>
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 namespace limber::detail {
-
-LIMBER_FN void record::reset(i64 number, std::size_t ranks) {
-  sequence = number;
-  arrived = 0;
-  piece = pieces = claimed = finished = 0;
-  end = std::numeric_limits<double>::infinity();
-  buffers.assign(ranks, {});
-  colors.assign(ranks, 0);
-  here.assign(ranks, 0);
-}
-
-LIMBER_FN record_ring::record_ring() : slots_(4) {
-  for (auto& s : slots_) s = std::make_unique<record>();
-}
-LIMBER_FN record& record_ring::fetch(i64 sequence, i64 completed, std::size_t ranks) {
-  if (sequence - completed > static_cast<i64>(slots_.size())) {
-    auto old = std::exchange(slots_, std::vector<std::unique_ptr<record>>(2 * slots_.size()));
-    for (auto& s : slots_) s = std::make_unique<record>();
-    for (auto& r : old)
-      if (r->sequence > completed) slot(r->sequence) = std::move(r);
-  }
-  record& r = *slot(sequence);
-  if (r.sequence != sequence) r.reset(sequence, ranks);
-  return r;
-}
 
 /// Locks a group.
 struct local_group::scope {
@@ -342,45 +316,46 @@ LIMBER_FN std::string local_group::absence_text(int rank) const {
   return death_known(rank) ? say({death_text(rank), " as well; shrink without it"}) : std::string();
 }
 
-LIMBER_FN void local_group::close(std::shared_ptr<shrinking> s, int culprit, std::string reason) {
-  if (!s->failed) s->failed = group_failure{culprit, std::move(reason)};
-  std::erase(shrinkings_, s);
+LIMBER_FN void local_group::close(shrinking& s, int culprit, std::string reason) {
+  if (!s.failed) s.failed = group_failure{culprit, std::move(reason)};
+  s.open = false;
   wake_all();
 }
-LIMBER_FN void local_group::end(std::shared_ptr<shrinking> const& s, int culprit, parts reason) {
+LIMBER_FN void local_group::end(shrinking& s, int culprit, parts reason) {
   close(s, culprit, say(reason));
-  throw error({engine_name_, "shrink", 0, s->failed->rank, {}, s->failed->reason});
+  throw error({engine_name_, "shrink", 0, s.failed->rank, {}, s.failed->reason});
 }
 
 /// The shrinking of `rank`, which the others with the same list share.
-LIMBER_FN std::shared_ptr<local_group::shrinking> local_group::join(int rank, std::span<int const> lost,
-                                                                    std::vector<int> const& survivors) {
+LIMBER_FN local_group::shrinking& local_group::join(int rank, std::span<int const> lost,
+                                                    std::vector<int> const& survivors) {
   // An outdated list, of the caller or of a waiting rank, is not a disagreement: this is checked before the
   // lists are compared.
   for (int const r : survivors)
     if (auto why = absence_text(r); !why.empty())
       throw error({engine_name_, "shrink", 0, r, {}, std::move(why)});
-  for (std::size_t i = shrinkings_.size(); i-- > 0;)
-    for (int r = 0; r < size(); ++r)
-      if ((at(r).left || death_known(r)) && !std::ranges::binary_search(shrinkings_[i]->lost, r)) {
-        close(shrinkings_[i], r, absence_text(r));
-        break;
-      }
-  std::shared_ptr<shrinking> mine;
+  for (auto const& s : shrinkings_)
+    for (int r = 0; s->open && r < size(); ++r)
+      if ((at(r).left || death_known(r)) && !std::ranges::binary_search(s->lost, r))
+        close(*s, r, absence_text(r));
+  shrinking* mine = nullptr;
   for (auto const& s : shrinkings_) {
-    if (std::ranges::equal(s->lost, lost)) mine = s;
+    if (!s->open) continue;
+    if (std::ranges::equal(s->lost, lost)) {
+      mine = s.get();
+      continue;
+    }
     for (int const r : survivors)
-      if (s != mine && s->here[static_cast<std::size_t>(r)] != 0)
-        end(s, r, {r, " continues without ", s->lost, " but ", rank, " without ", lost});
+      if (s->here[static_cast<std::size_t>(r)] != 0)
+        end(*s, r, {r, " continues without ", s->lost, " but ", rank, " without ", lost});
   }
-  if (!mine) {
-    mine = std::make_shared<shrinking>();
+  if (mine == nullptr) {
+    mine = shrinkings_.emplace_back(std::make_unique<shrinking>()).get();
     mine->lost.assign(lost.begin(), lost.end());
     mine->here.resize(members_.size());
-    shrinkings_.push_back(mine);
   }
   mine->here[static_cast<std::size_t>(rank)] = 1;
-  return mine;
+  return *mine;
 }
 
 /// Waits for all survivors, which must pass the same lost ranks; the old group has failed afterwards.
@@ -390,30 +365,32 @@ LIMBER_FN place local_group::shrink(int rank, std::span<int const> lost) {
   scope const here(*this);
   check_caller(rank, "shrink", false);
   fail_unwound(world_, at(rank).world_rank);
-  auto const mine = join(rank, lost, survivors);
-  for (bool timed_out = false; !mine->next || !has_come(mine->usable_from);
+  shrinking& mine = join(rank, lost, survivors);
+  for (bool timed_out = false; !mine.next || !has_come(mine.usable_from);
        timed_out = wait(rank, {"shrink"}, t)) {
-    if (mine->next) continue;
-    if (mine->failed) end(mine, rank, {});
+    if (mine.next) continue;
+    if (mine.failed) end(mine, rank, {});
     std::vector<int> missing, world_ranks;
     for (int const r : survivors) {
-      if (mine->here[static_cast<std::size_t>(r)] == 0 || is_dead(r)) missing.push_back(r);
+      if (mine.here[static_cast<std::size_t>(r)] == 0 || is_dead(r)) missing.push_back(r);
       world_ranks.push_back(at(r).world_rank);
     }
     if (missing.empty()) {
-      mine->next = make(world_ranks);
-      mine->usable_from = usable_from(static_cast<local_group&>(*mine->next.get()), rank);
-      fail_with(lost.empty() ? -1 : lost[0], {shrunk_text(say({lost}))});
-      std::erase(shrinkings_, mine);
+      mine.next = make(world_ranks);
+      mine.usable_from = usable_from(static_cast<local_group&>(*mine.next.get()), rank);
+      mine.open = false;
+      fail(lost.empty() ? -1 : lost[0], shrunk_text(say({lost})));
       wake_all();
-      if (has_come(mine->usable_from)) break;
+      if (has_come(mine.usable_from)) break;
       continue;
     }
     for (int const r : missing)
       if (auto why = absence_text(r); !why.empty()) end(mine, r, {why});
     if (timed_out) end(mine, missing[0], {missing, " did not call shrink within ", world_.deadline, " s"});
   }
-  return {mine->next, rank_among(survivors, rank)};
+  place made{mine.next, rank_among(survivors, rank)};
+  if (++mine.taken == made.where->size()) mine.next = {};
+  return made;
 }
 
 }  // namespace limber::detail

@@ -35,6 +35,12 @@ LIMBER_FN error process_group::failure_error(std::string_view call, std::string_
       {engine_name_, std::string(call), failed_->code, failed_->rank, std::string(bucket), failed_->reason});
 }
 
+LIMBER_FN void check_waiting(char const* engine, double deadline, clock_function const& clock,
+                             pause_function const* pause) {
+  expects(deadline > 0, engine, ": deadline must be > 0 s, got ", deadline);
+  expects(clock != nullptr, engine, ": clock is empty");
+  expects(pause == nullptr || *pause != nullptr, engine, ": pause is empty");
+}
 LIMBER_FN std::string ranks_text(std::vector<int> const& ranks) {
   std::string out;
   for (int const r : ranks) out += text(out.empty() ? "rank " : ", rank ", r);
@@ -60,6 +66,11 @@ LIMBER_FN std::vector<int> ranks_of_color(std::span<i64 const> colors, i64 color
   for (std::size_t r = 0; r < colors.size(); ++r)
     if (colors[r] == color) out.push_back(static_cast<int>(r));
   return out;
+}
+LIMBER_FN int index_of_color(std::vector<i64> colors, i64 color) {
+  std::ranges::sort(colors);
+  auto const different = std::unique(colors.begin(), colors.end());
+  return static_cast<int>(std::lower_bound(colors.begin(), different, color) - colors.begin());
 }
 LIMBER_FN int rank_among(std::vector<int> const& members, int rank) noexcept {
   return static_cast<int>(std::ranges::lower_bound(members, rank) - members.begin());
