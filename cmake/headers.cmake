@@ -203,7 +203,6 @@ set(LIMBER_HEADERS
     limber/sim/cluster.hpp
     limber/sim/communicator.hpp
     limber/sim/cost.hpp
-    limber/sim/detail/compute_time.hpp
     limber/sim/detail/engine.hpp
     limber/sim/detail/group.hpp
     limber/sim/detail/schedulers.hpp

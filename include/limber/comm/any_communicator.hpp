@@ -236,27 +236,11 @@ class any_communicator : private communicator {
   [[nodiscard]] communicator handle() const noexcept { return *this; }
 
   using communicator::operator bool;
-  using communicator::can;
-
-  using communicator::rank;
-  using communicator::size;
-
-  using communicator::all_gather;
-  using communicator::all_reduce;
-  using communicator::barrier;
-  using communicator::broadcast;
-  using communicator::reduce_scatter;
-
-  using communicator::recv;
-  using communicator::send;
-
-  using communicator::listen;
-  using communicator::poll;
-  using communicator::post;
-
-  using communicator::revoke;
-  using communicator::shrink;
-  using communicator::split;
+  using communicator::all_gather, communicator::all_reduce, communicator::barrier, communicator::broadcast,
+      communicator::reduce_scatter;
+  using communicator::can, communicator::rank, communicator::size;
+  using communicator::send, communicator::recv, communicator::post, communicator::poll, communicator::listen;
+  using communicator::split, communicator::shrink, communicator::revoke;
 
  private:
   template <class C>

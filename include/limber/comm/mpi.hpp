@@ -229,7 +229,7 @@ class driver {
   }
 
  private:
-  /// The reductions of mpi_reduction.hpp, freed with the last driver that uses them.
+  /// The reductions that MPI lacks, freed with the last driver that uses them.
   struct reductions {
     reductions() {
       make<bf16, detail::added<bf16>>(add_bf16);

@@ -131,7 +131,7 @@ class reproducible {
     detail::signature const s = detail::reduce_scatter_of(in, out, size());
     if (s.type == dtype::int64) return in_flight(state().pass(in, out, reduction::sum, true));
     if (s.type == dtype::f64) return in_flight(state().gather(check_length(s, in, out), out, true));
-    return in_flight(state().start(in, out, {}, true));
+    return in_flight(state().start_sum(in, out, {}, true));
   }
   [[nodiscard]] auto all_gather(const_tensor_view in, tensor_view out) {
     (void)detail::all_gather_of(in, out, size());
@@ -192,7 +192,7 @@ class reproducible {
   [[nodiscard]] request start(detail::signature const& s, const_tensor_view in, tensor_view out,
                               std::span<piece const> pieces) {
     if (s.type == dtype::f64) return in_flight(state().gather(check_length(s, in, out), out, false));
-    return in_flight(state().start(in, out, pieces, false));
+    return in_flight(state().start_sum(in, out, pieces, false));
   }
   [[nodiscard]] const_tensor_view check_length(detail::signature const& s, const_tensor_view in,
                                                tensor_view out) const {

@@ -43,31 +43,13 @@ struct arrival {
 ///     probe(c, s, tag, m, a)  takes a message of s with that tag, if there is one, out of MPI's queue
 ///     take(m, p, n, t, q)     receives it
 ///     reason(code)            MPI's text
+///
+/// The calls and their arguments are those of mpi.hpp's driver.
 template <class E>
-concept engine = std::default_initializable<E> &&
-    requires(E& e, E const& k, typename E::comm_type& c, typename E::request_type& q,
-             typename E::message_type& m, arrival& a, void const* in, void* out, int n, bool& done, dtype t,
-             reduction how) {
+concept engine = std::default_initializable<E> && requires {
+  typename E::comm_type;
+  typename E::message_type;
   { E::no_request() } -> std::same_as<typename E::request_type>;
-  { E::no_comm() } -> std::same_as<typename E::comm_type>;
-  { k.is_running() } -> std::same_as<bool>;
-  { k.reason(n) } -> std::same_as<std::string>;
-  e.abort();
-  { e.examine(c, done, n, n) } -> std::same_as<answer>;  // between two groups?, rank, size
-  { e.duplicate(c, c, q) } -> std::same_as<answer>;
-  { e.adopt(c) } -> std::same_as<answer>;  // codes are returned from now on
-  { e.split(c, n, n, c) } -> std::same_as<answer>;
-  { e.free(c) } -> std::same_as<answer>;
-  { e.test(q, done) } -> std::same_as<answer>;
-  { e.all_reduce(c, in, out, n, t, how, q) } -> std::same_as<answer>;
-  { e.reduce(c, in, out, n, t, how, n, q) } -> std::same_as<answer>;
-  { e.reduce_scatter(c, in, out, n, t, how, q) } -> std::same_as<answer>;
-  { e.all_gather(c, in, out, n, t, q) } -> std::same_as<answer>;
-  { e.broadcast(c, out, n, t, n, q) } -> std::same_as<answer>;
-  { e.barrier(c, q) } -> std::same_as<answer>;
-  { e.send(c, in, n, t, n, n, q) } -> std::same_as<answer>;
-  { e.probe(c, n, n, m, a) } -> std::same_as<answer>;
-  { e.take(m, out, n, t, q) } -> std::same_as<answer>;
 };
 
 /// @throws limber::error of engine "mpi" with MPI's code and text, if the call failed

@@ -80,9 +80,10 @@ template <engine E>
 template <engine E>
 [[nodiscard]] place make_group(E e, options const& how, int device, std::string name, int rank,
                                std::vector<int> world) {
-  return {
-      shared_group(new process_group<E>(std::move(e), how, device, std::move(name), rank, std::move(world))),
-      rank};
+  auto* const g = new process_group<E>(std::move(e), how, device, std::move(name), rank, std::move(world));
+  place made{shared_group(g), rank};
+  g->open();
+  return made;
 }
 
 /// The rank's part in a new communicator of all ranks that have `id`.

@@ -120,6 +120,11 @@ struct reduced {
   tensor_view out;
 };
 
+/// An operation in flight. `wait` blocks the host until the result is complete, and throws limber::error if
+/// the communicator failed before; `done` does not synchronize. Both check for errors of NCCL, revocations
+/// and the deadline, which counts from the first of these calls.
+using request = limber::detail::group_request;
+
 /// Returns rank 0's id on every rank: called once on each rank, with the id on rank 0 and zeros elsewhere (a
 /// broadcast by means of the host program).
 using exchange_function = std::function<unique_id(unique_id const& mine)>;
@@ -133,7 +138,10 @@ using exchange_function = std::function<unique_id(unique_id const& mine)>;
 ///     sum.wait();
 ///
 /// Order    operations run in the order in which they are started, on stream(); `after`, `fork_all_reduce`
-///          and `join` order them with other streams. The result is valid when the host has waited.
+///          and `join` order them with other streams. The result is valid when the host has waited. Starting
+///          an operation does not synchronize with its stream; `barrier` blocks the host until all ranks have
+///          called it. `send` returns when the receiver has received it: NCCL does not compare lengths and
+///          types, which must agree.
 /// Memory   device, managed and host memory. Host views (counters, control values) pass through a staging
 ///          buffer that is reused; they are read when the operation starts and written by `wait`.
 /// Bits     equal on every rank and repetition; the order of additions is NCCL's. Sums only: the mean is a

@@ -38,7 +38,6 @@ class process_group final : public limber::detail::process_group {
   using event_type = typename E::event_type;
   using stream_type = typename E::stream_type;
 
-  /// Creates stream and events; init, split or shrink then sets `native`.
   process_group(E e, options const& o, int on, std::string called, int r, std::vector<int> ranks)
       : limber::detail::process_group("nccl"),
         engine(std::move(e)),
@@ -46,7 +45,9 @@ class process_group final : public limber::detail::process_group {
         rank(r),
         device(on),
         name(std::move(called)),
-        world(std::move(ranks)) {
+        world(std::move(ranks)) {}
+  /// Creates stream and events; init, split or shrink then sets `native`.
+  void open() {
     on_device<E> const here(engine, device);
     must("start", engine.make_stream(own));
     must("start", engine.make_event(forked));

@@ -106,7 +106,7 @@ class reproducible_sums final : public process_group {
 
   /// Starts a sum of the pieces by blocks; for a reduce_scatter the pieces are the parts of the ranks. The
   /// MAX is in flight afterwards.
-  sum& start(const_tensor_view in, tensor_view out, std::span<piece const> pieces, bool scatters) {
+  sum& start_sum(const_tensor_view in, tensor_view out, std::span<piece const> pieces, bool scatters) {
     return begin(in, out, scatters, [&](sum& s) {
       s.pieces.assign(pieces.begin(), pieces.end());
       for (int r = 0; scatters && r < inner().size(); ++r) s.pieces.push_back({r * out.length, out.length});
