@@ -53,15 +53,12 @@ set(LIMBER_HEADERS
     limber/comm/detail/impl/signature.ipp
     limber/comm/detail/local_group.hpp
     limber/comm/detail/mpi_engine.hpp
-    limber/comm/detail/mpi_messages.hpp
     limber/comm/detail/mpi_process_group.hpp
     limber/comm/detail/nccl_bootstrap.hpp
-    limber/comm/detail/nccl_comm_init.hpp
     limber/comm/detail/nccl_communicator.hpp
     limber/comm/detail/nccl_engine.hpp
     limber/comm/detail/nccl_operation.hpp
     limber/comm/detail/nccl_process_group.hpp
-    limber/comm/detail/nccl_staging.hpp
     limber/comm/detail/process_group.hpp
     limber/comm/detail/receive_queue.hpp
     limber/comm/detail/reproducible_codec.hpp

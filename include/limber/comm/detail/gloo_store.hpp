@@ -170,8 +170,7 @@ struct participants {
   double const start = how.clock();
   std::size_t const size = who.ranks.size();
   std::vector<std::vector<char>> records(size);
-  std::string missing;
-  int first = -1;
+  std::vector<int> missing;
   for (std::size_t r = 0; r < size; ++r) {
     int const rank = who.ranks[r];
     std::string const key = text(prefix, "/", r);
@@ -185,15 +184,15 @@ struct participants {
         std::string const why = who.absence_reason ? who.absence_reason(rank) : std::string{};
         if (!why.empty()) throw setup_error(why, rank);
         if (how.clock() - start < timeout) continue;
-        if (first < 0) first = rank;
-        missing += text(missing.empty() ? "rank " : ", rank ", rank);
+        missing.push_back(rank);
         break;
       }
     }
   }
-  if (first >= 0)
-    throw setup_error(text(missing, " of ", size, " did not come within ", how.rendezvous_deadline, " s"),
-                      first);
+  if (!missing.empty())
+    throw setup_error(text(limber::detail::ranks_text(missing), " of ", size, " did not come within ",
+                           how.rendezvous_deadline, " s"),
+                      missing[0]);
   return records;
 }
 

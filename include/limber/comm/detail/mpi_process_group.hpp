@@ -5,7 +5,6 @@
 /// One rank's part of an MPI communicator: operations in flight, messages, deadlines, and failures.
 
 #include <limber/comm/detail/mpi_engine.hpp>
-#include <limber/comm/detail/mpi_messages.hpp>
 #include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/detail/receive_queue.hpp>
 #include <limber/core/error.hpp>

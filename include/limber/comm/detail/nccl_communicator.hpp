@@ -6,7 +6,6 @@
 /// memory registered with it.
 
 #include <limber/comm/collective.hpp>
-#include <limber/comm/detail/nccl_comm_init.hpp>
 #include <limber/comm/detail/nccl_operation.hpp>
 #include <limber/comm/detail/nccl_process_group.hpp>
 #include <limber/comm/detail/process_group.hpp>

@@ -11,7 +11,6 @@
 
 #include <limber/comm/detail/nccl_bootstrap.hpp>
 #include <limber/comm/detail/nccl_engine.hpp>
-#include <limber/comm/detail/nccl_staging.hpp>
 #include <limber/core/error.hpp>
 
 #include <algorithm>
@@ -136,7 +135,7 @@ class process_group final : public limber::detail::process_group {
   void send(int, int peer, const_tensor_view in) override;
   void recv(int, int peer, tensor_view out) override;
   void revoke(std::string const& reason) override { end({-1, reason}); }
-  // Of nccl_comm_init.hpp.
+  // Of nccl_operation.hpp.
   [[nodiscard]] place split(int, int color) override;
   [[nodiscard]] place shrink(int, std::span<int const> lost) override;
 
