@@ -33,42 +33,30 @@ set(LIMBER_HEADERS
     limber/comm/detail/gloo_message_format.hpp
     limber/comm/detail/gloo_messages.hpp
     limber/comm/detail/gloo_operation.hpp
-    limber/comm/detail/gloo_options.hpp
     limber/comm/detail/gloo_process_group.hpp
-    limber/comm/detail/gloo_receive_queue.hpp
     limber/comm/detail/gloo_rendezvous.hpp
     limber/comm/detail/gloo_store.hpp
     limber/comm/detail/host_collective.hpp
     limber/comm/detail/impl/call_comparison.ipp
     limber/comm/detail/impl/host_collective.ipp
+    limber/comm/detail/impl/local_group.ipp
+    limber/comm/detail/impl/process_group.ipp
+    limber/comm/detail/impl/receive_queue.ipp
     limber/comm/detail/impl/signature.ipp
-    limber/comm/detail/mpi_communicator.hpp
+    limber/comm/detail/local_group.hpp
     limber/comm/detail/mpi_engine.hpp
-    limber/comm/detail/mpi_messages.hpp
-    limber/comm/detail/mpi_options.hpp
     limber/comm/detail/mpi_process_group.hpp
-    limber/comm/detail/mpi_receive_queue.hpp
-    limber/comm/detail/mpi_reduction.hpp
     limber/comm/detail/nccl_bootstrap.hpp
-    limber/comm/detail/nccl_call.hpp
-    limber/comm/detail/nccl_comm_init.hpp
     limber/comm/detail/nccl_communicator.hpp
     limber/comm/detail/nccl_engine.hpp
-    limber/comm/detail/nccl_kv_store.hpp
     limber/comm/detail/nccl_operation.hpp
     limber/comm/detail/nccl_process_group.hpp
-    limber/comm/detail/nccl_registration.hpp
-    limber/comm/detail/nccl_staging.hpp
-    limber/comm/detail/pause_function.hpp
+    limber/comm/detail/process_group.hpp
+    limber/comm/detail/receive_queue.hpp
     limber/comm/detail/reproducible_codec.hpp
     limber/comm/detail/reproducible_sums.hpp
+    limber/comm/detail/shared_directory.hpp
     limber/comm/detail/signature.hpp
-    limber/comm/detail/threads_group.hpp
-    limber/comm/detail/threads_handle.hpp
-    limber/comm/detail/threads_messages.hpp
-    limber/comm/detail/threads_record.hpp
-    limber/comm/detail/threads_shrink.hpp
-    limber/comm/detail/threads_world_state.hpp
     limber/comm/detail/ticket.hpp
     limber/comm/gloo.hpp
     limber/comm/impl/any_communicator.ipp
@@ -185,18 +173,9 @@ set(LIMBER_HEADERS
     limber/sim/cluster.hpp
     limber/sim/communicator.hpp
     limber/sim/cost.hpp
-    limber/sim/detail/compute_time.hpp
-    limber/sim/detail/driver.hpp
     limber/sim/detail/engine.hpp
-    limber/sim/detail/events.hpp
-    limber/sim/detail/fiber_scheduler.hpp
     limber/sim/detail/group.hpp
-    limber/sim/detail/messages.hpp
-    limber/sim/detail/record.hpp
-    limber/sim/detail/regroup.hpp
-    limber/sim/detail/sanitizers.hpp
-    limber/sim/detail/thread_scheduler.hpp
-    limber/sim/detail/turn_scheduler.hpp
+    limber/sim/detail/schedulers.hpp
     limber/sim/report.hpp
     limber/sim/run.hpp
     limber/sim/sim.hpp

@@ -66,24 +66,13 @@ class any_request {
     void (*destroy)(void*) noexcept;
   };
   template <class Q>
-  static void wait_of(void* q) {
-    static_cast<Q*>(q)->wait();
-  }
-  template <class Q>
-  static bool done_of(void* q) {
-    return static_cast<Q*>(q)->done();
-  }
-  template <class Q>
-  static void relocate(void* to, void* from) noexcept {
-    ::new (to) Q(std::move(*static_cast<Q*>(from)));
-    destroy<Q>(from);
-  }
-  template <class Q>
-  static void destroy(void* q) noexcept {
-    static_cast<Q*>(q)->~Q();
-  }
-  template <class Q>
-  static constexpr functions functions_of{&wait_of<Q>, &done_of<Q>, &relocate<Q>, &destroy<Q>};
+  static constexpr functions functions_of{[](void* q) { static_cast<Q*>(q)->wait(); },
+                                          [](void* q) -> bool { return static_cast<Q*>(q)->done(); },
+                                          [](void* to, void* from) noexcept {
+                                            ::new (to) Q(std::move(*static_cast<Q*>(from)));
+                                            static_cast<Q*>(from)->~Q();
+                                          },
+                                          [](void* q) noexcept { static_cast<Q*>(q)->~Q(); }};
 
   void take(any_request& other) noexcept {
     functions_ = std::exchange(other.functions_, nullptr);
@@ -125,7 +114,8 @@ class any_communicator;
 
 namespace detail {
 
-/// What a communicator knows of the collective's type: one such object a type. Null for what it lacks.
+/// What a communicator knows of the collective's type: one such object a type. What the type lacks is not
+/// called.
 struct communicator_functions {
   capabilities models;
   capabilities (*can)(void const*);  ///< null where the type alone decides
@@ -148,10 +138,9 @@ struct communicator_functions {
 };
 
 template <class C>
-struct communicator_calls;
-
+[[nodiscard]] constexpr communicator_functions functions_of_collective() noexcept;
 template <class C>
-inline constexpr communicator_functions communicator_functions_of = communicator_calls<C>::table();
+inline constexpr communicator_functions communicator_functions_of = functions_of_collective<C>();
 
 }  // namespace detail
 
@@ -213,8 +202,8 @@ class communicator {
   [[nodiscard]] any_communicator shrink(std::span<int const> lost) const;
 
  private:
-  [[nodiscard]] detail::communicator_functions const& functions(char const* call) const;
-  [[nodiscard]] detail::communicator_functions const& functions(char const* call, capabilities needed) const;
+  [[nodiscard]] detail::communicator_functions const& functions(char const* call,
+                                                                capabilities needed = 0) const;
 
   void* object_ = nullptr;
   detail::communicator_functions const* functions_ = nullptr;
@@ -249,27 +238,11 @@ class any_communicator : private communicator {
   [[nodiscard]] communicator handle() const noexcept { return *this; }
 
   using communicator::operator bool;
-  using communicator::can;
-
-  using communicator::rank;
-  using communicator::size;
-
-  using communicator::all_gather;
-  using communicator::all_reduce;
-  using communicator::barrier;
-  using communicator::broadcast;
-  using communicator::reduce_scatter;
-
-  using communicator::recv;
-  using communicator::send;
-
-  using communicator::listen;
-  using communicator::poll;
-  using communicator::post;
-
-  using communicator::revoke;
-  using communicator::shrink;
-  using communicator::split;
+  using communicator::all_gather, communicator::all_reduce, communicator::barrier, communicator::broadcast,
+      communicator::reduce_scatter;
+  using communicator::can, communicator::rank, communicator::size;
+  using communicator::send, communicator::recv, communicator::post, communicator::poll, communicator::listen;
+  using communicator::split, communicator::shrink, communicator::revoke;
 
  private:
   template <class C>
@@ -283,75 +256,64 @@ class any_communicator : private communicator {
 namespace detail {
 
 template <class C>
-struct communicator_calls {
-  static C& at(void* c) noexcept { return *static_cast<C*>(c); }
-
-  static capabilities can(void const* c) { return capabilities_of<C> & static_cast<C const*>(c)->can(); }
-  static int rank(void const* c) { return static_cast<C const*>(c)->rank(); }
-  static int size(void const* c) { return static_cast<C const*>(c)->size(); }
-  static any_request all_reduce(void* c, const_tensor_view in, tensor_view out, reduction how) {
-    return any_request(at(c).all_reduce(in, out, how));
-  }
-  static any_request all_reduce_pieces(void* c, const_tensor_view in, tensor_view out,
-                                       std::span<piece const> pieces) {
-    if constexpr (sums_pieces<C>)
-      return any_request(at(c).all_reduce(in, out, pieces));
-    else
-      return any_request(at(c).all_reduce(in, out));
-  }
-  static any_request reduce_scatter(void* c, const_tensor_view in, tensor_view out) {
-    return any_request(at(c).reduce_scatter(in, out));
-  }
-  static any_request all_gather(void* c, const_tensor_view in, tensor_view out) {
-    return any_request(at(c).all_gather(in, out));
-  }
-  static any_request broadcast(void* c, tensor_view data, int root) {
-    return any_request(at(c).broadcast(data, root));
-  }
-  static void barrier(void* c) { at(c).barrier(); }
-  static void send(void* c, const_tensor_view in, int peer) { at(c).send(in, peer); }
-  static void recv(void* c, tensor_view out, int peer) { at(c).recv(out, peer); }
-  static void post(void* c, int peer, i64 tag, std::span<std::byte const> bytes) {
-    at(c).post(peer, tag, bytes);
-  }
-  static std::optional<message> poll(void* c, i64 tag) { return at(c).poll(tag); }
-  static void listen(void* c) { at(c).listen(); }
-  static void revoke(void* c, std::string const& reason) { at(c).revoke(reason); }
-  static any_communicator split(void* c, int color) { return any_communicator(at(c).split(color)); }
-  static any_communicator shrink(void* c, std::span<int const> lost) {
-    return any_communicator(at(c).shrink(lost));
-  }
-
-  static constexpr communicator_functions table() {
-    communicator_functions t{};
-    t.models = capabilities_of<C>;
-    if constexpr (requires(C const& c) {
-                    { c.can() } -> std::same_as<capabilities>;
-                  })
-      t.can = &can;
-    t.rank = &rank;
-    t.size = &size;
-    t.all_reduce = &all_reduce;
-    t.all_reduce_pieces = &all_reduce_pieces;
-    t.reduce_scatter = &reduce_scatter;
-    t.all_gather = &all_gather;
-    t.broadcast = &broadcast;
-    t.barrier = &barrier;
-    if constexpr (point_to_point<C>) {
-      t.send = &send;
-      t.recv = &recv;
-    }
-    if constexpr (mailbox<C>) {
-      t.post = &post;
-      t.poll = &poll;
-      t.listen = &listen;
-    }
-    if constexpr (revocable<C>) t.revoke = &revoke;
-    if constexpr (splittable<C>) t.split = &split;
-    if constexpr (shrinkable<C>) t.shrink = &shrink;
-    return t;
-  }
+concept has_own_capabilities = requires(C const& c) {
+  { c.can() } -> std::same_as<capabilities>;
 };
+
+template <class C>
+[[nodiscard]] C& collective_at(void* c) noexcept {
+  return *static_cast<C*>(c);
+}
+
+template <class C>
+constexpr communicator_functions functions_of_collective() noexcept {
+  communicator_functions t{};
+  t.models = capabilities_of<C>;
+  if constexpr (has_own_capabilities<C>)
+    t.can = [](void const* c) { return capabilities_of<C> & static_cast<C const*>(c)->can(); };
+  t.rank = [](void const* c) -> int { return static_cast<C const*>(c)->rank(); };
+  t.size = [](void const* c) -> int { return static_cast<C const*>(c)->size(); };
+  t.all_reduce = [](void* c, const_tensor_view in, tensor_view out, reduction how) {
+    return any_request(collective_at<C>(c).all_reduce(in, out, how));
+  };
+  t.all_reduce_pieces = [](void* c, const_tensor_view in, tensor_view out,
+                           [[maybe_unused]] std::span<piece const> pieces) {
+    if constexpr (sums_pieces<C>)
+      return any_request(collective_at<C>(c).all_reduce(in, out, pieces));
+    else
+      return any_request(collective_at<C>(c).all_reduce(in, out));
+  };
+  t.reduce_scatter = [](void* c, const_tensor_view in, tensor_view out) {
+    return any_request(collective_at<C>(c).reduce_scatter(in, out));
+  };
+  t.all_gather = [](void* c, const_tensor_view in, tensor_view out) {
+    return any_request(collective_at<C>(c).all_gather(in, out));
+  };
+  t.broadcast = [](void* c, tensor_view data, int root) {
+    return any_request(collective_at<C>(c).broadcast(data, root));
+  };
+  t.barrier = [](void* c) { collective_at<C>(c).barrier(); };
+  if constexpr (point_to_point<C>) {
+    t.send = [](void* c, const_tensor_view in, int peer) { collective_at<C>(c).send(in, peer); };
+    t.recv = [](void* c, tensor_view out, int peer) { collective_at<C>(c).recv(out, peer); };
+  }
+  if constexpr (mailbox<C>) {
+    t.post = [](void* c, int peer, i64 tag, std::span<std::byte const> bytes) {
+      collective_at<C>(c).post(peer, tag, bytes);
+    };
+    t.poll = [](void* c, i64 tag) { return collective_at<C>(c).poll(tag); };
+    t.listen = [](void* c) { collective_at<C>(c).listen(); };
+  }
+  if constexpr (revocable<C>)
+    t.revoke = [](void* c, std::string const& reason) { collective_at<C>(c).revoke(reason); };
+  if constexpr (splittable<C>)
+    t.split = [](void* c, int color) { return any_communicator(collective_at<C>(c).split(color)); };
+  if constexpr (shrinkable<C>)
+    t.shrink = [](void* c, std::span<int const> lost) {
+      return any_communicator(collective_at<C>(c).shrink(lost));
+    };
+  return t;
+}
 
 }  // namespace detail
 }  // namespace limber

@@ -6,13 +6,11 @@
 
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/nccl_communicator.hpp>
-#include <limber/comm/detail/nccl_registration.hpp>
 #include <limber/core/dtype.hpp>
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
-#include <array>
 #include <cstddef>
 #include <cstring>
 #include <span>

@@ -7,6 +7,7 @@
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/reproducible_sums.hpp>
 #include <limber/comm/detail/signature.hpp>
+#include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
 
 #include <bit>
@@ -14,8 +15,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -29,7 +28,7 @@ namespace limber {
 struct reproducible_options {
   i64 most_ranks = 1024;  ///< S, in [2, 2^31]: a larger one costs accuracy (⌈log₂ S⌉ bits), never time
   i64 longest_double = 64;  ///< maximum length of sums of f64, which are gathered; longer ones are refused
-  std::function<void()> pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(100)); };
+  pause_function pause = [] { std::this_thread::sleep_for(std::chrono::microseconds(100)); };
 };
 
 /// A collective whose sums depend only on the set of non-zero contributions: permuting ranks, adding ranks
@@ -86,41 +85,9 @@ class reproducible {
       "limber: reproducible works in host memory, but this engine's tensors may lie on a device");
 
  public:
-  /// A sum in flight. If destroyed before waiting it ends the group, like the engine's.
-  class request {
-   public:
-    request(request&& other) noexcept
-        : sums_(std::move(other.sums_)), sum_(std::exchange(other.sum_, nullptr)) {}
-    request& operator=(request&& other) noexcept {
-      if (this != &other) {
-        drop();
-        sums_ = std::move(other.sums_);
-        sum_ = std::exchange(other.sum_, nullptr);
-      }
-      return *this;
-    }
-    ~request() { drop(); }
-
-    /// @throws limber::error as the requests of the engine, and if the calls of ranks differ
-    void wait() {
-      if (!sum_) return;
-      sums_->finish(*sum_);
-      drop();
-    }
-    [[nodiscard]] bool done() { return !sum_ || sums_->done(*sum_); }
-
-   private:
-    friend class reproducible;
-    request(std::shared_ptr<sums> of, typename sums::sum& it) noexcept : sums_(std::move(of)), sum_(&it) {}
-
-    void drop() noexcept {
-      if (sum_) sums_->release(*std::exchange(sum_, nullptr));
-      sums_ = nullptr;
-    }
-
-    std::shared_ptr<sums> sums_;
-    typename sums::sum* sum_;
-  };
+  /// A sum in flight. If destroyed before waiting it ends the group, like the engine's. `wait` throws
+  /// limber::error as the requests of the engine, and if the calls of ranks differ.
+  using request = detail::group_request;
 
   /// @throws std::invalid_argument if most_ranks is out of range, or less than the number of ranks
   explicit reproducible(std::type_identity_t<C> inner, reproducible_options how = {}, Codec codec = {})
@@ -133,7 +100,7 @@ class reproducible {
             how_.longest_double);
     expects(how_.pause != nullptr, "reproducible: pause is empty");
     auto const guard = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(how_.most_ranks - 1)));
-    sums_ = std::make_shared<sums>(std::forward<C>(inner), guard, std::move(codec));
+    sums_ = detail::shared_group(new sums(std::forward<C>(inner), guard, std::move(codec)));
   }
   reproducible(reproducible&&) noexcept = default;
   reproducible& operator=(reproducible&&) noexcept = default;
@@ -164,7 +131,7 @@ class reproducible {
     detail::signature const s = detail::reduce_scatter_of(in, out, size());
     if (s.type == dtype::int64) return in_flight(state().pass(in, out, reduction::sum, true));
     if (s.type == dtype::f64) return in_flight(state().gather(check_length(s, in, out), out, true));
-    return in_flight(state().start(in, out, {}, true));
+    return in_flight(state().start_sum(in, out, {}, true));
   }
   [[nodiscard]] auto all_gather(const_tensor_view in, tensor_view out) {
     (void)detail::all_gather_of(in, out, size());
@@ -207,8 +174,8 @@ class reproducible {
   [[nodiscard]] engine& inner() { return state().inner(); }
   [[nodiscard]] engine const& inner() const { return state().inner(); }
   [[nodiscard]] sums& state() const {
-    expects(sums_ != nullptr, "reproducible: this communicator was moved from");
-    return *sums_;
+    expects(static_cast<bool>(sums_), "reproducible: this communicator was moved from");
+    return static_cast<sums&>(*sums_.get());
   }
   // For operations of all ranks.
   [[nodiscard]] engine& idle_engine() {
@@ -221,11 +188,11 @@ class reproducible {
     return inner();
   }
 
-  [[nodiscard]] request in_flight(typename sums::sum& it) const { return {sums_, it}; }
+  [[nodiscard]] request in_flight(typename sums::sum& it) const { return {sums_, {it.number}}; }
   [[nodiscard]] request start(detail::signature const& s, const_tensor_view in, tensor_view out,
                               std::span<piece const> pieces) {
     if (s.type == dtype::f64) return in_flight(state().gather(check_length(s, in, out), out, false));
-    return in_flight(state().start(in, out, pieces, false));
+    return in_flight(state().start_sum(in, out, pieces, false));
   }
   [[nodiscard]] const_tensor_view check_length(detail::signature const& s, const_tensor_view in,
                                                tensor_view out) const {
@@ -236,7 +203,7 @@ class reproducible {
   }
 
   reproducible_options how_;
-  std::shared_ptr<sums> sums_;
+  detail::shared_group sums_;
 };
 
 // An lvalue is referred to, an rvalue is owned.

@@ -5,8 +5,8 @@
 /// The collective of a single worker.
 
 #include <limber/comm/collective.hpp>
+#include <limber/comm/detail/receive_queue.hpp>
 #include <limber/core/config.hpp>
-#include <limber/core/dtype.hpp>
 #include <limber/core/tensor.hpp>
 
 #include <cstddef>
@@ -14,7 +14,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace limber {
 
@@ -22,7 +21,7 @@ namespace limber {
 ///
 /// State    messages to itself (send, post) wait in order until they are received; a group made by
 ///          split or shrink starts with none.
-/// Cost     one copy an operation. `recv` and `poll` are linear in the number of messages that wait.
+/// Cost     one copy an operation. `recv` and `poll` are linear in the number of older messages that wait.
 /// Errors   std::invalid_argument on views that do not fit, as in every engine; limber::error from
 ///          `recv` if nothing was sent or something else was, and from everything after `revoke`.
 /// Choices  models every optional capability, so code written for many workers runs with one.
@@ -54,21 +53,10 @@ class self {
   void listen() const;
 
  private:
-  struct pending_send {
-    dtype type;
-    i64 length;
-    std::vector<std::byte> bytes;
-  };
-  struct pending_post {
-    i64 tag;
-    std::vector<std::byte> bytes;
-  };
-
   void check_alive(std::string_view call, std::string_view bucket = {}) const;
   completed copy(std::string_view call, const_tensor_view in, tensor_view out) const;
 
-  std::vector<pending_send> pending_sends_;
-  std::vector<pending_post> pending_posts_;
+  detail::receive_queue messages_;
   std::optional<std::string> revoked_;
 };
 

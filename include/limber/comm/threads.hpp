@@ -5,48 +5,25 @@
 /// The collective of threads in one process: deterministic, with a deadline for every wait.
 
 #include <limber/comm/collective.hpp>
-#include <limber/comm/detail/signature.hpp>
-#include <limber/comm/detail/threads_handle.hpp>
+#include <limber/comm/detail/process_group.hpp>
+#include <limber/core/clock.hpp>
 #include <limber/core/config.hpp>
 #include <limber/core/function_ref.hpp>
-#include <limber/core/tensor.hpp>
 
-#include <cstddef>
-#include <optional>
 #include <span>
-#include <string>
-#include <string_view>
+#include <utility>
 
 namespace limber::threads {
 
+/// Options of a `threads` world.
+struct options {
+  double deadline = 60;                   ///< seconds of `clock` that a call waits for the others, > 0
+  clock_function clock = steady_seconds;  ///< called from all threads at once; must not throw
+};
+
 /// An operation in flight. Waiting ranks do part of the work, so all ranks together move each element once.
 /// `wait` and `done` check the deadline.
-class request {
- public:
-  request(request&& other) noexcept;
-  request& operator=(request&& other) noexcept;
-  ~request() { drop(); }
-
-  /// @throws limber::error if the group failed before the operation was complete
-  void wait();
-  [[nodiscard]] bool done();
-
- private:
-  friend class communicator;
-  request(detail::shared_group where, int rank, i64 sequence, limber::detail::operation what,
-          std::string_view bucket) noexcept;
-
-  void take(request& other) noexcept;
-  void drop() noexcept;
-
-  detail::shared_group where_;
-  int rank_ = 0;
-  i64 sequence_ = 0;
-  limber::detail::operation what_{};
-  std::string_view bucket_;
-  detail::wait_timer timer_;
-  int exceptions_;  ///< those in flight when it was made
-};
+using request = limber::detail::group_request;
 
 /// One rank's handle to a group of threads.
 ///
@@ -65,52 +42,28 @@ class request {
 ///          Messages of split groups give ranks of the world as well.
 ///
 /// Move-only. A handle and its requests belong to one thread at a time.
-class communicator {
+class communicator : public limber::detail::group_handle {
  public:
-  communicator(communicator&& other) noexcept;
-  communicator& operator=(communicator&& other) noexcept;
-  ~communicator() { leave(); }
-
-  [[nodiscard]] int rank() const noexcept { return rank_; }
-  [[nodiscard]] int size() const;
-
-  [[nodiscard]] request all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum);
-  [[nodiscard]] request reduce_scatter(const_tensor_view in, tensor_view out);
-  [[nodiscard]] request all_gather(const_tensor_view in, tensor_view out);
-  [[nodiscard]] request broadcast(tensor_view data, int root);
-  void barrier();
-
-  void send(const_tensor_view in, int peer);
-  void recv(tensor_view out, int peer);
-
   /// The ranks of equal color; this group stays usable.
-  [[nodiscard]] communicator split(int color);
+  [[nodiscard]] communicator split(int color) { return communicator(split_place(color)); }
 
   /// Fails this group (not those split from it) on all its ranks.
-  void revoke(std::string const& reason);
+  using group_handle::revoke;
 
   /// Called by all survivors, in any state of the group; the ranks in `lost` get an error.
   /// @throws std::invalid_argument unless `lost` is sorted, without repetition, within the ranks and
   ///         without the caller
   /// @throws limber::error if survivors pass different lists, or one of them is missing
-  [[nodiscard]] communicator shrink(std::span<int const> lost);
+  [[nodiscard]] communicator shrink(std::span<int const> lost) { return communicator(shrink_place(lost)); }
 
-  void post(int peer, i64 tag, std::span<std::byte const> bytes);
+  using group_handle::post;
   /// The next message in order of arrival, from any rank.
-  [[nodiscard]] std::optional<message> poll(i64 tag);
-  void listen();
+  using group_handle::listen;
+  using group_handle::poll;
 
  private:
   friend class world;
-  communicator(detail::shared_group where, int rank) noexcept;
-
-  [[nodiscard]] detail::group& group() const;
-  request start(limber::detail::signature const& s, const_tensor_view in, tensor_view out, int color = 0);
-  void leave() noexcept;
-
-  detail::shared_group where_;
-  int rank_ = 0;
-  int exceptions_;  ///< those in flight when it was made
+  explicit communicator(limber::detail::place at) noexcept : group_handle("threads", std::move(at)) {}
 };
 
 /// Calls f(communicator&) on n threads, one per rank, and returns when all have ended.
@@ -145,7 +98,7 @@ class world {
 
   [[nodiscard]] bool take(int rank);
 
-  detail::shared_group all_;
+  limber::detail::shared_group all_;
 };
 
 }  // namespace limber::threads

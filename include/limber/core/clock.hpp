@@ -13,30 +13,39 @@
 
 namespace limber {
 
-/// Seconds since an arbitrary start; must never run backwards. Any callable without arguments, which it owns
-/// a copy of.
-class clock_function {
+namespace detail {
+
+/// Any callable without arguments, which it owns a copy of.
+template <class R>
+class callable {
  public:
-  clock_function(std::nullptr_t = nullptr) noexcept {}
-  clock_function(double (*f)()) noexcept : plain_(f) {}
+  callable(std::nullptr_t = nullptr) noexcept {}
+  callable(R (*f)()) noexcept : plain_(f) {}
   template <class F>
-    requires(!std::is_same_v<F, clock_function> && std::is_invocable_r_v<double, F&>)
-  clock_function(F f)
+    requires(!std::is_same_v<F, callable> && std::is_invocable_r_v<R, F&>)
+  callable(F f)
       : held_(std::in_place, std::move(f)),
-        call_([](void* p) { return static_cast<double>((*static_cast<F*>(p))()); }) {}
+        call_([](void* p) { return static_cast<R>((*static_cast<F*>(p))()); }) {}
 
   /// @pre it is not empty
-  double operator()() const { return plain_ != nullptr ? plain_() : call_(const_cast<void*>(held_.get())); }
+  R operator()() const { return plain_ != nullptr ? plain_() : call_(const_cast<void*>(held_.get())); }
 
-  friend bool operator==(clock_function const& c, std::nullptr_t) noexcept {
+  friend bool operator==(callable const& c, std::nullptr_t) noexcept {
     return c.plain_ == nullptr && c.held_.get() == nullptr;
   }
 
  private:
-  double (*plain_)() = nullptr;
-  detail::box held_;
-  double (*call_)(void*) = nullptr;
+  R (*plain_)() = nullptr;
+  box held_;
+  R (*call_)(void*) = nullptr;
 };
+
+}  // namespace detail
+
+/// Seconds since an arbitrary start; must never run backwards. Any callable without arguments.
+using clock_function = detail::callable<double>;
+/// Waits a moment: how code waits between two looks at something, injected as time is.
+using pause_function = detail::callable<void>;
 
 /// The default clock, and the only place below examples/ that reads real time: std::chrono::steady_clock.
 [[nodiscard]] double steady_seconds();

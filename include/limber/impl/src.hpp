@@ -20,6 +20,9 @@
 #include <limber/batch/impl/sampler.ipp>
 #include <limber/comm/detail/impl/call_comparison.ipp>
 #include <limber/comm/detail/impl/host_collective.ipp>
+#include <limber/comm/detail/impl/local_group.ipp>
+#include <limber/comm/detail/impl/process_group.ipp>
+#include <limber/comm/detail/impl/receive_queue.ipp>
 #include <limber/comm/detail/impl/signature.ipp>
 #include <limber/comm/impl/any_communicator.ipp>
 #include <limber/comm/impl/self.ipp>

@@ -81,8 +81,7 @@ struct report {
   }
   [[nodiscard]] std::vector<double> values(std::string_view series, int rank = -1) const {
     std::vector<double> out;
-    for (auto const& n : notes)
-      if (n.series == series && (rank < 0 || n.rank == rank)) out.push_back(n.value);
+    for (auto const& n : of(series, rank)) out.push_back(n.value);
     return out;
   }
 

@@ -6,6 +6,7 @@
 
 #include <limber/core/clock.hpp>
 #include <limber/sim/communicator.hpp>
+#include <limber/sim/detail/group.hpp>
 
 #include <memory>
 #include <optional>
@@ -17,7 +18,7 @@ namespace limber::sim {
 /// One worker of the cluster. Only compute, sleep and communication take time; C++ code takes none.
 class worker {
  public:
-  worker(std::shared_ptr<detail::engine> e, int rank, std::optional<detail::place> at)
+  worker(std::shared_ptr<detail::engine> e, int rank, std::optional<limber::detail::place> at)
       : engine_(std::move(e)), rank_(rank) {
     if (at) comm_.emplace(std::move(*at));
   }

@@ -5,11 +5,9 @@
 /// What `checked` does that does not depend on its engine's type.
 
 #include <limber/comm/collective.hpp>
-#include <limber/comm/detail/pause_function.hpp>
 #include <limber/comm/detail/signature.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/core/config.hpp>
-#include <limber/core/error.hpp>
 #include <limber/core/function_ref.hpp>
 
 #include <cstddef>

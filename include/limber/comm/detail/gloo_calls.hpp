@@ -16,7 +16,9 @@
 
 namespace limber::gloo::detail {
 
-inline i64 process_group::start(signature const& s, rank_buffers memory, std::string_view bucket) {
+inline i64 process_group::start(int, signature const& s, const_tensor_view in, tensor_view out) {
+  rank_buffers const memory{in.data, out.data};
+  std::string_view const bucket = limber::detail::bucket_of(in, out);
   std::unique_lock const lock(mutex_);
   check_alive(limber::detail::name_of(s.what), bucket);
   if (size_ == 1) {
@@ -31,37 +33,74 @@ inline i64 process_group::start(signature const& s, rank_buffers memory, std::st
   return started_;
 }
 
-inline void process_group::finish(i64 sequence, operation what, std::string_view bucket) {
+inline void process_group::finish(group_call& c) {
   std::unique_lock lock(mutex_);
-  while (completed_ < sequence) {
-    state const now = at(sequence).now;
-    if (failed_ && now != state::running && now != state::ended)
-      throw failure_error(limber::detail::name_of(what), bucket);
-    if (failed_ && now == state::ended && running_ == 0)
-      throw failure_error(limber::detail::name_of(what), bucket);  // an earlier call will not end
-    if (may_take() && taken_ < sequence) {
+  while (completed_ < c.sequence) {
+    state const now = at(c.sequence).now;
+    // Once nothing runs, an earlier call will not end.
+    if (now != state::running && (now != state::ended || running_ == 0))
+      check_alive(limber::detail::name_of(c.what), c.bucket);
+    if (may_take() && taken_ < c.sequence) {
       if (taken_ + 1 == started_) eager_ = false;
       run_next(lock);
     } else {
-      sleep(lock, sequence);
+      sleep(lock, c.sequence);
     }
   }
   if (may_take()) notify_workers();
 }
 
-inline bool process_group::done(i64 sequence) {
+inline bool process_group::done(group_call& c) {
   std::scoped_lock const lock(mutex_);
-  if (completed_ >= sequence || (failed_ && running_ == 0)) return true;
+  if (completed_ >= c.sequence || (failed_ && running_ == 0)) return true;
   if (may_take()) worker_cv_.notify_one();
   return false;
 }
 
-inline void process_group::drop(i64 sequence, operation what, std::string_view bucket, bool unwinding) {
+inline void process_group::drop(group_call& c, bool unwinding) noexcept {
   std::unique_lock lock(mutex_);
-  fail({rank_, text("rank ", rank_, unwinding ? " was left by an exception with its " : " destroyed its ",
-                    limber::detail::name_of(what), bucket.empty() ? "" : " of '", bucket,
-                    bucket.empty() ? "" : "'", unwinding ? " in flight" : " before it was waited for")});
-  while (completed_ < sequence && at(sequence).now == state::running) sleep(lock);
+  fail({rank_, limber::detail::dropped_text(text("rank ", rank_), limber::detail::name_of(c.what), c.bucket,
+                                            unwinding)});
+  while (completed_ < c.sequence && at(c.sequence).now == state::running) sleep(lock);
+}
+
+inline limber::detail::place process_group::make_subgroup(char const* called, std::string name,
+                                                          participants who) {
+  int const rank = limber::detail::rank_among(who.ranks, rank_);
+  try {
+    return {join(setup_, std::move(name), rank, who), rank};
+  } catch (error const& e) {
+    failure f = e.where();
+    f.call = called;
+    throw error(std::move(f));
+  }
+}
+
+inline limber::detail::place process_group::split(int, int color) {
+  std::vector<i64> colors(static_cast<std::size_t>(size_));
+  i64 const mine = color;
+  i64 const sequence =
+      start(rank_, {operation::split, reduction::sum, dtype::int64, 1, 0},
+            {reinterpret_cast<std::byte const*>(&mine), 1, dtype::int64}, limber::view(colors));
+  wait_for({sequence, rank_, operation::split});
+  return make_subgroup("split", text(name_, "/split", ++splits_, ".", color),
+                       {limber::detail::ranks_of_color(colors, mine)});
+}
+
+inline limber::detail::place process_group::shrink(int, std::span<int const> lost) {
+  std::vector<int> const lost_ranks(lost.begin(), lost.end());
+  std::string list;
+  for (int const r : lost) list += text(list.empty() ? "" : ".", r);
+  auto made =
+      make_subgroup("shrink", text(name_, "/less", list, "-", ++shrinks_[list]),
+                    {limber::detail::survivors_of(lost, size_), [this](int r) { return absence_reason(r); }});
+  // The ranks in `lost` are notified, if they are alive.
+  std::string const reason = limber::detail::shrunk_text(ranks_text(lost_ranks));
+  std::scoped_lock const lock(mutex_);
+  if (!failed_)
+    for (int const r : lost) send_failure(r, {r, reason});
+  fail({lost.empty() ? -1 : lost[0], reason}, false);
+  return made;
 }
 
 /// Makes the oldest call that no thread has taken. @pre may_take()
@@ -104,7 +143,7 @@ inline void process_group::fail_call(std::unique_lock<std::mutex>& lock, call co
     if (known && peer(e.peer).left)
       fail({e.peer, text("rank ", e.peer, " left without calling ", name)});
     else
-      fail({e.peer, text("the connection to rank ", e.peer, " broke in ", name, ": ", e.what()), known});
+      fail({e.peer, text("the connection to rank ", e.peer, " broke in ", name, ": ", e.what()), 0, known});
   } catch (std::exception const& e) { fail({rank_, text(name, ": ", e.what())}); }
 }
 
@@ -169,9 +208,7 @@ inline void process_group::fail(group_failure v, bool announce) {
 inline void process_group::send_failure(int r, group_failure const& v) {
   limber::detail::packer p;
   p.put(v.rank).put(v.lost).put(std::string_view(v.reason));
-  message_header head;
-  head.kind = message_kind::failure;
-  if (connections_.messages) connections_.messages->post(r, head, p.bytes());
+  if (connections_.messages) connections_.messages->post(r, {.kind = message_kind::failure}, p.bytes());
 }
 
 /// Queries other ranks about calls that make no progress. Called in the I/O thread.
@@ -182,17 +219,14 @@ inline void process_group::check_progress() {
                                   completed_ + 1)) {
     case failure_detector::action::wait: return;
     case failure_detector::action::query: {
-      message_header head;
-      head.kind = message_kind::query;
-      head.tag = failure_detector_.next();
-      failure_detector_.record_reply(rank_, failure_detector_.next(),
-                                     {started_, call_text(failure_detector_.next())});
+      i64 const next = failure_detector_.next();
+      failure_detector_.record_reply(rank_, next, {started_, call_text(next)});
       for (int r = 0; r < size_; ++r) {
         if (r == rank_) continue;
         if (peer(r).left)
-          failure_detector_.record_reply(r, failure_detector_.next(), {peer(r).started, {}, true});
+          failure_detector_.record_reply(r, next, {peer(r).started, {}, true});
         else
-          connections_.messages->post(r, head, {});
+          connections_.messages->post(r, {.tag = next, .kind = message_kind::query}, {});
       }
       return;
     }
@@ -214,11 +248,8 @@ inline process_group::~process_group() {
   if (failed_)
     for (int r = 0; r < size_; ++r)
       if (r != rank_) send_failure(r, *failed_);
-  message_header head;
-  head.kind = message_kind::leave;
-  head.tag = started_;
   for (int r = 0; r < size_; ++r)
-    if (r != rank_) connections_.messages->post(r, head, {});
+    if (r != rank_) connections_.messages->post(r, {.tag = started_, .kind = message_kind::leave}, {});
   // Earlier messages must be sent; a failed group does not wait for long.
   connections_.messages->flush(failed_ ? std::min(0.2, how_.deadline) : how_.deadline);
   connections_.messages->stop();

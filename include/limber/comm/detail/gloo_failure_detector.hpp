@@ -4,6 +4,7 @@
 /// @file
 /// Determines which rank a blocked `gloo` call is waiting for.
 
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
 
@@ -18,12 +19,9 @@
 
 namespace limber::gloo::detail {
 
-/// Why a group has failed.
-struct group_failure {
-  int rank = -1;  ///< the rank at fault, −1 if unknown
-  std::string reason{};
-  bool lost = false;  ///< its connection was lost
-};
+using limber::detail::group_call;
+using limber::detail::group_failure;
+using limber::detail::ranks_text;
 
 /// The progress of a rank.
 struct rank_progress {
@@ -31,12 +29,6 @@ struct rank_progress {
   std::string call{};  ///< the call asked about; empty if the rank has not begun it, or it is too old
   bool left = false;
 };
-
-[[nodiscard]] inline std::string ranks_text(std::vector<int> const& ranks) {
-  std::string out;
-  for (int const r : ranks) out += text(out.empty() ? "rank " : ", rank ", r);
-  return out;
-}
 
 /// Monitors the progress of the calls of one rank. After 0.8 deadlines without progress, it asks for a query
 /// of all other ranks; when all have replied, or a tenth of the deadline (at least 0.1 s) has passed, the

@@ -9,7 +9,7 @@
 /// separate sockets, which also report the end of a process at once.
 
 #include <limber/comm/detail/gloo_message_format.hpp>
-#include <limber/comm/detail/gloo_options.hpp>
+#include <limber/comm/detail/gloo_store.hpp>
 #include <limber/core/error.hpp>
 
 #include <netinet/in.h>

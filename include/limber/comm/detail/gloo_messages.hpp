@@ -6,7 +6,6 @@
 
 #include <limber/comm/detail/gloo_process_group.hpp>
 
-#include <cstring>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -20,8 +19,12 @@ inline void process_group::on_message(int source, message_header const& head, st
   std::scoped_lock const lock(mutex_);
   limber::detail::unpacker content(bytes);
   switch (head.kind) {
-    case message_kind::mailbox: receive_queue_.put(source, head.tag, std::move(bytes)); break;
-    case message_kind::tensor: receive_queue_.put_tensor(source, {head.type, std::move(bytes)}); break;
+    case message_kind::mailbox:
+      receive_queue_.put({.source = source, .tag = head.tag, .bytes = std::move(bytes)});
+      break;
+    case message_kind::tensor:
+      receive_queue_.put({.source = source, .is_tensor = true, .type = head.type, .bytes = std::move(bytes)});
+      break;
     case message_kind::failure: {
       group_failure v;
       v.rank = content.get<int>();
@@ -35,12 +38,9 @@ inline void process_group::on_message(int source, message_header const& head, st
       peer(source).started = head.tag;
       break;
     case message_kind::query: {
-      message_header reply;
-      reply.kind = message_kind::reply;
-      reply.tag = head.tag;
       limber::detail::packer p;
       p.put(started_).put(std::string_view(call_text(head.tag)));
-      connections_.messages->post(source, reply, p.bytes());
+      connections_.messages->post(source, {.tag = head.tag, .kind = message_kind::reply}, p.bytes());
       return;
     }
     case message_kind::reply: {
@@ -57,24 +57,22 @@ inline void process_group::on_connection_lost(int source) {
   std::scoped_lock const lock(mutex_);
   if (!peer(source).left) {
     peer(source).broken = true;
-    fail({source, connection_lost(source), true});
+    fail({source, connection_lost(source), 0, true});
   }
   wake();
 }
 
-inline void process_group::post(int to, i64 tag, std::span<std::byte const> bytes) {
+inline void process_group::post(int, int to, i64 tag, std::span<std::byte const> bytes) {
   {
     std::scoped_lock const lock(mutex_);
     check_alive("post");
-    if (to == rank_) return receive_queue_.put(to, tag, {bytes.begin(), bytes.end()});
+    if (to == rank_) return receive_queue_.put(limber::detail::stored_message::of(to, tag, bytes));
   }
-  message_header head;
-  head.tag = tag;
-  connections_.messages->post(to, head, bytes);
+  connections_.messages->post(to, {.tag = tag}, bytes);
 }
 
 /// Messages that arrived before the group failed are still delivered.
-inline std::optional<message> process_group::poll(i64 tag) {
+inline std::optional<message> process_group::poll(int, i64 tag) {
   std::scoped_lock const lock(mutex_);
   auto m = receive_queue_.take(tag);
   if (!m) check_alive("poll");
@@ -82,7 +80,7 @@ inline std::optional<message> process_group::poll(i64 tag) {
 }
 
 /// Waits for a message that arrived after the last listen() returned.
-inline void process_group::listen() {
+inline void process_group::listen(int) {
   double const start = how_.clock();
   std::unique_lock lock(mutex_);
   for (;;) {
@@ -99,28 +97,25 @@ inline void process_group::listen() {
   receive_queue_.mark_seen();
 }
 
-inline void process_group::send(const_tensor_view in, int to) {
-  std::span<std::byte const> const bytes(in.data, static_cast<std::size_t>(in.bytes()));
+inline void process_group::send(int, int to, const_tensor_view in) {
   {
     std::scoped_lock const lock(mutex_);
     check_alive("send", in.name);
-    if (to == rank_) return receive_queue_.put_tensor(to, {in.type, {bytes.begin(), bytes.end()}});
+    if (to == rank_) return receive_queue_.put(limber::detail::stored_message::of(to, in));
     if (peer(to).left) {
       fail({to, text("rank ", to, " has left and receives nothing from rank ", rank_)});
       throw failure_error("send", in.name);
     }
   }
-  message_header head;
-  head.kind = message_kind::tensor;
-  head.type = in.type;
-  connections_.messages->post(to, head, bytes);
+  connections_.messages->post(to, {.kind = message_kind::tensor, .type = in.type},
+                              {in.data, static_cast<std::size_t>(in.bytes())});
 }
 
-inline void process_group::recv(tensor_view out, int from) {
+inline void process_group::recv(int, int from, tensor_view out) {
   double const start = how_.clock();
   std::unique_lock lock(mutex_);
-  std::optional<received_tensor> p;
-  while (!(p = receive_queue_.take_tensor(from))) {
+  std::optional<limber::detail::stored_message> m;
+  while (!(m = receive_queue_.take_tensor(from))) {
     check_alive("recv", out.name);
     if (size_ == 1)
       fail({rank_, "nothing was sent, and nobody else can send"});
@@ -131,14 +126,12 @@ inline void process_group::recv(tensor_view out, int from) {
     else
       sleep(lock);
   }
-  if (p->type != out.type || static_cast<i64>(p->bytes.size()) != out.bytes()) {
-    fail({rank_, text("rank ", rank_, " receives ", out.length, " ", limber::name_of(out.type), " but rank ",
-                      from, " sent ", static_cast<i64>(p->bytes.size()) / size_of(p->type), " ",
-                      limber::name_of(p->type))});
+  if (!m->fits(out)) {
+    fail({rank_, m->mismatch_text(text("rank ", rank_), out, text("rank ", from))});
     throw failure_error("recv", out.name);
   }
   lock.unlock();
-  if (!p->bytes.empty()) std::memcpy(out.data, p->bytes.data(), p->bytes.size());
+  m->copy_to(out);
 }
 
 }  // namespace limber::gloo::detail

@@ -20,7 +20,6 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
-#include <vector>
 
 namespace limber::gloo::detail {
 

@@ -12,8 +12,9 @@
 
 #include <limber/comm/detail/gloo_failure_detector.hpp>
 #include <limber/comm/detail/gloo_operation.hpp>
-#include <limber/comm/detail/gloo_receive_queue.hpp>
 #include <limber/comm/detail/gloo_rendezvous.hpp>
+#include <limber/comm/detail/process_group.hpp>
+#include <limber/comm/detail/receive_queue.hpp>
 
 #include <algorithm>
 #include <array>
@@ -22,6 +23,7 @@
 #include <cstddef>
 #include <deque>
 #include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -34,10 +36,13 @@
 
 namespace limber::gloo::detail {
 
-class process_group {
+class process_group final : public limber::detail::process_group {
  public:
-  process_group(options how, int rank, int size, connections with)
-      : how_(std::move(how)),
+  process_group(std::shared_ptr<shared_setup> setup, std::string name, int rank, int size, connections with)
+      : limber::detail::process_group("gloo"),
+        setup_(std::move(setup)),
+        how_(setup_->how),
+        name_(std::move(name)),
         rank_(rank),
         size_(size),
         connections_(std::move(with)),
@@ -53,38 +58,38 @@ class process_group {
            [this](int source) { on_connection_lost(source); }, [this] { check_progress(); }},
           poll_interval_.count());
   }
-  process_group(process_group const&) = delete;
-  process_group& operator=(process_group const&) = delete;
-  ~process_group();
+  ~process_group() override;
 
-  [[nodiscard]] int rank() const noexcept { return rank_; }
-  [[nodiscard]] int size() const noexcept { return size_; }
+  /// Returns when this rank is connected to all others.
+  [[nodiscard]] static limber::detail::shared_group join(std::shared_ptr<shared_setup> setup,
+                                                         std::string name, int rank,
+                                                         participants const& who) {
+    connections with = run_rendezvous(setup->where, setup->store.get(), name, rank, who, setup->how);
+    return limber::detail::shared_group(new process_group(
+        std::move(setup), std::move(name), rank, static_cast<int>(who.ranks.size()), std::move(with)));
+  }
 
-  /// Queues a call; returns its number.
-  i64 start(signature const& s, rank_buffers memory, std::string_view bucket);
-  /// Waits for call `sequence`; makes it and earlier calls that no thread has begun.
-  void finish(i64 sequence, operation what, std::string_view bucket);
-  [[nodiscard]] bool done(i64 sequence);
-  /// A request was destroyed before it was waited for. Returns when its memory is no longer used.
-  void drop(i64 sequence, operation what, std::string_view bucket, bool unwinding);
+  [[nodiscard]] int size() const noexcept override { return size_; }
 
-  void revoke(std::string const& reason) {
+  /// Queues a call.
+  i64 start(int, signature const& s, const_tensor_view in, tensor_view out) override;
+  /// Makes the call and earlier ones that no thread has begun.
+  void finish(group_call& c) override;
+  [[nodiscard]] bool done(group_call& c) override;
+  void drop(group_call& c, bool unwinding) noexcept override;
+
+  void send(int, int peer, const_tensor_view in) override;
+  void recv(int, int peer, tensor_view out) override;
+  void post(int, int peer, i64 tag, std::span<std::byte const> bytes) override;
+  [[nodiscard]] std::optional<message> poll(int, i64 tag) override;
+  void listen(int) override;
+
+  void revoke(std::string const& reason) override {
     std::scoped_lock const lock(mutex_);
     fail({-1, reason});
   }
-  /// This rank continues in another group; the ranks in `lost` are notified, if they are alive.
-  void abandon(std::vector<int> const& lost, std::string const& reason) {
-    std::scoped_lock const lock(mutex_);
-    if (!failed_)
-      for (int const r : lost) send_failure(r, {r, reason});
-    fail({lost.empty() ? -1 : lost[0], reason}, false);
-  }
-
-  void send(const_tensor_view in, int peer);
-  void recv(tensor_view out, int peer);
-  void post(int peer, i64 tag, std::span<std::byte const> bytes);
-  [[nodiscard]] std::optional<message> poll(i64 tag);
-  void listen();
+  [[nodiscard]] limber::detail::place split(int, int color) override;
+  [[nodiscard]] limber::detail::place shrink(int, std::span<int const> lost) override;
 
   [[nodiscard]] std::vector<int> broken() const {
     std::scoped_lock const lock(mutex_);
@@ -92,14 +97,6 @@ class process_group {
     for (int r = 0; r < size_; ++r)
       if (peers_[static_cast<std::size_t>(r)].broken) out.push_back(r);
     return out;
-  }
-  /// Why `peer` cannot make another call; empty if it may.
-  [[nodiscard]] std::string absence_reason(int peer) const {
-    std::scoped_lock const lock(mutex_);
-    auto const& p = peers_[static_cast<std::size_t>(peer)];
-    if (p.broken) return text(connection_lost(peer), "; shrink without it as well");
-    if (p.left) return text("rank ", peer, " left as well; shrink without it");
-    return {};
   }
 
  private:
@@ -117,18 +114,23 @@ class process_group {
     i64 started = 0;      ///< calls it had begun when it left
   };
 
+  /// This rank's part in a new group of `who`, whose ranks are those of this group.
+  [[nodiscard]] limber::detail::place make_subgroup(char const* called, std::string name, participants who);
+  /// Why `peer` cannot make another call; empty if it may.
+  [[nodiscard]] std::string absence_reason(int peer) const {
+    std::scoped_lock const lock(mutex_);
+    auto const& p = peers_[static_cast<std::size_t>(peer)];
+    if (p.broken) return text(connection_lost(peer), "; shrink without it as well");
+    if (p.left) return text("rank ", peer, " left as well; shrink without it");
+    return {};
+  }
+
   [[nodiscard]] peer_state& peer(int r) noexcept { return peers_[static_cast<std::size_t>(r)]; }
   [[nodiscard]] call& at(i64 sequence) noexcept {
     return calls_[static_cast<std::size_t>(sequence - completed_ - 1)];
   }
   [[nodiscard]] bool may_take() const noexcept {
     return !failed_ && taken_ < started_ && running_ < how_.lanes;
-  }
-  [[nodiscard]] error failure_error(std::string_view name, std::string_view bucket) const {
-    return error({"gloo", std::string(name), 0, failed_->rank, std::string(bucket), failed_->reason});
-  }
-  void check_alive(std::string_view name, std::string_view bucket = {}) const {
-    if (failed_) throw failure_error(name, bucket);
   }
   [[nodiscard]] static std::string connection_lost(int r) {
     return text("the connection to rank ", r, " was lost: its process has ended or is out of reach");
@@ -167,7 +169,11 @@ class process_group {
   void on_connection_lost(int source);
   void check_progress();
 
-  options how_;
+  std::shared_ptr<shared_setup> setup_;  ///< outlives the connections, which use its device
+  options const& how_;
+  std::string name_;  ///< the prefix of its keys in the store
+  int splits_ = 0;
+  std::map<std::string, int> shrinks_{};
   int rank_, size_;
   connections connections_;
   std::chrono::duration<double> poll_interval_{};
@@ -186,10 +192,9 @@ class process_group {
   bool idle_ = false;     ///< the first worker sleeps until it is woken, without polling the queue
   bool stopped_ = false, closed_ = false;
   std::array<signature, 256> recent_{};
-  std::optional<group_failure> failed_;
   failure_detector failure_detector_;
   std::vector<peer_state> peers_;
-  receive_queue receive_queue_;
+  limber::detail::receive_queue receive_queue_;
   std::vector<std::thread> workers_;
 };
 

@@ -6,7 +6,6 @@
 
 #include <limber/comm/detail/gloo_io_thread.hpp>
 #include <limber/comm/detail/gloo_mesh.hpp>
-#include <limber/comm/detail/gloo_options.hpp>
 #include <limber/comm/detail/gloo_store.hpp>
 #include <limber/comm/detail/ticket.hpp>
 
@@ -16,15 +15,20 @@
 
 #include <array>
 #include <cstddef>
-#include <exception>
 #include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace limber::gloo::detail {
+
+/// Shared by a world and all groups made from it.
+struct shared_setup {
+  local_endpoint where{};
+  std::shared_ptr<::gloo::rendezvous::Store> store{};
+  options how{};
+};
 
 /// The connections of one rank to all others of a group; empty in a group of one.
 struct connections {

@@ -2,34 +2,95 @@
 #pragma once
 
 /// @file
-/// The store through which the ranks of a `gloo` communicator exchange their addresses.
+/// Options of a `gloo` communicator (deadlines, network interface), and the store through which its ranks
+/// exchange their addresses.
 
-#include <limber/comm/detail/gloo_options.hpp>
+#include <limber/comm/detail/process_group.hpp>
+#include <limber/comm/detail/shared_directory.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
 
 #include <gloo/common/error.h>
 #include <gloo/rendezvous/store.h>
+#include <gloo/transport/tcp/attr.h>
+#include <gloo/transport/tcp/device.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
-#include <cstring>
+#include <exception>
 #include <filesystem>
-#include <fstream>
 #include <functional>
-#include <ios>
-#include <iterator>
 #include <memory>
-#include <random>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
 namespace limber::gloo {
+
+/// Deadlines of a `gloo` communicator, and where its ranks listen.
+struct options {
+  double deadline = 60;  ///< seconds without progress until a call fails, > 0
+  double rendezvous_deadline =
+      60;  ///< seconds until all ranks must have met: at construction, split, shrink; > 0
+  std::string prefix = "limber";  ///< of all keys in the store; unique to each world or generation
+  /// The network interface ("eth0") or, without one, the host name or address to listen at. By default
+  /// the machine's host name, and 127.0.0.1 where that is no address of this machine.
+  std::string interface {};
+  std::string host{};  ///< see `interface`; ranks on several machines must reach one another there
+  int lanes = 2;       ///< operations that run at the same time, > 0; they complete in order all the same
+  clock_function clock = steady_seconds;  ///< called from all threads at once; must not throw
+};
+
+namespace detail {
+
+inline void check(options const& how) {
+  limber::detail::check_waiting("gloo", how.deadline, how.clock);
+  expects(how.rendezvous_deadline > 0, "gloo: rendezvous_deadline must be > 0 s, got ",
+          how.rendezvous_deadline);
+  expects(how.lanes > 0, "gloo: lanes must be > 0, got ", how.lanes);
+  expects(!how.prefix.empty(), "gloo: prefix is empty");
+  expects(how.interface.empty() || how.host.empty(), "gloo: both interface '", how.interface, "' and host '",
+          how.host, "' are given");
+}
+
+[[nodiscard]] inline error setup_error(std::string const& reason, int rank = -1) {
+  return error({"gloo", "bootstrap", 0, rank, {}, reason});
+}
+
+/// The local address, and the Gloo device (one thread) that serves all groups of a communicator.
+struct local_endpoint {
+  ::gloo::transport::tcp::attr at{};
+  std::shared_ptr<::gloo::transport::Device> device{};
+};
+
+[[nodiscard]] inline local_endpoint make_local_endpoint(options const& how) {
+  namespace tcp = ::gloo::transport::tcp;
+  auto const open = [](tcp::attr const& wanted) {
+    local_endpoint p;
+    p.at = tcp::CreateDeviceAttr(wanted);
+    p.device = tcp::CreateDevice(wanted);
+    return p;
+  };
+  tcp::attr wanted;
+  wanted.iface = how.interface;
+  wanted.hostname = how.host;
+  try {
+    return open(wanted);
+  } catch (std::exception const& e) {
+    if (!how.interface.empty() || !how.host.empty())
+      throw setup_error(
+          text("cannot listen at '", how.interface.empty() ? how.host : how.interface, "': ", e.what()));
+  }
+  wanted.hostname = "127.0.0.1";
+  try {
+    return open(wanted);
+  } catch (std::exception const& e) { throw setup_error(text("cannot listen at 127.0.0.1: ", e.what())); }
+}
+
+}  // namespace detail
 
 namespace detail {
 
@@ -46,34 +107,17 @@ class directory_store final : public ::gloo::rendezvous::Store {
 
   /// @throws limber::error if the key exists already, or the file cannot be written
   void set(std::string const& key, std::vector<char> const& data) override {
-    namespace fs = std::filesystem;
-    // Drawn each time: a forked process would repeat a value that its parent drew before.
-    std::random_device source;
-    fs::path const file = path_of(key), draft = directory_ / text(".", source(), "-", source(), ".draft");
-    {
-      std::ofstream out(draft, std::ios::binary);
-      out.write(data.data(), static_cast<std::streamsize>(data.size()));
-      out.close();
-      if (!out) throw setup_error(text("cannot write '", draft.string(), "'"));
-    }
-    std::error_code failed, ignored;
-    fs::create_hard_link(draft, file, failed);
-    // Over NFS a successful link may be reported as failed: the link count decides.
-    bool const there = !failed || fs::hard_link_count(draft, ignored) == 2;
-    fs::remove(draft, ignored);
-    if (there) return;
-    if (failed == std::errc::file_exists)
+    std::filesystem::path const file = path_of(key);
+    if (!limber::detail::create_file("gloo", file, {data.data(), data.size()}))
       throw setup_error(text("'", file.string(),
                              "' exists already: two processes have one rank, or an earlier start used the "
                              "same directory and prefix; give every start its own"));
-    throw setup_error(
-        text("the directory needs hard links, and has none for '", file.string(), "': ", failed.message()));
   }
   std::vector<char> get(std::string const& key) override {
     wait({key});
-    std::ifstream in(path_of(key), std::ios::binary);
-    if (!in) throw setup_error(text("cannot read '", path_of(key).string(), "'"));
-    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+    auto const content = limber::detail::content_of(path_of(key));
+    if (!content) throw setup_error(text("cannot read '", path_of(key).string(), "'"));
+    return {content->begin(), content->end()};
   }
   void wait(std::vector<std::string> const& keys) override { wait(keys, kDefaultTimeout); }
   void wait(std::vector<std::string> const& keys, std::chrono::milliseconds const& timeout) override {
@@ -126,8 +170,7 @@ struct participants {
   double const start = how.clock();
   std::size_t const size = who.ranks.size();
   std::vector<std::vector<char>> records(size);
-  std::string missing;
-  int first = -1;
+  std::vector<int> missing;
   for (std::size_t r = 0; r < size; ++r) {
     int const rank = who.ranks[r];
     std::string const key = text(prefix, "/", r);
@@ -141,15 +184,15 @@ struct participants {
         std::string const why = who.absence_reason ? who.absence_reason(rank) : std::string{};
         if (!why.empty()) throw setup_error(why, rank);
         if (how.clock() - start < timeout) continue;
-        if (first < 0) first = rank;
-        missing += text(missing.empty() ? "rank " : ", rank ", rank);
+        missing.push_back(rank);
         break;
       }
     }
   }
-  if (first >= 0)
-    throw setup_error(text(missing, " of ", size, " did not come within ", how.rendezvous_deadline, " s"),
-                      first);
+  if (!missing.empty())
+    throw setup_error(text(limber::detail::ranks_text(missing), " of ", size, " did not come within ",
+                           how.rendezvous_deadline, " s"),
+                      missing[0]);
   return records;
 }
 

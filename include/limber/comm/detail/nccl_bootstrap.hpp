@@ -2,31 +2,109 @@
 #pragma once
 
 /// @file
-/// The rendezvous of the ranks of a new NCCL communicator, which agrees on its id and detects missing ranks.
+/// The key-value store through which ranks exchange the id of a communicator, and failures; and the
+/// rendezvous of the ranks of a new communicator, which agrees on its id and detects missing ranks.
 
-#include <limber/comm/detail/nccl_engine.hpp>
-#include <limber/comm/detail/nccl_kv_store.hpp>
+#include <limber/comm/detail/process_group.hpp>
+#include <limber/comm/detail/shared_directory.hpp>
+#include <limber/core/clock.hpp>
 #include <limber/core/error.hpp>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+namespace limber::nccl {
+
+/// The id of a new communicator, made by rank 0 and passed to all ranks.
+using unique_id = std::array<std::byte, 128>;
+
+/// A key-value store that all ranks of one start of a job share. Any store with put-if-absent serves;
+/// `bootstrap_file` makes one from a shared directory. There is none over TCP: bring your own.
+///
+///     put(name, text)   false if the key exists already; a value is never visible in part
+///     get(name)         the value, if there is one
+///     remove(name)      no error if the key does not exist
+///
+/// Names consist of letters, digits, "." and "-".
+struct kv_store {
+  std::function<bool(std::string const& name, std::string const& text)> put{};
+  std::function<std::optional<std::string>(std::string const& name)> get{};
+  std::function<void(std::string const& name)> remove{};
+  std::string where{};  ///< its location, for error messages
+
+  [[nodiscard]] explicit operator bool() const noexcept { return put && get && remove; }
+};
+
+/// A kv_store in a store that serves several communicators, such as that of an elastic run.
+///
+///     nccl::communicator comm(facts, nccl::kv_store_in(store, view.prefix), options);
+///
+/// @param store  has put_if_absent(key, value), get(key) and remove(key), and outlives the result
+/// @param prefix  unique to the communicator: keys are "nccl/<prefix>/<name>"
+template <class Store>
+[[nodiscard]] kv_store kv_store_in(Store& store, std::string const& prefix) {
+  auto const key = [prefix](std::string const& name) { return text("nccl/", prefix, "/", name); };
+  kv_store made;
+  made.put = [&store, key](std::string const& name, std::string const& value) {
+    return store.put_if_absent(key(name), value);
+  };
+  made.get = [&store, key](std::string const& name) -> std::optional<std::string> {
+    return store.get(key(name));
+  };
+  made.remove = [&store, key](std::string const& name) { (void)store.remove(key(name)); };
+  made.where = text("the keys nccl/", prefix, "/* of the store");
+  return made;
+}
+
+/// A kv_store of files `limber.<job>.<name>` in `directory`, which all ranks must share. A file appears by
+/// link(2): atomically, and only if there is none of its name.
+///
+/// @param job  different for every start (launch_facts::job); files that a crashed start left under the same
+///        name are reported as an error, never used
+/// @throws std::invalid_argument if `directory` is no directory, or `job` is empty
+[[nodiscard]] inline kv_store bootstrap_file(std::filesystem::path const& directory, std::string const& job) {
+  namespace fs = std::filesystem;
+  expects(!job.empty(), "nccl: bootstrap_file: the job has no name; give one that differs for every start");
+  std::error_code ignored;
+  expects(fs::is_directory(directory, ignored), "nccl: bootstrap_file: '", directory.string(),
+          "' is not a directory");
+  std::string clean = job;
+  for (char& c : clean)
+    if (c == '/' || c == '\0') c = '_';
+  auto const path_of = [directory, clean](std::string const& name) {
+    return directory / text("limber.", clean, ".", name);
+  };
+  kv_store made;
+  made.put = [path_of](std::string const& name, std::string const& value) {
+    return limber::detail::create_file("nccl", path_of(name), value);
+  };
+  made.get = [path_of](std::string const& name) { return limber::detail::content_of(path_of(name)); };
+  made.remove = [path_of](std::string const& name) {
+    std::error_code missing_ranks;
+    fs::remove(path_of(name), missing_ranks);
+  };
+  made.where = text(directory.string(), "/limber.", clean, ".*");
+  return made;
+}
+
+}  // namespace limber::nccl
+
 namespace limber::nccl::detail {
 
-/// "rank 1, rank 4"
-[[nodiscard]] inline std::string ranks_text(std::vector<int> const& ranks) {
-  std::string out;
-  for (int const r : ranks) out += text(out.empty() ? "rank " : ", rank ", r);
-  return out;
-}
+using limber::detail::ranks_text;
 
 [[nodiscard]] inline std::string hex(unique_id const& id) {
   static constexpr char digits[] = "0123456789abcdef";
@@ -58,6 +136,21 @@ namespace limber::nccl::detail {
   return text(h);
 }
 
+/// Polls the keys of the ranks in `missing`, and removes those that have one, until none is left or `late`.
+template <class Late, class Found>
+void await_keys(kv_store const& store, std::string const& key, std::vector<int>& missing,
+                pause_function const& pause, Late late, Found found) {
+  for (;;) {
+    std::erase_if(missing, [&](int r) {
+      auto const value = store.get(text(key, ".", r));
+      if (value) found(r, *value);
+      return value.has_value();
+    });
+    if (missing.empty() || late()) return;
+    pause();
+  }
+}
+
 /// The rendezvous before `init`: each rank writes a key with its GPU; rank 0 waits for all keys, and then
 /// writes the id, or an error.
 ///
@@ -65,7 +158,7 @@ namespace limber::nccl::detail {
 class rendezvous {
  public:
   rendezvous(kv_store const& b, int rank, int size, double deadline, clock_function const& clock,
-             std::function<void()> const& pause)
+             pause_function const& pause)
       : store_(b), rank_(rank), size_(size), deadline_(deadline), clock_(clock), pause_(pause) {}
   rendezvous(rendezvous const&) = delete;
   rendezvous& operator=(rendezvous const&) = delete;
@@ -109,16 +202,12 @@ class rendezvous {
   template <class Make>
   unique_id publish_id(std::string const& gpu, double start, Make make) {
     std::map<int, std::string> gpus{{0, gpu}};
+    std::vector<int> missing(static_cast<std::size_t>(size_) - 1);
+    std::iota(missing.begin(), missing.end(), 1);
     // Rank 0 writes its result early enough for the others to read it in time.
-    while (static_cast<int>(gpus.size()) < size_ && clock_() - start <= 0.8 * deadline_) {
-      for (int r = 1; r < size_; ++r)
-        if (!gpus.contains(r))
-          if (auto found = store_.get(presence_key(r))) gpus.emplace(r, std::move(*found));
-      if (static_cast<int>(gpus.size()) < size_) pause_();
-    }
-    std::vector<int> missing;
-    for (int r = 0; r < size_; ++r)
-      if (!gpus.contains(r)) missing.push_back(r);
+    await_keys(
+        store_, "here", missing, pause_, [&] { return clock_() - start > 0.8 * deadline_; },
+        [&](int r, std::string const& found) { gpus.emplace(r, found); });
     if (!missing.empty())
       reject(missing[0],
              text(ranks_text(missing), " of ", size_, " did not come within ", 0.8 * deadline_, " s"));
@@ -162,7 +251,7 @@ class rendezvous {
   int rank_, size_;
   double deadline_;
   clock_function const& clock_;
-  std::function<void()> const& pause_;
+  pause_function const& pause_;
   bool registered_ = false, published_ = false, succeeded_ = false;
 };
 

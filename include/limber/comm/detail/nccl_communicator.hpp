@@ -2,24 +2,114 @@
 #pragma once
 
 /// @file
-/// The collective of NCCL, over any engine that makes its calls; nccl.hpp implements the real one.
+/// The collective of NCCL, over any engine that makes its calls (nccl.hpp implements the real one), and
+/// memory registered with it.
 
 #include <limber/comm/collective.hpp>
-#include <limber/comm/detail/nccl_comm_init.hpp>
 #include <limber/comm/detail/nccl_operation.hpp>
-#include <limber/comm/detail/nccl_registration.hpp>
-#include <limber/comm/detail/signature.hpp>
+#include <limber/comm/detail/nccl_process_group.hpp>
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/launch.hpp>
+#include <limber/core/error.hpp>
+#include <limber/core/tensor.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
+
+namespace limber {
+
+/// Can register memory that operations reuse, until the result is destroyed.
+template <class C>
+concept registers_memory = requires(C& c, tensor_view memory) {
+  { c.register_memory(memory) } -> std::movable;
+};
+
+namespace nccl {
+
+namespace detail {
+
+/// Keeps the first failure of several results.
+struct first_failure {
+  answer kept{};
+  void operator()(answer const& a) {
+    if (!kept.failed()) kept = a;
+  }
+};
+
+}  // namespace detail
+
+/// Memory registered with a communicator until this object is destroyed. May outlive the communicator.
+template <detail::engine E>
+class registration {
+ public:
+  registration(detail::process_group<E>& g, tensor_view memory) : where_(&g) {
+    if (memory.length == 0) return;
+    answer const a =
+        g.engine.register_buffer(g.native, memory.data, static_cast<std::size_t>(memory.bytes()), handle_);
+    if (a.failed()) throw error({"nccl", "register_memory", a.code, -1, std::string(memory.name), a.reason});
+  }
+  registration(registration&& other) noexcept
+      : where_(std::move(other.where_)), handle_(std::exchange(other.handle_, nullptr)) {}
+  registration& operator=(registration&& other) noexcept {
+    std::swap(where_, other.where_);
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~registration() {
+    // A destroyed communicator has no registrations.
+    if (!where_ || !handle_) return;
+    auto& g = static_cast<detail::process_group<E>&>(*where_.get());
+    if (g.native) (void)g.engine.deregister_buffer(g.native, handle_);
+  }
+
+ private:
+  detail::shared_group where_;
+  void* handle_ = nullptr;
+};
+
+/// Device memory of NCCL's allocator, which all of its transports can use without copies.
+///
+///     nccl::memory buffer(1 << 20);
+///     auto known = comm.register_memory({buffer.data(), n, dtype::f32, "bucket"});
+template <detail::engine E>
+class basic_memory {
+ public:
+  /// On the current device. @throws std::invalid_argument unless bytes ≥ 0; limber::error if there is none
+  explicit basic_memory(i64 bytes, E engine = {}) : engine_(std::move(engine)), bytes_(bytes) {
+    expects(bytes >= 0, "nccl: memory: bytes must be >= 0, got ", bytes);
+    if (bytes > 0)
+      detail::process_group<E>::must("memory",
+                                     engine_.allocate_shared(data_, static_cast<std::size_t>(bytes)));
+  }
+  basic_memory(basic_memory&& other) noexcept
+      : engine_(other.engine_),
+        data_(std::exchange(other.data_, nullptr)),
+        bytes_(std::exchange(other.bytes_, 0)) {}
+  basic_memory& operator=(basic_memory&& other) noexcept {
+    std::swap(engine_, other.engine_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~basic_memory() {
+    if (data_) (void)engine_.release_shared(data_);
+  }
+
+  [[nodiscard]] std::byte* data() const noexcept { return static_cast<std::byte*>(data_); }
+  [[nodiscard]] i64 bytes() const noexcept { return bytes_; }
+
+ private:
+  E engine_;
+  void* data_ = nullptr;
+  i64 bytes_ = 0;
+};
+
+}  // namespace nccl
+}  // namespace limber
 
 namespace limber::nccl {
 
@@ -28,6 +118,11 @@ struct reduced {
   const_tensor_view in;
   tensor_view out;
 };
+
+/// An operation in flight. `wait` blocks the host until the result is complete, and throws limber::error if
+/// the communicator failed before; `done` does not synchronize. Both check for errors of NCCL, revocations
+/// and the deadline, which counts from the first of these calls.
+using request = limber::detail::group_request;
 
 /// Returns rank 0's id on every rank: called once on each rank, with the id on rank 0 and zeros elsewhere (a
 /// broadcast by means of the host program).
@@ -42,7 +137,10 @@ using exchange_function = std::function<unique_id(unique_id const& mine)>;
 ///     sum.wait();
 ///
 /// Order    operations run in the order in which they are started, on stream(); `after`, `fork_all_reduce`
-///          and `join` order them with other streams. The result is valid when the host has waited.
+///          and `join` order them with other streams. The result is valid when the host has waited. Starting
+///          an operation does not synchronize with its stream; `barrier` blocks the host until all ranks have
+///          called it. `send` returns when the receiver has received it: NCCL does not compare lengths and
+///          types, which must agree.
 /// Memory   device, managed and host memory. Host views (counters, control values) pass through a staging
 ///          buffer that is reused; they are read when the operation starts and written by `wait`.
 /// Bits     equal on every rank and repetition; the order of additions is NCCL's. Sums only: the mean is a
@@ -61,9 +159,8 @@ using exchange_function = std::function<unique_id(unique_id const& mine)>;
 ///
 /// Move-only. A handle and its requests belong to one thread at a time.
 template <detail::engine E>
-class basic_communicator {
+class basic_communicator : public limber::detail::group_handle {
  public:
-  using request = basic_request<E>;
   using stream_type = typename E::stream_type;
   using event_type = typename E::event_type;
 
@@ -76,126 +173,25 @@ class basic_communicator {
   /// used for notices, too. A single process needs no store. Synchronizes with all ranks, for at most
   /// options::rendezvous_deadline seconds.
   /// @throws limber::error naming missing ranks, or ranks that share a GPU
-  basic_communicator(launch_facts const& facts, kv_store const& store, options how = {}, E engine = {}) {
-    detail::check_options(how, facts.rank, facts.size);
-    expects(
-        facts.size == 1 || store, "nccl: ", facts.size,
-        " ranks need a kv_store for the rendezvous (bootstrap_file), or a function that exchanges the id");
-    int const device = detail::chosen_device(engine, how, &facts);
-    if (!how.notices && facts.size > 1) how.notices = store;
-    if (facts.size == 1) {
-      unique_id const own = detail::new_id(engine);
-      group_ = detail::start(std::move(engine), how, device, 0, 1, own);
-      return;
-    }
-    detail::on_device<E> const here(engine, device);
-    std::string gpu;
-    process_group::must("bootstrap", engine.device_name(gpu));
-    detail::rendezvous rendezvous(store, facts.rank, facts.size, how.rendezvous_deadline, how.clock,
-                                  how.pause);
-    unique_id const id = rendezvous.agree(gpu, [&] { return detail::new_id(engine); });
-    group_ = detail::start(engine, how, device, facts.rank, facts.size, id);
-    rendezvous.succeeded();
-  }
+  basic_communicator(launch_facts const& facts, kv_store const& store, options how = {}, E engine = {})
+      : basic_communicator(join(facts, store, std::move(how), std::move(engine))) {}
 
   /// Ranks that the host program has connected already. Synchronizes with all ranks, for at most
   /// options::rendezvous_deadline seconds.
-  basic_communicator(int rank, int size, exchange_function const& exchange, options how = {}, E engine = {}) {
-    detail::check_options(how, rank, size);
-    expects(exchange != nullptr, "nccl: the function that exchanges the id is empty");
-    int const device = detail::chosen_device(engine, how, nullptr);
-    unique_id const mine = rank == 0 ? detail::new_id(engine) : unique_id{};
-    group_ = detail::start(std::move(engine), how, device, rank, size, exchange(mine));
-  }
+  basic_communicator(int rank, int size, exchange_function const& exchange, options how = {}, E engine = {})
+      : basic_communicator(join(rank, size, exchange, std::move(how), std::move(engine))) {}
 
-  basic_communicator(basic_communicator&&) noexcept = default;
-  basic_communicator& operator=(basic_communicator&& other) noexcept {
-    if (this != &other) {
-      if (group_) group_->leave();
-      group_ = std::move(other.group_);
-    }
-    return *this;
-  }
-  /// Finalizes the communicator; operations in flight are stopped and fail.
-  ~basic_communicator() {
-    if (group_) group_->leave();
-  }
-
-  [[nodiscard]] int rank() const { return group_->rank; }
-  [[nodiscard]] int size() const { return group_->size(); }
-  [[nodiscard]] int device() const { return group_->device; }
+  [[nodiscard]] int device() const { return own().device; }
   /// Where all operations run.
-  [[nodiscard]] stream_type stream() const { return group_->own; }
+  [[nodiscard]] stream_type stream() const { return own().own; }
 
   /// Later operations run after the work that `event` has recorded, on any stream. Does not synchronize.
   void after(event_type event) {
+    process_group& g = own();
     detail::call const c{"after"};
-    group_->check(c);
-    detail::on_device<E> const here(engine(), group_->device);
-    group_->need(c, engine().wait(group_->own, event));
-  }
-
-  /// Starting an operation does not synchronize with its stream.
-  [[nodiscard]] request all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
-    auto const s = limber::detail::all_reduce_of(in, out, how);
-    bool const keys = how == reduction::max && is_floating(s.type);
-    return detail::begin(group_, detail::call::of(s, limber::detail::bucket_of(in, out)), in, out, keys,
-                         [&](void const* from, void* to) {
-                           return engine().all_reduce(from, to, count(s.count), keys ? dtype::int64 : s.type,
-                                                      how, group_->native, group_->own);
-                         });
-  }
-  [[nodiscard]] request reduce_scatter(const_tensor_view in, tensor_view out) {
-    auto const s = limber::detail::reduce_scatter_of(in, out, size());
-    return detail::begin(group_, detail::call::of(s, limber::detail::bucket_of(in, out)), in, out, false,
-                         [&](void const* from, void* to) {
-                           return engine().reduce_scatter(from, to, count(s.count), s.type, group_->native,
-                                                          group_->own);
-                         });
-  }
-  [[nodiscard]] request all_gather(const_tensor_view in, tensor_view out) {
-    auto const s = limber::detail::all_gather_of(in, out, size());
-    return detail::begin(group_, detail::call::of(s, limber::detail::bucket_of(in, out)), in, out, false,
-                         [&](void const* from, void* to) {
-                           return engine().all_gather(from, to, count(s.count), s.type, group_->native,
-                                                      group_->own);
-                         });
-  }
-  [[nodiscard]] request broadcast(tensor_view data, int root) {
-    auto const s = limber::detail::broadcast_of(data, root, size());
-    return detail::begin(
-        group_, detail::call::of(s, data.name), data, data, false, [&](void const* from, void* to) {
-          return engine().broadcast(from, to, count(s.count), s.type, root, group_->native, group_->own);
-        });
-  }
-  /// Blocks the host until all ranks have called it.
-  void barrier() {
-    i64 const in[] = {1};
-    i64 out[] = {0};
-    detail::call const c{"barrier", {}, {operation::all_reduce, reduction::sum, dtype::int64, 1, 0}};
-    detail::begin(group_, c, const_view(in), view(out), false, [&](void const* from, void* to) {
-      return engine().all_reduce(from, to, 1, dtype::int64, reduction::sum, group_->native, group_->own);
-    }).wait();
-  }
-
-  /// Returns when the receiver has received it. NCCL does not compare lengths and types: they must agree.
-  void send(const_tensor_view in, int peer) {
-    limber::detail::check_memory("send", "in", in, in.name);
-    check_peer("send", peer);
-    detail::call const c{
-        "send", in.name, {operation::broadcast, reduction::sum, in.type, in.length, 0}, peer};
-    detail::begin(group_, c, in, {}, false, [&](void const* from, void*) {
-      return engine().send(from, count(in.length), in.type, peer, group_->native, group_->own);
-    }).wait();
-  }
-  void recv(tensor_view out, int peer) {
-    limber::detail::check_memory("recv", "out", out, out.name);
-    check_peer("recv", peer);
-    detail::call const c{
-        "recv", out.name, {operation::broadcast, reduction::sum, out.type, out.length, 0}, peer};
-    detail::begin(group_, c, {}, out, false, [&](void const*, void* to) {
-      return engine().recv(to, count(out.length), out.type, peer, group_->native, group_->own);
-    }).wait();
+    g.check(c);
+    detail::on_device<E> const here(g.engine, g.device);
+    g.need(c, g.engine.wait(g.own, event));
   }
 
   // Stream order, for graphs --------------------------------------------------------------------------
@@ -209,40 +205,42 @@ class basic_communicator {
   ///          capture: the first operation of a communicator connects. Wait for replays with `await`.
   void fork_all_reduce(stream_type stream, std::span<reduced const> buckets) {
     check_stream("fork_all_reduce", stream);
+    process_group& g = own();
     for (auto const& b : buckets) {
       (void)limber::detail::all_reduce_of(b.in, b.out, reduction::sum);
-      (void)detail::lies_on_device(*group_, b.in, limber::detail::bucket_of(b.in, b.out), true);
-      (void)detail::lies_on_device(*group_, b.out, limber::detail::bucket_of(b.in, b.out), true);
+      (void)detail::lies_on_device(g, b.in, limber::detail::bucket_of(b.in, b.out), true);
+      (void)detail::lies_on_device(g, b.out, limber::detail::bucket_of(b.in, b.out), true);
     }
     if (buckets.empty()) return;
     auto const& first = buckets.front();
     detail::call const c =
         detail::call::of(limber::detail::all_reduce_of(first.in, first.out, reduction::sum),
                          limber::detail::bucket_of(first.in, first.out));
-    group_->check(c);
-    ++group_->calls;
-    detail::on_device<E> const here(engine(), group_->device);
-    group_->need(c, engine().record(group_->forked, stream));
-    group_->need(c, engine().wait(group_->own, group_->forked));
-    group_->need(c, engine().group_start());
+    g.check(c);
+    ++g.calls;
+    detail::on_device<E> const here(g.engine, g.device);
+    g.need(c, g.engine.record(g.forked, stream));
+    g.need(c, g.engine.wait(g.own, g.forked));
+    g.need(c, g.engine.group_start());
     detail::first_failure failure;
     for (auto const& b : buckets)
-      failure(engine().all_reduce(b.in.data, b.out.data, count(b.in.length), b.in.type, reduction::sum,
-                                  group_->native, group_->own));
+      failure(g.engine.all_reduce(b.in.data, b.out.data, static_cast<std::size_t>(b.in.length), b.in.type,
+                                  reduction::sum, g.native, g.own));
     // group_start() must be followed by group_end(), also after a failure.
-    failure(engine().group_end());
-    group_->need(c, failure.kept);
-    group_->await_enqueued(c);
+    failure(g.engine.group_end());
+    g.need(c, failure.kept);
+    g.await_enqueued(c);
   }
 
   /// Later work on `stream` runs after all operations started so far. Does not synchronize.
   void join(stream_type stream) {
     check_stream("join", stream);
+    process_group& g = own();
     detail::call const c{"join"};
-    group_->check(c);
-    detail::on_device<E> const here(engine(), group_->device);
-    group_->need(c, engine().record(group_->joined, group_->own));
-    group_->need(c, engine().wait(stream, group_->joined));
+    g.check(c);
+    detail::on_device<E> const here(g.engine, g.device);
+    g.need(c, g.engine.record(g.joined, g.own));
+    g.need(c, g.engine.wait(stream, g.joined));
   }
 
   /// fork_all_reduce and join: runs after the work on `stream`, and before later work on it; overlaps other
@@ -255,42 +253,28 @@ class basic_communicator {
   /// Blocks the host until an event after operations of this communicator (for example a replay of a graph),
   /// under the deadline. Synchronizes `event`.
   void await(event_type event, std::string_view what = "await") {
+    process_group& g = own();
     detail::call const c{what};
-    group_->check(c);
-    group_->poll_until(c, group_->now(), [&] { return engine().query(event); });
+    g.check(c);
+    g.poll_until(c, g.now(), [&] { return g.engine.query(event); });
   }
 
   /// Throws if the communicator failed, NCCL reports an error, or another rank revoked it. For loops that
   /// rarely wait. Does not synchronize.
   void poll_errors() {
+    process_group& g = own();
     detail::call const c{"poll_errors"};
-    group_->check(c);
-    group_->poll_errors(c);
+    g.check(c);
+    g.poll_errors(c);
   }
 
   // Groups ----------------------------------------------------------------------------------------
 
   /// The ranks of equal color, in rank order; this communicator stays usable. All ranks call it.
-  [[nodiscard]] basic_communicator split(int color) {
-    // NCCL's colors start at 0, and it does not report the members of the new group.
-    std::vector<i64> const mine{color};
-    std::vector<i64> colors(static_cast<std::size_t>(size()));
-    detail::call const c{"split", {}, {operation::all_gather, reduction::sum, dtype::int64, 1, 0}};
-    detail::begin(group_, c, const_view(mine), view(colors), false, [&](void const* from, void* to) {
-      return engine().all_gather(from, to, 1, dtype::int64, group_->native, group_->own);
-    }).wait();
-    std::vector<i64> kinds = colors;
-    std::ranges::sort(kinds);
-    kinds.erase(std::unique(kinds.begin(), kinds.end()), kinds.end());
-    auto const kind = static_cast<int>(std::ranges::lower_bound(kinds, color) - kinds.begin());
-    std::vector<int> members;
-    for (int r = 0; r < size(); ++r)
-      if (colors[static_cast<std::size_t>(r)] == color) members.push_back(r);
-    return divide(kind, members, text(group_->name, ".", ++group_->children, "-", kind));
-  }
+  [[nodiscard]] basic_communicator split(int color) { return basic_communicator(split_place(color)); }
 
   /// Fails this communicator (not those split from it); see Choices for when other ranks detect it.
-  void revoke(std::string const& reason) { group_->end({0, -1, reason}); }
+  using group_handle::revoke;
 
   /// A communicator of the survivors. Called by all survivors with the same list, in any state of the
   /// communicator, which has failed afterwards. Synchronizes with the survivors, for at most the deadline.
@@ -298,33 +282,7 @@ class basic_communicator {
   ///         without the caller
   /// @throws limber::error if a survivor is missing, or the communicator had to be aborted
   [[nodiscard]] basic_communicator shrink(std::span<int const> lost) requires E::can_revoke {
-    for (std::size_t i = 0; i < lost.size(); ++i) {
-      limber::detail::check_rank("shrink", "lost rank", lost[i], size());
-      expects(i == 0 || lost[i - 1] < lost[i], "shrink: lost ranks must be sorted, got ", lost[i], " after ",
-              lost[i == 0 ? 0 : i - 1]);
-      expects(lost[i] != rank(), "shrink: rank ", rank(), " cannot call itself lost");
-    }
-    std::vector<int> survivors, lost_ranks(lost.begin(), lost.end());
-    for (int r = 0; r < size(); ++r)
-      if (!std::ranges::binary_search(lost, r)) survivors.push_back(r);
-    // Operations in flight are stopped first: NCCL shrinks only an idle communicator.
-    group_->end({0, lost.empty() ? -1 : lost[0],
-                 text("the ranks continue in a new group",
-                      lost.empty() ? "" : text(" without ", detail::ranks_text(lost_ranks)))});
-    if (group_->ended_as() == detail::end_state::aborted || !group_->native)
-      throw error({"nccl",
-                   "shrink",
-                   0,
-                   rank(),
-                   {},
-                   "NCCL could not be revoked and was aborted; make a new communicator from a new id"});
-    std::string name = text(group_->name, ".");
-    for (int const r : lost) name += text("-", r);
-    if (lost.empty()) return divide(0, survivors, name + "-all");
-    bool const unclean = group_->ended_as() == detail::end_state::unclean;
-    return basic_communicator(detail::make_child(*group_, "shrink", survivors, name, [&](auto& place) {
-      return engine().shrink(group_->native, lost, unclean, place);
-    }));
+    return basic_communicator(shrink_place(lost));
   }
 
   // Memory ----------------------------------------------------------------------------------------
@@ -332,43 +290,60 @@ class basic_communicator {
   /// Registers memory that operations reuse, so that NCCL accesses it without copies, until the result is
   /// destroyed. @throws limber::error if NCCL refuses it
   [[nodiscard]] registration<E> register_memory(tensor_view memory) {
+    process_group& g = own();
     detail::call const c{"register_memory", memory.name};
     limber::detail::check_memory("register_memory", "memory", memory, memory.name);
-    (void)detail::lies_on_device(*group_, memory, memory.name, true);
-    group_->check(c);
-    detail::on_device<E> const here(engine(), group_->device);
-    return registration<E>(group_, memory);
+    (void)detail::lies_on_device(g, memory, memory.name, true);
+    g.check(c);
+    detail::on_device<E> const here(g.engine, g.device);
+    return registration<E>(g, memory);
   }
 
  private:
   using process_group = detail::process_group<E>;
-  using operation = limber::detail::operation;
 
-  explicit basic_communicator(std::shared_ptr<process_group> g) : group_(std::move(g)) {}
+  explicit basic_communicator(detail::place at) noexcept : group_handle("nccl", std::move(at)) {}
 
-  [[nodiscard]] E& engine() { return group_->engine; }
-  [[nodiscard]] static std::size_t count(i64 n) noexcept { return static_cast<std::size_t>(n); }
-
-  void check_peer(std::string_view what, int peer) const {
-    limber::detail::check_rank(what, "peer", peer, size());
-    expects(peer != rank(), what, ": peer ", peer, " is this rank itself");
+  [[nodiscard]] static detail::place join(launch_facts const& facts, kv_store const& store, options how,
+                                          E engine) {
+    detail::check_options(how, facts.rank, facts.size);
+    expects(
+        facts.size == 1 || store, "nccl: ", facts.size,
+        " ranks need a kv_store for the rendezvous (bootstrap_file), or a function that exchanges the id");
+    int const device = detail::chosen_device(engine, how, &facts);
+    if (facts.size == 1) {
+      unique_id const id = detail::new_id(engine);
+      return detail::init_group(std::move(engine), how, device, 0, 1, id);
+    }
+    if (!how.notices) how.notices = store;
+    detail::on_device<E> const here(engine, device);
+    std::string gpu;
+    process_group::must("bootstrap", engine.device_name(gpu));
+    detail::rendezvous rendezvous(store, facts.rank, facts.size, how.rendezvous_deadline, how.clock,
+                                  how.pause);
+    unique_id const id = rendezvous.agree(gpu, [&] { return detail::new_id(engine); });
+    detail::place made = detail::init_group(engine, how, device, facts.rank, facts.size, id);
+    rendezvous.succeeded();
+    return made;
   }
+  [[nodiscard]] static detail::place join(int rank, int size, exchange_function const& exchange,
+                                          options const& how, E engine) {
+    detail::check_options(how, rank, size);
+    expects(exchange != nullptr, "nccl: the function that exchanges the id is empty");
+    int const device = detail::chosen_device(engine, how, nullptr);
+    unique_id const mine = rank == 0 ? detail::new_id(engine) : unique_id{};
+    return detail::init_group(std::move(engine), how, device, rank, size, exchange(mine));
+  }
+
+  [[nodiscard]] process_group& own() const { return static_cast<process_group&>(group()); }
 
   void check_stream(std::string_view what, stream_type stream) {
-    int theirs = group_->device;
-    process_group::must(what, engine().stream_device(stream, theirs));
-    expects(theirs == group_->device, what, ": the stream is on device ", theirs,
-            ", the communicator on device ", group_->device);
+    process_group& g = own();
+    int theirs = g.device;
+    process_group::must(what, g.engine.stream_device(stream, theirs));
+    expects(theirs == g.device, what, ": the stream is on device ", theirs, ", the communicator on device ",
+            g.device);
   }
-
-  [[nodiscard]] basic_communicator divide(int kind, std::vector<int> const& members,
-                                          std::string const& name) {
-    return basic_communicator(detail::make_child(*group_, "split", members, name, [&](auto& place) {
-      return engine().split(group_->native, kind, rank(), place);
-    }));
-  }
-
-  std::shared_ptr<process_group> group_;
 };
 
 }  // namespace limber::nccl

@@ -10,9 +10,7 @@
 /// NCCL cannot revoke, or does not become idle, the communicator is aborted.
 
 #include <limber/comm/detail/nccl_bootstrap.hpp>
-#include <limber/comm/detail/nccl_call.hpp>
 #include <limber/comm/detail/nccl_engine.hpp>
-#include <limber/comm/detail/nccl_staging.hpp>
 #include <limber/core/error.hpp>
 
 #include <algorithm>
@@ -21,8 +19,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <functional>
-#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -35,30 +31,29 @@ namespace limber::nccl {
 namespace detail {
 
 template <engine E>
-class process_group {
+class process_group final : public limber::detail::process_group {
  public:
   using comm_type = typename E::comm_type;
   using event_type = typename E::event_type;
   using stream_type = typename E::stream_type;
 
   process_group(E e, options const& o, int on, std::string called, int r, std::vector<int> ranks)
-      : engine(std::move(e)), how(o), rank(r), device(on), name(std::move(called)), world(std::move(ranks)) {}
+      : limber::detail::process_group("nccl"),
+        engine(std::move(e)),
+        how(o),
+        rank(r),
+        device(on),
+        name(std::move(called)),
+        world(std::move(ranks)) {}
   /// Creates stream and events; init, split or shrink then sets `native`.
-  [[nodiscard]] static std::shared_ptr<process_group> make(E e, options const& how, int device,
-                                                           std::string name, int rank,
-                                                           std::vector<int> world) {
-    auto made =
-        std::make_shared<process_group>(std::move(e), how, device, std::move(name), rank, std::move(world));
-    on_device<E> const here(made->engine, device);
-    must("start", made->engine.make_stream(made->own));
-    must("start", made->engine.make_event(made->forked));
-    must("start", made->engine.make_event(made->joined));
-    return made;
+  void open() {
+    on_device<E> const here(engine, device);
+    must("start", engine.make_stream(own));
+    must("start", engine.make_event(forked));
+    must("start", engine.make_event(joined));
   }
-  process_group(process_group const&) = delete;
-  process_group& operator=(process_group const&) = delete;
-  ~process_group() {
-    leave();
+  ~process_group() override {
+    leave(rank, false);
     on_device<E> const here(engine, device);
     slots.release(engine, own);
     for (auto& f : ops_)
@@ -68,9 +63,7 @@ class process_group {
     if (own) (void)engine.drop_stream(own);
   }
 
-  [[nodiscard]] int size() const noexcept { return static_cast<int>(world.size()); }
-  [[nodiscard]] bool failed() const noexcept { return failed_.has_value(); }
-  [[nodiscard]] end_state ended_as() const noexcept { return end_state_; }
+  [[nodiscard]] int size() const noexcept override { return static_cast<int>(world.size()); }
   [[nodiscard]] std::string rank_name(int r) const {
     int const w = world[static_cast<std::size_t>(r)];
     return w == r ? text("rank ", r) : text("rank ", r, " (rank ", w, " of the world)");
@@ -82,35 +75,40 @@ class process_group {
     if (a.failed()) throw error({"nccl", std::string(what), a.code, -1, {}, a.reason});
   }
 
-  void check(call const& c) const {
-    if (failed_) throw failure_error(c);
-  }
+  void check(call const& c) const { check_alive(c.name, c.bucket); }
   [[nodiscard]] error failure_error(call const& c) const {
-    return error(
-        {"nccl", std::string(c.name), failed_->code, failed_->rank, std::string(c.bucket), failed_->reason});
+    return limber::detail::process_group::failure_error(c.name, c.bucket);
   }
 
   /// Checks the result of a call that an operation needs; a failure ends the group.
   void need(call const& c, answer const& a) {
     if (!a.failed()) return;
-    end({a.code, -1, text(rank_name(rank), ": ", c.describe(), ": ", a.reason)});
+    end({-1, text(rank_name(rank), ": ", c.describe(), ": ", a.reason), a.code});
     throw failure_error(c);
+  }
+
+  /// Polls until ready(); false once `seconds` have passed since `start`.
+  template <class Ready>
+  [[nodiscard]] bool until(double start, double seconds, Ready ready) {
+    for (int polls = 0; !ready(); ++polls) {
+      if (now() - start > seconds) return false;
+      if (polls >= polls_without_pause) how.pause();
+    }
+    return true;
   }
 
   /// Polls until `poll` returns done, and checks errors, revocations and the deadline meanwhile.
   template <class Poll>
   void poll_until(call const& c, double since, Poll poll) {
-    for (int polls = 0;; ++polls) {
+    bool const in_time = until(since, how.deadline, [&] {
       answer const a = poll();
       need(c, a);
-      if (a.is == state::done) return;
-      poll_errors(c);
-      if (now() - since > how.deadline) {
-        time_out(c);
-        throw failure_error(c);
-      }
-      if (polls >= polls_without_pause) how.pause();
-    }
+      if (a.is != state::done) poll_errors(c);
+      return a.is == state::done;
+    });
+    if (in_time) return;
+    time_out(c);
+    throw failure_error(c);
   }
 
   /// Waits until a non-blocking call has taken effect: only then is the operation on the stream, and an event
@@ -132,43 +130,54 @@ class process_group {
 
   // Operations in flight --------------------------------------------------------------------------
 
-  [[nodiscard]] in_flight_op<E>& take_op(call const& c) {
-    for (auto& f : ops_)
-      if (!f.open && !f.staged) {
-        f = in_flight_op<E>{.event = f.event};
-        return f;
-      }
-    ops_.emplace_back();
-    need(c, engine.make_event(ops_.back().event));
-    return ops_.back();
-  }
+  // Of nccl_operation.hpp.
+  i64 start(int, signature const& s, const_tensor_view in, tensor_view out) override;
+  void send(int, int peer, const_tensor_view in) override;
+  void recv(int, int peer, tensor_view out) override;
+  void revoke(std::string const& reason) override { end({-1, reason}); }
+  // Of nccl_operation.hpp.
+  [[nodiscard]] place split(int, int color) override;
+  [[nodiscard]] place shrink(int, std::span<int const> lost) override;
 
-  void finish(in_flight_op<E>& f, call const& c) {
+  /// The number of an operation that is not in use.
+  [[nodiscard]] i64 take_op(call const& c) {
+    auto free = std::ranges::find_if(ops_, [](auto const& f) { return !f.open && !f.staged; });
+    i64 const number = free - ops_.begin();
+    if (free != ops_.end()) {
+      *free = in_flight_op<E>{.made = c, .event = free->event};
+    } else {
+      ops_.push_back({.made = c});
+      need(c, engine.make_event(ops_.back().event));
+    }
+    return number;
+  }
+  [[nodiscard]] in_flight_op<E>& op(i64 number) { return ops_[static_cast<std::size_t>(number)]; }
+
+  void finish(group_call& c) override {
+    in_flight_op<E>& f = op(c.sequence);
     on_device<E> const here(engine, device);
     if (!f.complete) {
-      check(c);
-      poll_until(c, since(f), [&] { return engine.query(f.event); });
+      check(f.made);
+      poll_until(f.made, since(f), [&] { return engine.query(f.event); });
     }
     if (f.staged && f.out.length > 0)
       std::memcpy(f.out.data, f.staged->pinned + f.from, static_cast<std::size_t>(f.out.bytes()));
     release_op(f);
   }
 
-  /// True if finish() would return or throw without waiting.
-  [[nodiscard]] bool done(in_flight_op<E>& f) {
+  /// Does not synchronize.
+  [[nodiscard]] bool done(group_call& c) override {
+    in_flight_op<E>& f = op(c.sequence);
     if (f.complete || failed_) return true;
     on_device<E> const here(engine, device);
     if (engine.query(f.event).is != state::pending) return true;
     return engine.async_state(native).failed() || now() - since(f) > how.deadline || poll_remote_failure();
   }
 
-  /// A request was destroyed before it was waited for. When this returns, its memory is no longer used.
-  void drop(in_flight_op<E>& f, call const& c, bool unwinding) noexcept {
+  void drop(group_call& c, bool unwinding) noexcept override {
+    in_flight_op<E>& f = op(c.sequence);
     try {
-      std::string const what = c.describe();
-      end({0, rank,
-           unwinding ? text(rank_name(rank), " was left by an exception with its ", what, " in flight")
-                     : text(rank_name(rank), " destroyed its ", what, " before it was waited for")});
+      end({rank, limber::detail::dropped_text(rank_name(rank), f.made.describe(), {}, unwinding)});
     } catch (...) {  // out of memory for the message: stops all the same
       stop();
     }
@@ -205,17 +214,17 @@ class process_group {
     std::string reason = text(c.describe(), " (call ", calls, ") did not complete within ", how.deadline,
                               " s on ", rank_name(rank), " of ", size());
     if (!how.notices && size() > 1) reason += "; who is missing is known only with options::notices";
-    end({0, -1, std::move(reason)}, {.find_missing = true});
+    end({-1, std::move(reason)}, {.find_missing = true});
   }
 
   /// Leaves the communicator: finalizes it, or aborts it after a failure. Synchronizes the communicator's
   /// stream, for at most min(deadline, 10) seconds.
-  void leave() noexcept {
+  void leave(int, bool) noexcept override {
     if (!native) return;
     on_device<E> const here(engine, device);
     bool const busy = std::ranges::any_of(ops_, [](auto const& f) { return f.open; });
     try {
-      if (busy) end({0, rank, text(rank_name(rank), " left with operations in flight")});
+      if (busy) end({rank, text(rank_name(rank), " left with operations in flight")});
     } catch (...) { stop(); }
     if (!native) return;
     if (!failed_ && flush())
@@ -223,42 +232,6 @@ class process_group {
     else
       (void)engine.abort(native);
     native = comm_type{};
-  }
-
-  /// Waits until `child`, made from communicator `parent`, is usable.
-  /// @param missing  makes the error message at the deadline
-  void await_init(std::string_view what, comm_type parent, comm_type const& make_child, double deadline,
-                  std::function<std::string()> const& missing) {
-    double const start = now();
-    for (int polls = 0;; ++polls) {
-      answer a = engine.async_state(parent);
-      if (a.is == state::done && make_child && make_child != parent) a = engine.async_state(make_child);
-      if (a.failed()) throw error({"nccl", std::string(what), a.code, -1, {}, with_hint(a.reason)});
-      if (a.is == state::done) {
-        if (make_child) return;
-        throw error({"nccl", std::string(what), 0, -1, {}, "NCCL made no communicator"});
-      }
-      if (now() - start > deadline) throw error({"nccl", std::string(what), 0, -1, {}, missing()});
-      if (polls >= polls_without_pause) how.pause();
-    }
-  }
-
-  /// The ranks in `expected` whose key does not exist.
-  [[nodiscard]] std::vector<int> missing_ranks(std::string const& key,
-                                               std::vector<int> const& expected) const {
-    std::vector<int> out;
-    for (int const r : expected)
-      if (!how.notices.get(text(key, ".", r))) out.push_back(r);
-    return out;
-  }
-
-  [[nodiscard]] static std::string with_hint(std::string reason) {
-    if (reason.find("Duplicate GPU") != std::string::npos)
-      reason +=
-          "; NCCL wants a GPU for every rank: start as many ranks on a machine as it has GPUs, and give each "
-          "its "
-          "own (options::device, or the local rank)";
-    return reason;
   }
 
   E engine;
@@ -277,6 +250,9 @@ class process_group {
   std::deque<comm_type> pending_comms{};
 
  private:
+  [[nodiscard]] place divide(int kind, std::vector<int> const& members, std::string const& called);
+  void complete(i64 number) { wait_for({number, rank}); }
+
   static constexpr int polls_without_pause = 200;
   static constexpr int timeout_code = -1;
   static constexpr double store_poll_interval = 0.05;  // seconds between two polls of the store
@@ -320,16 +296,11 @@ class process_group {
     std::vector<int> missing(world.size());
     std::iota(missing.begin(), missing.end(), 0);
     std::vector<int> behind;
-    for (;;) {
-      std::erase_if(missing, [&](int r) {
-        auto const said = how.notices.get(text(progress_key(), ".", r));
-        if (!said) return false;
-        if (std::strtoll(said->c_str(), nullptr, 10) < calls) behind.push_back(r);
-        return true;
-      });
-      if (missing.empty() || now() - start > patience) break;
-      how.pause();
-    }
+    await_keys(
+        how.notices, progress_key(), missing, how.pause, [&] { return now() - start > patience; },
+        [&](int r, std::string const& said) {
+          if (std::strtoll(said.c_str(), nullptr, 10) < calls) behind.push_back(r);
+        });
     if (!missing.empty())
       failed_->reason +=
           text("; ", ranks_text(missing), missing.size() == 1 ? " is" : " are", " not waiting in it");
@@ -365,12 +336,7 @@ class process_group {
   template <class Ready>
   [[nodiscard]] bool await_idle(Ready ready) noexcept {
     try {
-      double const start = now();
-      for (int polls = 0; !ready(); ++polls) {
-        if (now() - start > std::min(how.deadline, 10.0)) return false;
-        if (polls >= polls_without_pause) how.pause();
-      }
-      return true;
+      return until(now(), std::min(how.deadline, 10.0), ready);
     } catch (...) { return false; }
   }
 
@@ -390,8 +356,8 @@ class process_group {
     f.open = false;
   }
 
-  std::deque<in_flight_op<E>> ops_;
-  std::optional<group_failure> failed_;
+  i64 barrier_in_ = 1, barrier_out_ = 0;
+  std::deque<in_flight_op<E>> ops_;  ///< by number
   end_state end_state_ = end_state::none;
   std::optional<std::string> remote_entry_;
   double last_poll_ = -1e300;

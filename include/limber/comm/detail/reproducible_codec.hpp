@@ -59,19 +59,9 @@ inline void decode_plain(i64 const* __restrict x, fixed_point::word<T>* __restri
 }
 
 #if LIMBER_DETAIL_CODEC_CLONES
-template <class T>
-LIMBER_DETAIL_CODEC_WIDE inline std::uint32_t largest_wide(fixed_point::word<T> const* x, i64 n) noexcept {
-  return largest_plain<T>(x, n);
-}
-template <class T>
-LIMBER_DETAIL_CODEC_WIDE inline void encode_wide(fixed_point::word<T> const* __restrict x, i64* __restrict y,
-                                                 i64 n, int unit) noexcept {
-  encode_plain<T>(x, y, n, unit);
-}
-template <class T>
-LIMBER_DETAIL_CODEC_WIDE inline void decode_wide(i64 const* __restrict x, fixed_point::word<T>* __restrict y,
-                                                 i64 n, int unit) noexcept {
-  decode_plain<T>(x, y, n, unit);
+template <class F>
+LIMBER_DETAIL_CODEC_WIDE inline auto run_wide(F f) noexcept {
+  return f();
 }
 [[nodiscard]] inline bool codec_is_wide() noexcept {
   static bool const yes = __builtin_cpu_supports("avx2");
@@ -79,26 +69,13 @@ LIMBER_DETAIL_CODEC_WIDE inline void decode_wide(i64 const* __restrict x, fixed_
 }
 #endif
 
-template <class T>
-[[nodiscard]] inline std::uint32_t largest(fixed_point::word<T> const* x, i64 n) noexcept {
+/// Calls one of the functions above, at the width that the processor has.
+template <class F>
+inline auto run_codec(F f) noexcept {
 #if LIMBER_DETAIL_CODEC_CLONES
-  if (codec_is_wide()) return largest_wide<T>(x, n);
+  if (codec_is_wide()) return run_wide(f);
 #endif
-  return largest_plain<T>(x, n);
-}
-template <class T>
-inline void encode_run(fixed_point::word<T> const* x, i64* y, i64 n, int unit) noexcept {
-#if LIMBER_DETAIL_CODEC_CLONES
-  if (codec_is_wide()) return encode_wide<T>(x, y, n, unit);
-#endif
-  encode_plain<T>(x, y, n, unit);
-}
-template <class T>
-inline void decode_run(i64 const* x, fixed_point::word<T>* y, i64 n, int unit) noexcept {
-#if LIMBER_DETAIL_CODEC_CLONES
-  if (codec_is_wide()) return decode_wide<T>(x, y, n, unit);
-#endif
-  decode_plain<T>(x, y, n, unit);
+  return f();
 }
 
 }  // namespace limber::detail
@@ -144,7 +121,8 @@ struct host_codec {
     detail::with_fixed_point_type(in.type, [&]<class T>() {
       auto const* const x = reinterpret_cast<fixed_point::word<T> const*>(in.data);
       detail::for_each_exponent(pieces, [&](i64 block, i64 from, i64, i64 n) {
-        exponents[block] = static_cast<float>(fixed_point::exponent_of<T>(detail::largest<T>(x + from, n)));
+        exponents[block] = static_cast<float>(fixed_point::exponent_of<T>(
+            detail::run_codec([=] { return detail::largest_plain<T>(x + from, n); })));
       });
     });
   }
@@ -157,7 +135,9 @@ struct host_codec {
       detail::for_each_exponent(pieces, [&](i64 block, i64 from, i64 run, i64 n) {
         auto const exponent = static_cast<int>(exponents[block]);
         if (exponent < 255)
-          detail::encode_run<T>(x + from, fixed + run, n, fixed_point::unit_of(exponent, guard));
+          detail::run_codec([=, unit = fixed_point::unit_of(exponent, guard)] {
+            detail::encode_plain<T>(x + from, fixed + run, n, unit);
+          });
         else
           std::fill_n(fixed + run, n, 0);
       });
@@ -172,7 +152,9 @@ struct host_codec {
       detail::for_each_exponent(pieces, [&](i64 block, i64 to, i64 run, i64 n) {
         auto const exponent = static_cast<int>(exponents[block]);
         if (exponent < 255)
-          detail::decode_run<T>(fixed + run, y + to, n, fixed_point::unit_of(exponent, guard));
+          detail::run_codec([=, unit = fixed_point::unit_of(exponent, guard)] {
+            detail::decode_plain<T>(fixed + run, y + to, n, unit);
+          });
         else
           std::fill_n(y + to, n, fixed_point::nan<T>);
       });

@@ -10,6 +10,7 @@
 /// engine gets MAX 1, SUM 1, MAX 2, SUM 2, …, independently of timing.
 
 #include <limber/comm/collective.hpp>
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/detail/reproducible_codec.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/fingerprint.hpp>
@@ -51,7 +52,7 @@ namespace limber::detail {
 }
 
 template <class C, class Codec>
-class reproducible_sums {
+class reproducible_sums final : public process_group {
   using engine = std::remove_reference_t<C>;
   using reduction_handle =
       decltype(std::declval<engine&>().all_reduce(const_tensor_view{}, tensor_view{}, reduction::max));
@@ -63,6 +64,7 @@ class reproducible_sums {
 
   /// One operation in flight; its memory is reused.
   struct sum {
+    i64 number = 0;
     phase at = phase::idle;
     bool scatters = false;  ///< a reduce_scatter: the result is this rank's piece
     int own = 0;            ///< this rank
@@ -81,7 +83,12 @@ class reproducible_sums {
   };
 
   reproducible_sums(C inner, int guard, Codec codec)
-      : inner_(std::forward<C>(inner)), guard_(guard), codec_(std::move(codec)) {}
+      : process_group("reproducible"),
+        inner_(std::forward<C>(inner)),
+        guard_(guard),
+        codec_(std::move(codec)) {}
+
+  [[nodiscard]] int size() const noexcept override { return inner_.size(); }
 
   [[nodiscard]] engine& inner() noexcept { return inner_; }
   [[nodiscard]] engine const& inner() const noexcept { return inner_; }
@@ -99,12 +106,8 @@ class reproducible_sums {
 
   /// Starts a sum of the pieces by blocks; for a reduce_scatter the pieces are the parts of the ranks. The
   /// MAX is in flight afterwards.
-  sum& start(const_tensor_view in, tensor_view out, std::span<piece const> pieces, bool scatters) {
-    advance();
-    sum& s = new_sum(in, out);
-    release_on_error(s, [&] {
-      s.scatters = scatters;
-      s.own = inner().rank();
+  sum& start_sum(const_tensor_view in, tensor_view out, std::span<piece const> pieces, bool scatters) {
+    return begin(in, out, scatters, [&](sum& s) {
       s.pieces.assign(pieces.begin(), pieces.end());
       for (int r = 0; scatters && r < inner().size(); ++r) s.pieces.push_back({r * out.length, out.length});
       // Two words in front detect ranks whose sums differ but have the same number of blocks: the maxima of h
@@ -121,16 +124,11 @@ class reproducible_sums {
       s.at = phase::exponents;
       awaiting_exponents_ = &s;
     });
-    return s;
   }
 
   /// A short sum of doubles, by gathering all values.
   sum& gather(const_tensor_view in, tensor_view out, bool scatters) {
-    advance();
-    sum& s = new_sum(in, out);
-    release_on_error(s, [&] {
-      s.scatters = scatters;
-      s.own = inner().rank();
+    return begin(in, out, scatters, [&](sum& s) {
       i64 const all = in.length * inner().size();
       s.values.resize(static_cast<std::size_t>(all));
       double* const to = codec_.reserve(s.gathered_values, all);
@@ -138,25 +136,21 @@ class reproducible_sums {
       s.gathered.emplace(inner().all_gather(in, {bytes(to), all, dtype::f64, name_of(s)}));
       s.at = phase::gathering;
     });
-    return s;
   }
 
   /// An operation that the engine does reproducibly.
   sum& pass(const_tensor_view in, tensor_view out, reduction how, bool scatters) {
-    advance();
-    sum& s = new_sum(in, out);
-    release_on_error(s, [&] {
+    return begin(in, out, scatters, [&](sum& s) {
       if (scatters)
         s.scattered.emplace(inner().reduce_scatter(in, out));
       else
         s.reduced.emplace(inner().all_reduce(in, out, how));
       s.at = phase::passing;
     });
-    return s;
   }
 
-  /// Returns when the result is complete; the caller keeps `s`.
-  void finish(sum& s) {
+  void finish(group_call& c) override {
+    sum& s = at(c);
     if (&s == awaiting_exponents_) start_integer_sum(s);
     if (s.at == phase::failed) std::rethrow_exception(s.error);
     try {
@@ -165,24 +159,29 @@ class reproducible_sums {
       fail(s);
       throw;
     }
+    release(s);
   }
-  /// True if finish() would not wait.
-  [[nodiscard]] bool done(sum& s) {
+  [[nodiscard]] bool done(group_call& c) override {
+    sum& s = at(c);
     if (s.at == phase::failed) return true;
     if (&s == awaiting_exponents_ && (!try_advance() || s.at == phase::failed)) return s.at == phase::failed;
     if (s.reduced) return s.reduced->done();
     return s.scattered ? s.scattered->done() : s.gathered->done();
   }
-  /// Releases `s`, finished or not.
-  void release(sum& s) noexcept {
-    if (&s == awaiting_exponents_) awaiting_exponents_ = nullptr;
-    drop(s);
-    s.error = nullptr;
-    s.at = phase::idle;
-  }
+  /// The engine's request, if there is one, ends the group.
+  void drop(group_call& c, bool) noexcept override { release(at(c)); }
 
  private:
   static constexpr i64 marks = 2;
+
+  [[nodiscard]] sum& at(group_call const& c) noexcept { return sums_[static_cast<std::size_t>(c.sequence)]; }
+  /// Releases `s`, finished or not.
+  void release(sum& s) noexcept {
+    if (&s == awaiting_exponents_) awaiting_exponents_ = nullptr;
+    drop_handles(s);
+    s.error = nullptr;
+    s.at = phase::idle;
+  }
 
   template <class T>
   [[nodiscard]] static std::byte* bytes(T* p) noexcept {
@@ -192,33 +191,36 @@ class reproducible_sums {
     return s.in.name.empty() ? s.out.name : s.in.name;
   }
 
-  sum& new_sum(const_tensor_view in, tensor_view out) {
-    auto free = std::ranges::find(sums_, phase::idle, &sum::at);
+  /// Starts an operation of the engine, by start(sum&); it is released if that throws.
+  template <class F>
+  sum& begin(const_tensor_view in, tensor_view out, bool scatters, F const& start) {
+    advance();
+    auto const free = std::ranges::find(sums_, phase::idle, &sum::at);
+    i64 const number = free - sums_.begin();
     sum& s = free == sums_.end() ? sums_.emplace_back() : *free;
+    s.number = number;
     s.in = in;
     s.out = out;
+    s.scatters = scatters;
+    s.own = inner().rank();
+    try {
+      start(s);
+    } catch (...) {
+      release(s);
+      throw;
+    }
     return s;
   }
-  static void drop(sum& s) noexcept {
+  static void drop_handles(sum& s) noexcept {
     s.reduced.reset();
     s.scattered.reset();
     s.gathered.reset();
   }
   static void fail(sum& s) noexcept {
-    drop(s);
+    drop_handles(s);
     s.error = std::current_exception();
     s.at = phase::failed;
   }
-  template <class F>
-  void release_on_error(sum& s, F const& f) {
-    try {
-      f();
-    } catch (...) {
-      release(s);
-      throw;
-    }
-  }
-
   // 24 bits, which a float represents exactly.
   [[nodiscard]] float mark_of(sum const& s) const {
     fingerprint h;

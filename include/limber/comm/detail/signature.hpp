@@ -6,7 +6,6 @@
 
 #include <limber/comm/collective.hpp>
 #include <limber/core/dtype.hpp>
-#include <limber/core/error.hpp>
 #include <limber/core/tensor.hpp>
 
 #include <cstdint>

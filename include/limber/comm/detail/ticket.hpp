@@ -89,21 +89,15 @@ class unpacker {
 };
 
 inline void pack_ticket(packer& to, ticket const& t) {
-  to.put(t.sequence).put(t.call.what).put(t.call.how).put(t.call.type).put(t.call.count).put(t.call.root);
-  to.put(t.plan_hash).put(std::string_view(t.bucket));
+  to.put(t.sequence).put(t.call).put(t.plan_hash).put(std::string_view(t.bucket));
 }
 
 [[nodiscard]] inline ticket unpack_ticket(unpacker& from) {
-  ticket t;
-  t.sequence = from.get<i64>();
-  t.call.what = from.get<operation>();
-  t.call.how = from.get<reduction>();
-  t.call.type = from.get<dtype>();
-  t.call.count = from.get<i64>();
-  t.call.root = from.get<int>();
-  t.plan_hash = from.get<std::uint64_t>();
-  t.bucket = from.get_text();
-  return t;
+  // In the order in which they were put.
+  auto const sequence = from.get<i64>();
+  auto const call = from.get<signature>();
+  auto const plan_hash = from.get<std::uint64_t>();
+  return {sequence, call, plan_hash, from.get_text()};
 }
 
 }  // namespace limber::detail

@@ -30,17 +30,13 @@ LIMBER_FN std::string describe(capabilities what) {
 
 LIMBER_FN communicator::communicator(any_communicator& c) noexcept : communicator(c.handle()) {}
 
-LIMBER_FN detail::communicator_functions const& communicator::functions(char const* call) const {
-  expects(functions_ != nullptr, call, ": this communicator is empty: default-constructed, or moved from");
-  return *functions_;
-}
-
 LIMBER_FN detail::communicator_functions const& communicator::functions(char const* call,
                                                                         capabilities needed) const {
-  auto const& f = functions(call);
-  if ((f.models & needed) != needed) [[unlikely]]
-    detail::refuse_with("this collective cannot ", call, ": it lacks ", describe(needed & ~f.models));
-  return f;
+  expects(functions_ != nullptr, call, ": this communicator is empty: default-constructed, or moved from");
+  if ((functions_->models & needed) != needed) [[unlikely]]
+    detail::refuse_with("this collective cannot ", call, ": it lacks ",
+                        describe(needed & ~functions_->models));
+  return *functions_;
 }
 
 LIMBER_FN capabilities communicator::can() const {

@@ -51,21 +51,17 @@ LIMBER_FN void self::send(const_tensor_view in, int peer) {
   detail::check_memory("send", "in", in, in.name);
   detail::check_rank("send", "peer", peer, 1);
   check_alive("send", in.name);
-  pending_sends_.push_back({in.type, in.length, {in.data, in.data + in.bytes()}});
+  messages_.put(detail::stored_message::of(0, in));
 }
 LIMBER_FN void self::recv(tensor_view out, int peer) {
   detail::check_memory("recv", "out", out, out.name);
   detail::check_rank("recv", "peer", peer, 1);
   check_alive("recv", out.name);
-  if (pending_sends_.empty())
-    throw detail::self_error("recv", out.name, "nothing was sent, and nobody else can send");
-  pending_send const& first = pending_sends_.front();
-  if (first.type != out.type || first.length != out.length)
-    throw detail::self_error("recv", out.name,
-                             text("rank 0 receives ", out.length, " ", name_of(out.type), " but rank 0 sent ",
-                                  first.length, " ", name_of(first.type)));
-  if (out.length > 0) std::memcpy(out.data, first.bytes.data(), first.bytes.size());
-  pending_sends_.erase(pending_sends_.begin());
+  auto const first = messages_.take_tensor(0);
+  if (!first) throw detail::self_error("recv", out.name, "nothing was sent, and nobody else can send");
+  if (!first->fits(out))
+    throw detail::self_error("recv", out.name, first->mismatch_text("rank 0", out, "rank 0"));
+  first->copy_to(out);
 }
 
 LIMBER_FN self self::split(int /*color*/) {
@@ -85,21 +81,16 @@ LIMBER_FN self self::shrink(std::span<int const> lost) const {
 LIMBER_FN void self::post(int peer, i64 tag, std::span<std::byte const> bytes) {
   detail::check_rank("post", "peer", peer, 1);
   check_alive("post");
-  pending_posts_.push_back({tag, {bytes.begin(), bytes.end()}});
+  messages_.put(detail::stored_message::of(0, tag, bytes));
 }
 LIMBER_FN std::optional<message> self::poll(i64 tag) {
-  for (auto p = pending_posts_.begin(); p != pending_posts_.end(); ++p) {
-    if (p->tag != tag) continue;
-    message first{0, std::move(p->bytes)};
-    pending_posts_.erase(p);
-    return first;
-  }
-  check_alive("poll");
-  return std::nullopt;
+  auto first = messages_.take(tag);
+  if (!first) check_alive("poll");
+  return first;
 }
 LIMBER_FN void self::listen() const {
   check_alive("listen");
-  if (pending_posts_.empty())
+  if (!messages_.has_message())
     throw detail::self_error("listen", {}, "nothing was posted, and nobody else can post");
 }
 

@@ -2,24 +2,23 @@
 #pragma once
 
 /// @file
-/// The virtual clock, the workers, and how they wait.
+/// The virtual clock and its events, the workers, how long they compute, and how they wait.
 
+#include <limber/comm/detail/local_group.hpp>
 #include <limber/core/error.hpp>
+#include <limber/core/fingerprint.hpp>
+#include <limber/core/random.hpp>
 #include <limber/sim/cluster.hpp>
-#include <limber/sim/detail/compute_time.hpp>
-#include <limber/sim/detail/events.hpp>
-#include <limber/sim/detail/fiber_scheduler.hpp>
-#include <limber/sim/detail/sanitizers.hpp>
-#include <limber/sim/detail/thread_scheduler.hpp>
-#include <limber/sim/detail/turn_scheduler.hpp>
+#include <limber/sim/detail/schedulers.hpp>
 #include <limber/sim/report.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <exception>
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <numbers>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,25 +27,137 @@
 
 namespace limber::sim::detail {
 
+/// Standard normal, keyed by (seed, stream, index).
+[[nodiscard]] inline double normal(std::uint64_t seed, std::uint64_t stream, std::uint64_t index) noexcept {
+  words4 const r = philox({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
+                           static_cast<std::uint32_t>(stream), 0x73696du},
+                          seed);
+  auto const unit = [](std::uint32_t high, std::uint32_t low) {  // in (0, 1)
+    return (static_cast<double>((std::uint64_t{high} << 20) ^ (low >> 12)) + 0.5) * 0x1p-52;
+  };
+  return std::sqrt(-2 * std::log(unit(r.x, r.y))) * std::cos(2 * std::numbers::pi * unit(r.z, r.w));
+}
+
+/// The compute times of one worker.
+///
+///     work = (seconds_per_call + n · seconds_per_sample) · exp(σ z − σ²/2),   z ~ N(0, 1)
+///     end  = the t where ∫ from start to t of 1 / factor(τ) dτ = work
+///
+/// State    the number of draws: z depends on seed, worker and draw alone.
+class compute_time {
+ public:
+  compute_time(cluster const& c, int worker)
+      : speed_(c.workers[static_cast<std::size_t>(worker)]), seed_(c.seed), worker_(worker) {
+    std::vector<double> edges;
+    for (auto const& s : c.slowdowns)
+      if (s.worker == worker) edges.insert(edges.end(), {s.from, s.until});
+    std::ranges::sort(edges);
+    edges.erase(std::unique(edges.begin(), edges.end()), edges.end());
+    for (double const at : edges) {
+      double factor = 1;
+      for (auto const& s : c.slowdowns)
+        if (s.worker == worker && s.from <= at && at < s.until) factor *= s.factor;
+      segments_.push_back({at, factor});
+    }
+  }
+
+  /// The end time of a computation of `samples` samples that begins at `start`.
+  [[nodiscard]] double end(double start, double samples) noexcept {
+    double work = speed_.seconds_per_call + samples * speed_.seconds_per_sample;
+    if (speed_.jitter > 0)
+      work *= std::exp(speed_.jitter * normal(seed_, static_cast<std::uint64_t>(worker_), draws_++) -
+                       speed_.jitter * speed_.jitter / 2);
+    double t = start, factor = 1;
+    auto next = segments_.begin();
+    for (; next != segments_.end() && next->from <= t; ++next) factor = next->factor;
+    for (; next != segments_.end(); ++next) {
+      double const until_edge = (next->from - t) / factor;
+      if (work <= until_edge) break;
+      work -= until_edge;
+      t = next->from;
+      factor = next->factor;
+    }
+    return t + work * factor;
+  }
+
+ private:
+  struct segment {
+    double from, factor;
+  };
+
+  speed speed_;
+  std::uint64_t seed_;
+  int worker_;
+  std::uint64_t draws_ = 0;
+  std::vector<segment> segments_;
+};
+
+/// At equal times, events of links and deaths precede those of workers: a worker that polls at the arrival
+/// time of a message finds it.
+enum class phase : std::uint8_t { cluster, worker };
+
+struct event {
+  double time = 0;
+  phase when = phase::cluster;
+  int worker = 0;
+  i64 sequence = 0;
+  std::function<void()> act{};  ///< empty: gives the worker its turn
+};
+
+/// Events by (time, phase, worker, order of planning); hashes the trace of the events taken from it.
+class event_queue {
+ public:
+  void plan(double time, phase when, int worker, std::function<void()> act = {}) {
+    events_.push_back({time, when, worker, planned_++, std::move(act)});
+    std::ranges::push_heap(events_, later);
+  }
+  [[nodiscard]] bool empty() const noexcept { return events_.empty(); }
+
+  /// @pre not empty
+  [[nodiscard]] event next() {
+    std::ranges::pop_heap(events_, later);
+    event e = std::move(events_.back());
+    events_.pop_back();
+    ++taken_;
+    trace_.mix(e.time);
+    trace_.mix((e.sequence << 1) | static_cast<i64>(e.when));
+    trace_.mix(i64{e.worker});
+    return e;
+  }
+
+  void clear() noexcept { events_.clear(); }
+
+  void mix(std::string_view series, double value) noexcept {
+    trace_.mix(series);
+    trace_.mix(value);
+  }
+  [[nodiscard]] i64 taken() const noexcept { return taken_; }
+  [[nodiscard]] std::uint64_t trace() const noexcept { return trace_.value(); }
+
+ private:
+  [[nodiscard]] static bool later(event const& a, event const& b) noexcept {
+    if (a.time != b.time) return a.time > b.time;
+    if (a.when != b.when) return a.when > b.when;
+    if (a.worker != b.worker) return a.worker > b.worker;
+    return a.sequence > b.sequence;
+  }
+
+  std::vector<event> events_;
+  i64 planned_ = 0, taken_ = 0;
+  fingerprint trace_;
+};
+
 class group;
 struct regroup_round;
 
 /// Thrown to unwind the stack of a worker that died. Not a std::exception, so that programs do not handle it.
 struct killed {};
 
-/// What a worker waits for. @pre the texts outlive the wait
-struct pending_wait {
-  std::string_view call{};
-  std::string_view bucket{};
-  group* where = nullptr;
-  i64 sequence = 0;  ///< of the operation, 0: none
-  int peer = -1;     ///< the sender whose message is awaited
-};
+using namespace limber::detail;
 
-/// A rank of a group whose requests or handle were unwound by an exception.
-struct unwound_handle {
-  std::shared_ptr<group> where;
-  int rank;
+/// What a worker waits for, and in which group.
+struct pending_wait : awaited_event {
+  group* where = nullptr;
 };
 
 /// The engine's state of one worker.
@@ -69,16 +180,15 @@ struct worker_state {
 
   compute_time computing;
   double out_free[2] = {0, 0}, in_free[2] = {0, 0};  ///< when its links are free: network, inside
-  std::vector<unwound_handle> unwound_handles{};
   worker_report counts{};
 };
 
-void fail_unwound(worker_state& s);  // defined in group.hpp
-
 /// The state of one run. Accessed only by the worker that has the turn, or by the event loop.
-class engine {
+class engine : public local_world {
  public:
-  explicit engine(cluster const& c) : what_(c) {
+  explicit engine(cluster const& c)
+      : local_world{"sim", "left or died", " (worker ", ")", 8, infinite}, what_(c) {
+    unwinding.resize(c.workers.size());
     for (int w = 0; w < c.size(); ++w) workers_.emplace_back(compute_time(c, w));
     for (join const& j : c.joins) at(j.worker).starts = j.at;
     bool const by_threads = c.how == scheduler::threads ||
@@ -116,7 +226,7 @@ class engine {
   void park(double worker_report::*account, pending_wait e) {
     worker_state& s = at(turn_);
     if (s.dead) throw killed{};
-    fail_unwound(s);
+    local_group::fail_unwound(*this, turn_);
     double const since = now_;
     s.empty_polls = s.repeated_polls = 0;
     s.waits_for = e;
@@ -136,7 +246,7 @@ class engine {
   void wait_until(double time, double worker_report::*account, std::string_view call) {
     if (!(time > now_)) return;
     events_.plan(time, phase::worker, turn_);
-    while (now_ < time) park(account, {call, {}, nullptr, 0, -1});
+    while (now_ < time) park(account, {{call}});
   }
 
   /// Called after a poll without success. A worker that keeps polling at one instant would stop the clock, so
@@ -188,7 +298,6 @@ class engine {
     notes_.push_back({now_, worker, std::string(series), value});
   }
 
-  std::vector<std::weak_ptr<group>> groups;        ///< notified of deaths and exceptions
   std::shared_ptr<regroup_round> pending_regroup;  ///< the current regroup(), if any
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limber/comm/detail/call_comparison.hpp>
+#include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/detail/ticket.hpp>
 
 #include <chrono>
@@ -25,9 +26,7 @@ LIMBER_FN void sleep_briefly() { std::this_thread::sleep_for(std::chrono::micros
 
 LIMBER_FN call_comparison::call_comparison(check_options how, std::uint64_t plan_hash)
     : how_(std::move(how)), plan_hash_(plan_hash) {
-  expects(how_.deadline > 0, "checked: deadline must be > 0 s, got ", how_.deadline);
-  expects(how_.clock != nullptr, "checked: clock is empty");
-  expects(how_.pause != nullptr, "checked: pause is empty");
+  check_waiting("checked", how_.deadline, how_.clock, &how_.pause);
 }
 
 LIMBER_FN void call_comparison::check_tag(std::string_view call, i64 tag) {
@@ -148,12 +147,11 @@ LIMBER_FN std::optional<failure> call_comparison::find_mismatch(
   }
   ticket const& most = *tickets[best];
   failure f{"checked", std::string(name_of(most.call.what)), 0, -1, most.bucket, {}};
-  std::string missing, different;
-  int first_missing = -1;
+  std::string different;
+  std::vector<int> missing;
   for (std::size_t r = 0; r < tickets.size(); ++r) {
     if (!tickets[r]) {
-      if (first_missing < 0) first_missing = static_cast<int>(r);
-      missing += text(missing.empty() ? "rank " : ", rank ", r);
+      missing.push_back(static_cast<int>(r));
     } else if (*tickets[r] != most) {
       if (f.rank < 0) f.rank = static_cast<int>(r);
       different +=
@@ -161,10 +159,11 @@ LIMBER_FN std::optional<failure> call_comparison::find_mismatch(
     }
   }
   if (missing.empty() && different.empty()) return std::nullopt;
-  if (f.rank < 0) f.rank = first_missing;
+  if (f.rank < 0) f.rank = missing[0];
+  f.reason = std::move(different);
   if (!missing.empty())
-    missing += text(" did not come to ", text_of(most), " within ", reply_fraction * how_.deadline, " s");
-  f.reason = different + (different.empty() || missing.empty() ? "" : "; ") + missing;
+    f.reason += text(f.reason.empty() ? "" : "; ", ranks_text(missing), " did not come to ", text_of(most),
+                     " within ", reply_fraction * how_.deadline, " s");
   return f;
 }
 
