@@ -113,7 +113,7 @@ class ready_buckets {
   [[nodiscard]] std::vector<bucket_part> const& parts() const noexcept { return parts_; }
 
  private:
-  void make(any_executor& e, bucket_plan const& plan) {
+  LIMBER_COLD void make(any_executor& e, bucket_plan const& plan) {
     for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
       auto const& tensors = plan.buckets[b].tensors;
       if (parts_.empty() || parts_.back().tensors != tensors) {

@@ -108,18 +108,18 @@ class local_group : public process_group {
   i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out) override {
     return start(rank, s, in, out, 0);
   }
-  void finish(group_call& c) override;
-  bool done(group_call& c) override;
-  void drop(group_call& c, bool unwinding) noexcept override;
-  void leave(int rank, bool unwinding) noexcept override;
-  void send(int rank, int peer, const_tensor_view in) override;
-  void recv(int rank, int peer, tensor_view out) override;
-  [[nodiscard]] place split(int rank, int color) override;
-  void post(int rank, int peer, i64 tag, std::span<std::byte const> bytes) override;
-  std::optional<message> poll(int rank, i64 tag) override;
-  void listen(int rank) override;
-  void revoke(std::string const& reason) override;
-  [[nodiscard]] place shrink(int rank, std::span<int const> lost) override;
+  LIMBER_FN void finish(group_call& c) override;
+  LIMBER_FN bool done(group_call& c) override;
+  LIMBER_FN void drop(group_call& c, bool unwinding) noexcept override;
+  LIMBER_FN void leave(int rank, bool unwinding) noexcept override;
+  LIMBER_FN void send(int rank, int peer, const_tensor_view in) override;
+  LIMBER_FN void recv(int rank, int peer, tensor_view out) override;
+  [[nodiscard]] LIMBER_FN place split(int rank, int color) override;
+  LIMBER_FN void post(int rank, int peer, i64 tag, std::span<std::byte const> bytes) override;
+  LIMBER_FN std::optional<message> poll(int rank, i64 tag) override;
+  LIMBER_FN void listen(int rank) override;
+  LIMBER_FN void revoke(std::string const& reason) override;
+  [[nodiscard]] LIMBER_FN place shrink(int rank, std::span<int const> lost) override;
 
   /// A rank of the world has failed: fails every group that it had not left before, or only those that its
   /// exception has halted. @pre locked
@@ -206,7 +206,7 @@ class local_group : public process_group {
   /// Completes all operations that can be.
   void advance();
   void wake_all();
-  virtual void fail(int rank, std::string reason);
+  LIMBER_FN virtual void fail(int rank, std::string reason);
   [[gnu::cold]] void fail_with(int rank, parts reason) { fail(rank, say(reason)); }
 
   local_world& world_;

@@ -96,16 +96,16 @@ class process_group {
   // Refused unless it is overridden.
 
   /// Begins the rank's next operation, whose arguments are valid. Returns its number.
-  virtual i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out);
-  virtual void send(int rank, int peer, const_tensor_view in);
-  virtual void recv(int rank, int peer, tensor_view out);
-  [[nodiscard]] virtual place split(int rank, int color);
-  virtual void post(int rank, int peer, i64 tag, std::span<std::byte const> bytes);
-  [[nodiscard]] virtual std::optional<message> poll(int rank, i64 tag);
-  virtual void listen(int rank);
-  virtual void revoke(std::string const& reason);
+  LIMBER_FN virtual i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out);
+  LIMBER_FN virtual void send(int rank, int peer, const_tensor_view in);
+  LIMBER_FN virtual void recv(int rank, int peer, tensor_view out);
+  [[nodiscard]] LIMBER_FN virtual place split(int rank, int color);
+  LIMBER_FN virtual void post(int rank, int peer, i64 tag, std::span<std::byte const> bytes);
+  [[nodiscard]] LIMBER_FN virtual std::optional<message> poll(int rank, i64 tag);
+  LIMBER_FN virtual void listen(int rank);
+  LIMBER_FN virtual void revoke(std::string const& reason);
   /// @pre `lost` is sorted, without repetition, within the ranks and without the caller
-  [[nodiscard]] virtual place shrink(int rank, std::span<int const> lost);
+  [[nodiscard]] LIMBER_FN virtual place shrink(int rank, std::span<int const> lost);
 
  protected:
   [[nodiscard]] error failure_error(std::string_view call, std::string_view bucket) const;

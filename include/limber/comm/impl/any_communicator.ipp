@@ -8,7 +8,7 @@
 
 namespace limber {
 
-LIMBER_FN std::string describe(capabilities what) {
+LIMBER_COLD LIMBER_FN std::string describe(capabilities what) {
   static constexpr struct {
     capabilities bit;
     char const* words;

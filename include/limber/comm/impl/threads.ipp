@@ -187,7 +187,7 @@ class group final : public local_group {
 
 }  // namespace detail
 
-LIMBER_FN world::world(int size, options how) {
+LIMBER_COLD LIMBER_FN world::world(int size, options how) {
   expects(size >= 1, "threads: a world needs at least 1 rank, got ", size);
   limber::detail::check_waiting("threads", how.deadline, how.clock);
   std::vector<int> world_ranks(static_cast<std::size_t>(size));
@@ -195,7 +195,7 @@ LIMBER_FN world::world(int size, options how) {
   auto state = std::make_shared<detail::world_state>(size, std::move(how.clock), how.deadline);
   all_ = limber::detail::shared_group(new detail::group(std::move(state), world_ranks));
 }
-LIMBER_FN world::~world() {
+LIMBER_COLD LIMBER_FN world::~world() {
   if (!all_) return;
   for (int r = 0; r < size(); ++r)
     if (take(r)) all_->leave(r, false);
@@ -203,19 +203,19 @@ LIMBER_FN world::~world() {
 
 LIMBER_FN int world::size() const noexcept { return all_->size(); }
 
-LIMBER_FN communicator world::communicator(int rank) {
+LIMBER_COLD LIMBER_FN communicator world::communicator(int rank) {
   limber::detail::check_rank("threads", "rank", rank, size());
   expects(take(rank), "threads: the communicator of rank ", rank, " was taken before");
   return threads::communicator({all_, rank});
 }
 
-LIMBER_FN bool world::take(int rank) {
+LIMBER_COLD LIMBER_FN bool world::take(int rank) {
   detail::world_state& state = detail::state_of(all_);
   std::scoped_lock const lock(state);
   return !std::exchange(state.ranks[static_cast<std::size_t>(rank)].taken, true);
 }
 
-LIMBER_FN void run(int n, function_ref<void(communicator&)> f, options how) {
+LIMBER_COLD LIMBER_FN void run(int n, function_ref<void(communicator&)> f, options how) {
   world all(n, std::move(how));
   detail::world_state& state = detail::state_of(all.all_);
   std::mutex guard;

@@ -71,12 +71,9 @@ struct optimizers_of_process {
   class lock {
    public:
     lock() {
-      while (all_.busy.test_and_set(std::memory_order_acquire)) all_.busy.wait(true);
+      while (all_.busy.test_and_set(std::memory_order_acquire)) {}  // held for a few instructions
     }
-    ~lock() {
-      all_.busy.clear(std::memory_order_release);
-      all_.busy.notify_one();
-    }
+    ~lock() { all_.busy.clear(std::memory_order_release); }
     lock(lock const&) = delete;
     lock& operator=(lock const&) = delete;
     optimizers_of_process* operator->() const noexcept { return &all_; }

@@ -24,7 +24,8 @@ LIMBER_FN void agreement::write(double* to, training_context const& at, int rank
   to[2] = few * few;
 }
 
-LIMBER_FN void agreement::expect(double const* sums, training_context const& at, communicator group) {
+LIMBER_COLD LIMBER_FN void agreement::expect(double const* sums, training_context const& at,
+                                             communicator group) {
   if (sums[0] * sums[2] == sums[1] * sums[1]) return;
   auto const failed = [](std::size_t rank, std::string bucket, std::string reason) {
     return error({"sync", "exchange", 0, static_cast<int>(rank), std::move(bucket),

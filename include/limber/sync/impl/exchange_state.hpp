@@ -19,7 +19,7 @@ namespace limber::sync {
 /// A strategy at work.
 class exchange_state {
  public:
-  explicit exchange_state(exchange parts)
+  LIMBER_COLD explicit exchange_state(exchange parts)
       : parts_(std::move(parts)),
         server_(parts_.server()),
         uniform_updates_(parts_.before.facts().uniform_updates),
@@ -27,7 +27,7 @@ class exchange_state {
     for (auto const& m : parts_.after) lockstep_ = lockstep_ && m.facts().lockstep;
   }
   /// Makes the stages. Called once, when the context has rules and a plan.
-  void start(training_context& at) {
+  LIMBER_COLD void start(training_context& at) {
     gradients_ = parts_.before.start(at);
     merges_.reserve(parts_.after.size());
     for (auto const& m : parts_.after) {
@@ -81,7 +81,7 @@ class exchange_state {
   }
   /// Gives up what cannot be finished because the group has failed, without a message to anybody. Gradients
   /// that were accumulated and not applied are void; models stay as they are, to be merged in the next group.
-  [[nodiscard]] interruption interrupt(training_context& at) {
+  [[nodiscard]] LIMBER_COLD interruption interrupt(training_context& at) {
     interruption left = std::exchange(left_, {});
     if (auto const o = gradients_->committed()) left = {0, o, true};
     i64 const voided = gradients_->interrupt(at);
@@ -110,14 +110,14 @@ class exchange_state {
 
   /// Serves the other ranks until all of them have finished. Calls rate_of() ahead of every update, for
   /// `at.rate`, and after(outcome) when it is made.
-  void serve(training_context& at, before_update rate_of, on_update after) {
+  LIMBER_COLD void serve(training_context& at, before_update rate_of, on_update after) {
     gradients_->serve(at, rate_of, after);
     for (auto& m : merges_) m->serve(at, rate_of, after);
   }
 
   /// Writes the mean of the ranks' models to the parameters and buffers, where models are merged at all; what
   /// was there is kept until `end_evaluation`.
-  void begin_evaluation(training_context& at) {
+  LIMBER_COLD void begin_evaluation(training_context& at) {
     if (merges_.empty()) return;
     auto const& values = at.inner.values();
     evaluated_.emplace(copies{at.exec.make(layout_of(values)), at.exec.make(layout_of(at.buffers))});
@@ -126,7 +126,7 @@ class exchange_state {
     merges_.back()->average_into(at, values);
     at.exec.synchronize();  // the caller may look from anywhere
   }
-  void end_evaluation(training_context& at) {
+  LIMBER_COLD void end_evaluation(training_context& at) {
     if (!evaluated_) return;
     copies const own = *std::exchange(evaluated_, std::nullopt);
     at.exec.each(copy{}, out(at.inner.values()), in(own.parameters.parts));
@@ -134,7 +134,7 @@ class exchange_state {
   }
 
   /// Calls f(name, how, view) for every piece of the strategy's state; control comes first.
-  void visit(piece_visitor f) {
+  LIMBER_COLD void visit(piece_visitor f) {
     auto control = [&](std::string const& name, i64& x) {
       f(name, kept::replicated, detail::number_view(x));
     };
@@ -171,12 +171,13 @@ class exchange_state {
   /// Calls that were accumulated since the last update.
   [[nodiscard]] i64 calls_open() { return gradients_->calls_open(); }
   /// Calls f(what, period, plan) for everything that is communicated.
-  void communicated(function_ref<void(std::string what, i64 period, bucket_plan const&)> f) const {
+  LIMBER_COLD void communicated(
+      function_ref<void(std::string what, i64 period, bucket_plan const&)> f) const {
     if (uniform_updates()) f("gradients", gradients_->period(), gradients_->plan());
     for (auto const& m : merges_) f("models", m->period(), m->plan());
   }
   /// Calls f(what, value) for what must be equal on all ranks.
-  void describe(function_ref<void(std::string_view what, std::string const& value)> f) const {
+  LIMBER_COLD void describe(function_ref<void(std::string_view what, std::string const& value)> f) const {
     auto const value = [](detail::stage_facts const& facts, i64 period, auto const& stage) {
       fingerprint h;
       stage.mix(h);
@@ -195,7 +196,7 @@ class exchange_state {
     return sum;
   }
   /// Mixes in what must be equal on all ranks.
-  void mix(fingerprint& h) const {
+  LIMBER_COLD void mix(fingerprint& h) const {
     gradients_->mix(h);
     h.mix(static_cast<i64>(merges_.size()));
     for (auto const& m : merges_) m->mix(h);

@@ -25,7 +25,7 @@ class gradients_state final : public gradient_stage_base {
   using control = std::array<double, fields>;
 
  public:
-  gradients_state(gradients stage, training_context& at)
+  LIMBER_COLD gradients_state(gradients stage, training_context& at)
       : gradient_stage_base(at, cuts_of(stage, at)), stage_(stage), communicates_(stage.who.communicates()) {
     bool const casts = cuts_of(stage, at).wire.has_value();
     casts_ = casts && communicates_ && at.shards == 0;
@@ -90,7 +90,7 @@ class gradients_state final : public gradient_stage_base {
   }
 
   /// Gives up the open round: no update was made of it. @return the calls in it
-  i64 interrupt(training_context& at) override {
+  LIMBER_COLD i64 interrupt(training_context& at) override {
     operations_.drop();
     ready_.close();
     at.exec.each(zero{}, out(at.gradients));
@@ -98,7 +98,7 @@ class gradients_state final : public gradient_stage_base {
   }
 
   /// Shows the residual, and the accumulators while a round is open.
-  void visit(piece_visitor f) override {
+  LIMBER_COLD void visit(piece_visitor f) override {
     error_.visit(f);
     if (casts_) f("wire/samples", kept::replicated, bytes_view(weighted_by_));
     if (calls_ == 0) return;
@@ -251,7 +251,7 @@ class gradients_state final : public gradient_stage_base {
 
   // Logical shards: each is sent by its owner and added in the order of shards, so that the sum does
   // not depend on how many workers there are.
-  void gather_shards(training_context& at) {
+  LIMBER_COLD void gather_shards(training_context& at) {
     for (int q = 0; q < group_.size(); ++q) {
       i64 const index = (calls_ - 1) * group_.size() + q;
       if (index >= at.shards) break;

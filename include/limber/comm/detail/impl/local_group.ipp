@@ -17,7 +17,7 @@ struct local_group::scope {
   local_group& group;
 };
 
-LIMBER_FN local_group::local_group(local_world& w, std::vector<int> const& world_ranks)
+LIMBER_COLD LIMBER_FN local_group::local_group(local_world& w, std::vector<int> const& world_ranks)
     : process_group(w.engine), world_(w), members_(world_ranks.size()) {
   for (std::size_t r = 0; r < world_ranks.size(); ++r) members_[r].world_rank = world_ranks[r];
 }
@@ -83,7 +83,7 @@ LIMBER_FN void local_group::drop(group_call& c, bool unwinding) noexcept {
   while (working()) wait(c.rank, {}, t);
 }
 
-LIMBER_FN void local_group::leave(int rank, bool unwinding) noexcept {
+LIMBER_COLD LIMBER_FN void local_group::leave(int rank, bool unwinding) noexcept {
   scope const here(*this);
   at(rank).left = true;
   ++left_count_;
@@ -91,13 +91,13 @@ LIMBER_FN void local_group::leave(int rank, bool unwinding) noexcept {
   if (unwinding) halt_or_fail(rank, true, {rank, " was left by an exception"});
 }
 
-LIMBER_FN place local_group::split(int rank, int color) {
+LIMBER_COLD LIMBER_FN place local_group::split(int rank, int color) {
   wait_for({start(rank, {operation::split}, {}, {}, color), rank, operation::split});
   scope const here(*this);
   return std::exchange(at(rank).next, {});
 }
 
-LIMBER_FN void local_group::make_split_groups(record const& r) {
+LIMBER_COLD LIMBER_FN void local_group::make_split_groups(record const& r) {
   std::vector<char> placed(members_.size());
   for (std::size_t first = 0; first < placed.size(); ++first) {
     if (placed[first] != 0) continue;
@@ -152,7 +152,7 @@ LIMBER_FN void local_group::check_completable(i64 sequence, bool timed_out) {
 
 // Failures --------------------------------------------------------------------------------------------
 
-LIMBER_FN std::string local_group::say(parts all) const {
+LIMBER_COLD LIMBER_FN std::string local_group::say(parts all) const {
   std::string out;
   for (part const& p : all) switch (p.what) {
       case part::kind::words: out.append(static_cast<char const*>(p.data), p.size); break;
@@ -162,10 +162,11 @@ LIMBER_FN std::string local_group::say(parts all) const {
         for (std::size_t k = 0; k < p.size; ++k) {
           int const rank = static_cast<int const*>(p.data)[k], of_world = at(rank).world_rank;
           bool const is_last = k == world_.most_named;
-          text_part const named[] = {k == 0 ? "rank " : ", rank ", rank, world_.before, of_world,
-                                     world_.after};
-          text_part const rest[] = {" and ", p.size - k, " more"};
-          out += is_last ? detail::join(rest, 3) : detail::join(named, of_world == rank ? 2 : 5);
+          if (is_last)
+            out += text(" and ", p.size - k, " more");
+          else
+            out += text(k == 0 ? "rank " : ", rank ", rank);
+          if (!is_last && of_world != rank) out += text(world_.before, of_world, world_.after);
           if (is_last) break;
         }
     }
@@ -176,18 +177,18 @@ LIMBER_FN void local_group::wake_all() {
   for (int r = 0; r < size(); ++r) wake(r);
 }
 
-LIMBER_FN void local_group::fail(int rank, std::string reason) {
+LIMBER_COLD LIMBER_FN void local_group::fail(int rank, std::string reason) {
   if (failed_) return;
   failed_ = group_failure{rank, std::move(reason)};
   wake_all();
 }
-LIMBER_FN void local_group::revoke(std::string const& reason) {
+LIMBER_COLD LIMBER_FN void local_group::revoke(std::string const& reason) {
   scope const here(*this);
   fail(-1, reason);
 }
 
 /// Stops all work until the reason is known, if it will be.
-LIMBER_FN void local_group::halt_or_fail(int rank, bool unwinding, parts reason) {
+LIMBER_COLD LIMBER_FN void local_group::halt_or_fail(int rank, bool unwinding, parts reason) {
   if (!unwinding || !supervised(rank)) return fail_with(rank, reason);
   if (failed_ || halted_) return;
   halted_ = true;
@@ -195,12 +196,12 @@ LIMBER_FN void local_group::halt_or_fail(int rank, bool unwinding, parts reason)
   world_.unwinding[static_cast<std::size_t>(at(rank).world_rank)] = 1;
   wake_all();
 }
-LIMBER_FN void local_group::fail_halted() {
+LIMBER_COLD LIMBER_FN void local_group::fail_halted() {
   fail_with(failed_rank_, {failed_rank_, " was left by an exception with operations in flight"});
 }
 
-LIMBER_FN void local_group::fail_with_rank(local_world& w, int world_rank, std::string const& reason,
-                                           bool only_halted) {
+LIMBER_COLD LIMBER_FN void local_group::fail_with_rank(local_world& w, int world_rank,
+                                                       std::string const& reason, bool only_halted) {
   w.unwinding[static_cast<std::size_t>(world_rank)] = 0;
   for (local_group* const g : w.groups)
     for (int r = 0; r < g->size(); ++r) {
@@ -209,7 +210,7 @@ LIMBER_FN void local_group::fail_with_rank(local_world& w, int world_rank, std::
       if (caused_by_it || (!only_halted && !g->at(r).left)) g->fail_with(r, {r, " ", reason});
     }
 }
-LIMBER_FN void local_group::fail_unwound(local_world& w, int world_rank) {
+LIMBER_COLD LIMBER_FN void local_group::fail_unwound(local_world& w, int world_rank) {
   if (w.unwinding[static_cast<std::size_t>(world_rank)] != 0)
     fail_with_rank(w, world_rank, "was left by an exception with operations in flight, and continued", true);
 }
@@ -228,7 +229,7 @@ LIMBER_FN void local_group::arrive(int to, stored_message m) {
   wake(to);
 }
 
-LIMBER_FN void local_group::send(int rank, int peer, const_tensor_view in) {
+LIMBER_COLD LIMBER_FN void local_group::send(int rank, int peer, const_tensor_view in) {
   stored_message m = stored_message::of(rank, in);
   scope const here(*this);
   check_in(rank, "send", in.name);
@@ -240,7 +241,7 @@ LIMBER_FN void local_group::send(int rank, int peer, const_tensor_view in) {
   deliver(peer, std::move(m));
 }
 
-LIMBER_FN void local_group::check_deliverable(int rank, int peer, bool timed_out) {
+LIMBER_COLD LIMBER_FN void local_group::check_deliverable(int rank, int peer, bool timed_out) {
   if (halted_) {
     if (timed_out) fail_halted();
     return;
@@ -258,7 +259,7 @@ LIMBER_FN void local_group::check_deliverable(int rank, int peer, bool timed_out
     fail_with(peer, {peer, " sent nothing to ", rank, " within ", world_.deadline, " s"});
 }
 
-LIMBER_FN void local_group::recv(int rank, int peer, tensor_view out) {
+LIMBER_COLD LIMBER_FN void local_group::recv(int rank, int peer, tensor_view out) {
   wait_timer t{now()};
   std::optional<stored_message> m;
   {
@@ -279,7 +280,7 @@ LIMBER_FN void local_group::recv(int rank, int peer, tensor_view out) {
 }
 
 /// A message to a rank that has left or died costs the sender as much as any other.
-LIMBER_FN void local_group::post(int rank, int peer, i64 tag, std::span<std::byte const> bytes) {
+LIMBER_COLD LIMBER_FN void local_group::post(int rank, int peer, i64 tag, std::span<std::byte const> bytes) {
   stored_message m = stored_message::of(rank, tag, bytes);
   scope const here(*this);
   check_in(rank, "post");
@@ -287,7 +288,7 @@ LIMBER_FN void local_group::post(int rank, int peer, i64 tag, std::span<std::byt
 }
 
 /// Messages that arrived before the group failed are still delivered.
-LIMBER_FN std::optional<message> local_group::poll(int rank, i64 tag) {
+LIMBER_COLD LIMBER_FN std::optional<message> local_group::poll(int rank, i64 tag) {
   scope const here(*this);
   check_caller(rank, "poll", false);
   auto first = at(rank).messages.take(tag);
@@ -297,7 +298,7 @@ LIMBER_FN std::optional<message> local_group::poll(int rank, i64 tag) {
   return first;
 }
 
-LIMBER_FN void local_group::listen(int rank) {
+LIMBER_COLD LIMBER_FN void local_group::listen(int rank) {
   wait_timer t{now()};
   scope const here(*this);
   check_caller(rank, "listen", false);
@@ -311,24 +312,24 @@ LIMBER_FN void local_group::listen(int rank) {
 
 // Shrink ----------------------------------------------------------------------------------------------
 
-LIMBER_FN std::string local_group::absence_text(int rank) const {
+LIMBER_COLD LIMBER_FN std::string local_group::absence_text(int rank) const {
   if (at(rank).left) return say({rank, " left as well; shrink without it"});
   return death_known(rank) ? say({death_text(rank), " as well; shrink without it"}) : std::string();
 }
 
-LIMBER_FN void local_group::close(shrinking& s, int culprit, std::string reason) {
+LIMBER_COLD LIMBER_FN void local_group::close(shrinking& s, int culprit, std::string reason) {
   if (!s.failed) s.failed = group_failure{culprit, std::move(reason)};
   s.open = false;
   wake_all();
 }
-LIMBER_FN void local_group::end(shrinking& s, int culprit, parts reason) {
+LIMBER_COLD LIMBER_FN void local_group::end(shrinking& s, int culprit, parts reason) {
   close(s, culprit, say(reason));
   throw error({engine_name_, "shrink", 0, s.failed->rank, {}, s.failed->reason});
 }
 
 /// The shrinking of `rank`, which the others with the same list share.
-LIMBER_FN local_group::shrinking& local_group::join(int rank, std::span<int const> lost,
-                                                    std::vector<int> const& survivors) {
+LIMBER_COLD LIMBER_FN local_group::shrinking& local_group::join(int rank, std::span<int const> lost,
+                                                                std::vector<int> const& survivors) {
   // An outdated list, of the caller or of a waiting rank, is not a disagreement: this is checked before the
   // lists are compared.
   for (int const r : survivors)
@@ -359,7 +360,7 @@ LIMBER_FN local_group::shrinking& local_group::join(int rank, std::span<int cons
 }
 
 /// Waits for all survivors, which must pass the same lost ranks; the old group has failed afterwards.
-LIMBER_FN place local_group::shrink(int rank, std::span<int const> lost) {
+LIMBER_COLD LIMBER_FN place local_group::shrink(int rank, std::span<int const> lost) {
   wait_timer t{now()};
   std::vector<int> const survivors = survivors_of(lost, size());
   scope const here(*this);

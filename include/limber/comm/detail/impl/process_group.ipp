@@ -16,7 +16,7 @@ LIMBER_FN shared_group::shared_group(process_group* of) noexcept : group_(of) {
   if (group_ != nullptr && __atomic_fetch_sub(&group_->owners_, 1, __ATOMIC_ACQ_REL) == 1) delete group_;
 }
 
-LIMBER_FN void process_group::lacks(char const* call) const {
+LIMBER_COLD LIMBER_FN void process_group::lacks(char const* call) const {
   refuse_with(engine_name_, ": this engine has no ", call);
 }
 LIMBER_FN i64 process_group::start(int, signature const&, const_tensor_view, tensor_view) { lacks("start"); }
@@ -30,49 +30,50 @@ LIMBER_FN void process_group::revoke(std::string const&) { lacks("revoke"); }
 LIMBER_FN place process_group::shrink(int, std::span<int const>) { lacks("shrink"); }
 
 LIMBER_FN void process_group::wait_for(group_call const& c) { group_request(shared_group(this), c).wait(); }
-LIMBER_FN error process_group::failure_error(std::string_view call, std::string_view bucket) const {
+LIMBER_COLD LIMBER_FN error process_group::failure_error(std::string_view call,
+                                                         std::string_view bucket) const {
   return error(
       {engine_name_, std::string(call), failed_->code, failed_->rank, std::string(bucket), failed_->reason});
 }
 
-LIMBER_FN void check_waiting(char const* engine, double deadline, clock_function const& clock,
-                             pause_function const* pause) {
+LIMBER_COLD LIMBER_FN void check_waiting(char const* engine, double deadline, clock_function const& clock,
+                                         pause_function const* pause) {
   expects(deadline > 0, engine, ": deadline must be > 0 s, got ", deadline);
   expects(clock != nullptr, engine, ": clock is empty");
   expects(pause == nullptr || *pause != nullptr, engine, ": pause is empty");
 }
-LIMBER_FN std::string ranks_text(std::vector<int> const& ranks) {
+LIMBER_COLD LIMBER_FN std::string ranks_text(std::vector<int> const& ranks) {
   std::string out;
   for (int const r : ranks) out += text(out.empty() ? "rank " : ", rank ", r);
   return out;
 }
-LIMBER_FN std::string dropped_text(std::string_view rank, std::string_view call, std::string_view bucket,
-                                   bool unwinding) {
+LIMBER_COLD LIMBER_FN std::string dropped_text(std::string_view rank, std::string_view call,
+                                               std::string_view bucket, bool unwinding) {
   return text(rank, unwinding ? " was left by an exception with its " : " destroyed its ", call,
               bucket.empty() ? "" : " of '", bucket, bucket.empty() ? "" : "'",
               unwinding ? " in flight" : " before it was waited for");
 }
-LIMBER_FN std::string shrunk_text(std::string_view lost) {
+LIMBER_COLD LIMBER_FN std::string shrunk_text(std::string_view lost) {
   return text("the ranks continue in a new group", lost.empty() ? "" : " without ", lost);
 }
-LIMBER_FN std::vector<int> survivors_of(std::span<int const> lost, int size) {
+LIMBER_COLD LIMBER_FN std::vector<int> survivors_of(std::span<int const> lost, int size) {
   std::vector<int> out;
   for (int r = 0; r < size; ++r)
     if (!std::ranges::binary_search(lost, r)) out.push_back(r);
   return out;
 }
-LIMBER_FN std::vector<int> ranks_of_color(std::span<i64 const> colors, i64 color) {
+LIMBER_COLD LIMBER_FN std::vector<int> ranks_of_color(std::span<i64 const> colors, i64 color) {
   std::vector<int> out;
   for (std::size_t r = 0; r < colors.size(); ++r)
     if (colors[r] == color) out.push_back(static_cast<int>(r));
   return out;
 }
-LIMBER_FN int index_of_color(std::vector<i64> colors, i64 color) {
+LIMBER_COLD LIMBER_FN int index_of_color(std::vector<i64> colors, i64 color) {
   std::ranges::sort(colors);
   auto const different = std::unique(colors.begin(), colors.end());
   return static_cast<int>(std::lower_bound(colors.begin(), different, color) - colors.begin());
 }
-LIMBER_FN int rank_among(std::vector<int> const& members, int rank) noexcept {
+LIMBER_COLD LIMBER_FN int rank_among(std::vector<int> const& members, int rank) noexcept {
   return static_cast<int>(std::ranges::lower_bound(members, rank) - members.begin());
 }
 
@@ -99,9 +100,9 @@ LIMBER_FN bool group_request::done() { return !where_ || where_->done(call_); }
   where_ = {};
 }
 
-LIMBER_FN group_handle::group_handle(char const* engine, place at) noexcept
+LIMBER_COLD LIMBER_FN group_handle::group_handle(char const* engine, place at) noexcept
     : engine_(engine), where_(std::move(at.where)), rank_(at.rank), exceptions_(std::uncaught_exceptions()) {}
-LIMBER_FN group_handle::group_handle(group_handle&& other) noexcept
+LIMBER_COLD LIMBER_FN group_handle::group_handle(group_handle&& other) noexcept
     : group_handle(other.engine_, {std::move(other.where_), other.rank_}) {}
 LIMBER_FN group_handle& group_handle::operator=(group_handle&& other) noexcept {
   if (this != &other) {
@@ -111,7 +112,7 @@ LIMBER_FN group_handle& group_handle::operator=(group_handle&& other) noexcept {
   }
   return *this;
 }
-[[gnu::noinline]] LIMBER_FN void group_handle::leave() noexcept {
+[[gnu::noinline]] LIMBER_COLD LIMBER_FN void group_handle::leave() noexcept {
   if (where_) where_->leave(rank_, std::uncaught_exceptions() > exceptions_);
   where_ = {};
 }
@@ -156,7 +157,7 @@ LIMBER_FN void group_handle::post(int peer, i64 tag, std::span<std::byte const> 
   check_rank("post", "peer", peer, size());
   group().post(rank_, peer, tag, bytes);
 }
-[[gnu::noinline]] LIMBER_FN place group_handle::shrink_place(std::span<int const> lost) {
+[[gnu::noinline]] LIMBER_COLD LIMBER_FN place group_handle::shrink_place(std::span<int const> lost) {
   for (std::size_t i = 0; i < lost.size(); ++i) {
     check_rank("shrink", "lost rank", lost[i], size());
     expects(i == 0 || lost[i - 1] < lost[i], "shrink: lost ranks must be sorted, got ", lost[i], " after ",

@@ -10,17 +10,18 @@
 
 namespace limber::detail {
 
-LIMBER_FN stored_message stored_message::of(int source, i64 tag, std::span<std::byte const> bytes) {
+LIMBER_COLD LIMBER_FN stored_message stored_message::of(int source, i64 tag,
+                                                        std::span<std::byte const> bytes) {
   return {source, false, dtype::uint8, tag, 0, {bytes.begin(), bytes.end()}};
 }
-LIMBER_FN stored_message stored_message::of(int source, const_tensor_view tensor) {
+LIMBER_COLD LIMBER_FN stored_message stored_message::of(int source, const_tensor_view tensor) {
   return {source, true, tensor.type, 0, 0, {tensor.data, tensor.data + tensor.bytes()}};
 }
-LIMBER_FN bool stored_message::fits(tensor_view out) const noexcept {
+LIMBER_COLD LIMBER_FN bool stored_message::fits(tensor_view out) const noexcept {
   return type == out.type && static_cast<i64>(bytes.size()) == out.bytes();
 }
-LIMBER_FN std::string stored_message::mismatch_text(std::string_view receiver, tensor_view out,
-                                                    std::string_view sender) const {
+LIMBER_COLD LIMBER_FN std::string stored_message::mismatch_text(std::string_view receiver, tensor_view out,
+                                                                std::string_view sender) const {
   return text(receiver, " receives ", out.length, " ", name_of(out.type), " but ", sender, " sent ",
               static_cast<i64>(bytes.size()) / size_of(type), " ", name_of(type));
 }
@@ -32,14 +33,14 @@ LIMBER_FN void receive_queue::put(stored_message m) {
   if (!m.is_tensor) m.number = ++arrived_;
   messages_.push_back(std::move(m));
 }
-LIMBER_FN std::optional<message> receive_queue::take(i64 tag) {
+LIMBER_COLD LIMBER_FN std::optional<message> receive_queue::take(i64 tag) {
   auto m = take(false, tag);
   return m ? std::optional(message{m->source, std::move(m->bytes)}) : std::nullopt;
 }
 LIMBER_FN std::optional<stored_message> receive_queue::take_tensor(int source) { return take(true, source); }
 
 /// Linear in the number of older messages that wait.
-LIMBER_FN std::optional<stored_message> receive_queue::take(bool is_tensor, i64 key) {
+LIMBER_COLD LIMBER_FN std::optional<stored_message> receive_queue::take(bool is_tensor, i64 key) {
   for (std::size_t i = head_; i < messages_.size(); ++i) {
     stored_message const& m = messages_[i];
     if (m.is_tensor != is_tensor || (is_tensor ? i64{m.source} : m.tag) != key) continue;

@@ -8,7 +8,7 @@
 
 namespace limber::detail {
 
-LIMBER_FN std::string text_of(signature const& s) {
+LIMBER_COLD LIMBER_FN std::string text_of(signature const& s) {
   std::string out = text(name_of(s.what));
   if (s.what == operation::barrier || s.what == operation::split) return out;
   out += text(" of ", s.count, " ", limber::name_of(s.type));
