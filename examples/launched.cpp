@@ -23,7 +23,7 @@
 
 namespace {
 
-using limber::gloo::communicator;
+using limber::gloo_engine::communicator;
 
 /// The weights of all ranks.
 std::vector<float> gather(communicator& comm, example::line const& model) {
@@ -36,7 +36,7 @@ int train(std::filesystem::path const& meet, double deadline) {
   auto const facts = limber::facts_from_environment();
   limber::expects(facts.size == 1 || !meet.empty(), "launched: ", facts.size,
                   " processes need --meet: a folder that all of them see");
-  communicator comm(facts, facts.size == 1 ? nullptr : limber::gloo::file_rendezvous(meet),
+  communicator comm(facts, facts.size == 1 ? nullptr : limber::gloo_engine::file_rendezvous(meet),
                     {.deadline = deadline, .rendezvous_deadline = deadline});
   example::line model;
   limber::optimizer opt{model.parameters(),

@@ -2,7 +2,7 @@
 // needs: gloo
 
 /// @file
-/// What gloo::communicator adds to Gloo: all_reduce between 2 processes of this machine.
+/// What gloo_engine::communicator adds to Gloo: all_reduce between 2 processes of this machine.
 ///
 /// blocking      all_reduce(...).wait() beside gloo::allreduce
 /// control       gloo::allreduce beside itself, on another mesh
@@ -79,15 +79,15 @@ engine connect(int rank, std::filesystem::path const& folder) {
   ::gloo::transport::tcp::attr at("127.0.0.1");
   auto device = ::gloo::transport::tcp::CreateDevice(at);
   auto made = std::make_shared<::gloo::rendezvous::Context>(rank, 2);
-  auto store = gloo::file_rendezvous(folder);
+  auto store = gloo_engine::file_rendezvous(folder);
   made->connectFullMesh(*store, device);
   return made;
 }
 
 void measure(int rank, std::filesystem::path const& folder, cost_table& table) {
-  gloo::options o;
+  gloo_engine::options o;
   o.host = "127.0.0.1";
-  gloo::communicator comm(rank, 2, gloo::file_rendezvous(folder / "limber"), o);
+  gloo_engine::communicator comm(rank, 2, gloo_engine::file_rendezvous(folder / "limber"), o);
   engine const alone = connect(rank, folder / "direct");
   engine const second = connect(rank, folder / "second");
   // A third one, so that the barrier warms the caches of neither.

@@ -11,7 +11,8 @@
 int main() {
   std::filesystem::path const folder = "checkpoints";
   auto const facts = limber::facts_from_environment();
-  limber::gloo::communicator comm(facts, facts.size == 1 ? nullptr : limber::gloo::file_rendezvous("meet"));
+  limber::gloo_engine::communicator comm(
+      facts, facts.size == 1 ? nullptr : limber::gloo_engine::file_rendezvous("meet"));
   std::vector<float> w(4, 1.f), gradient(4);
   limber::optimizer opt{std::vector<limber::tensor>{{"w", w, gradient}},
                         limber::adamw{},

@@ -87,8 +87,8 @@ void train(task const& learnt, worker_options const& w, Strategy strategy, limbe
   elastic::session run(
       store,
       [&](elastic::membership_view const& r) {
-        return limber::gloo::communicator(
-            r.rank, r.size(), limber::gloo::file_rendezvous(w.folder / "mesh"),
+        return limber::gloo_engine::communicator(
+            r.rank, r.size(), limber::gloo_engine::file_rendezvous(w.folder / "mesh"),
             {.deadline = deadline, .rendezvous_deadline = deadline, .prefix = r.prefix, .host = "127.0.0.1"});
       },
       how);

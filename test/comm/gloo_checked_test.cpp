@@ -22,7 +22,7 @@
 
 namespace limber::test {
 
-using comm_type = checked<gloo::communicator>;
+using comm_type = checked<gloo_engine::communicator>;
 
 void pause(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 

@@ -11,7 +11,7 @@
 #include <tuple>
 
 struct gloo_harness {
-  using communicator = limber::gloo::communicator;
+  using communicator = limber::gloo_engine::communicator;
   static constexpr int largest_world = 8;
   static constexpr bool rank_order = false;  // a ring
   static constexpr int skipped_parts = 1;    // bits and cutting

@@ -19,7 +19,7 @@
 
 namespace limber::test {
 
-using comm_type = gloo::communicator;
+using comm_type = gloo_engine::communicator;
 
 void pause(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
@@ -34,7 +34,7 @@ template <class F>
 struct world {
   rendezvous_folder place;
   crew workers;
-  world(int n, gloo::options how, F f)
+  world(int n, gloo_engine::options how, F f)
       : workers(n, [this, n, how, f](int rank, voice const& say) {
           auto comm = place.join(rank, n, how);
           f(comm, say);
@@ -349,7 +349,7 @@ BOOST_AUTO_TEST_CASE(several_calls_in_flight_all_fail_and_complete_ones_stay_val
   world w(3, {.deadline = 40}, [](comm_type& comm, voice const& say) {
     std::vector<std::vector<float>> in(6, std::vector<float>(200'000, 1)),
         out(6, std::vector<float>(200'000));
-    std::vector<gloo::request> open;
+    std::vector<gloo_engine::request> open;
     for (std::size_t k = 0; k < 2; ++k) open.push_back(comm.all_reduce(const_view(in[k], "k"), view(out[k])));
     while (!open[1].done()) pause(0.001);
     say("ready");

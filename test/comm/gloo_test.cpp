@@ -26,8 +26,8 @@
 
 namespace limber::test {
 
-using comm_type = gloo::communicator;
-using action = gloo::detail::failure_detector::action;
+using comm_type = gloo_engine::communicator;
+using action = gloo_engine::detail::failure_detector::action;
 
 void pause(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
@@ -83,7 +83,7 @@ BOOST_AUTO_TEST_CASE(a_prefix_that_was_used_before_is_refused) {
   rendezvous_folder const place;
   auto const connect_with = [&](std::string const& prefix) {
     crew workers(2, [&](int rank, voice const&) {
-      gloo::options how;
+      gloo_engine::options how;
       how.prefix = prefix;
       how.rendezvous_deadline = 5;
       place.join(rank, 2, how).barrier();
@@ -101,7 +101,7 @@ BOOST_AUTO_TEST_CASE(a_prefix_that_was_used_before_is_refused) {
 
 BOOST_AUTO_TEST_CASE(a_record_of_another_world_is_reported) {
   rendezvous_folder const place;
-  gloo::file_rendezvous(place.path())->set("limber/1", {'x'});
+  gloo_engine::file_rendezvous(place.path())->set("limber/1", {'x'});
   failure const f = failure_of([&] { (void)place.join(0, 2, {.rendezvous_deadline = 1}); });
   BOOST_TEST(f.rank == 1);
   BOOST_TEST(f.reason == "rank 1 wrote a record that is truncated, or for a world of another size");
@@ -110,18 +110,18 @@ BOOST_AUTO_TEST_CASE(a_record_of_another_world_is_reported) {
 BOOST_AUTO_TEST_CASE(a_rank_that_died_after_it_wrote_its_record_is_named) {
   rendezvous_folder const place;
   crew workers(2, [&](int rank, voice const& say) {
-    gloo::options how;
+    gloo_engine::options how;
     how.rendezvous_deadline = 2;
     if (rank == 1) {
       // The state that a process leaves when it dies during the rendezvous.
-      auto const store = gloo::file_rendezvous(place.path());
+      auto const store = gloo_engine::file_rendezvous(place.path());
       how.host = "127.0.0.1";
-      auto const where = gloo::detail::make_local_endpoint(how);
-      gloo::detail::mesh mesh(1, 2, where.device, 1);
-      gloo::detail::io_thread const io(1, 2, where);
-      gloo::detail::rendezvous_record n{
-          gloo::detail::machine_name(), io.address(), {mesh.address_for(0), ""}};
-      store->set("limber/1", gloo::detail::serialized(n));
+      auto const where = gloo_engine::detail::make_local_endpoint(how);
+      gloo_engine::detail::mesh mesh(1, 2, where.device, 1);
+      gloo_engine::detail::io_thread const io(1, 2, where);
+      gloo_engine::detail::rendezvous_record n{
+          gloo_engine::detail::machine_name(), io.address(), {mesh.address_for(0), ""}};
+      store->set("limber/1", gloo_engine::detail::serialized(n));
       say("died");
       ::_exit(0);
     }
@@ -171,7 +171,7 @@ BOOST_AUTO_TEST_CASE(the_facts_of_a_launcher_name_rank_and_prefix) {
     facts.rank = rank;
     facts.size = 2;
     facts.job = "job-7";
-    auto const store = gloo::file_rendezvous(place.path());
+    auto const store = gloo_engine::file_rendezvous(place.path());
     comm_type comm(facts, store, {.host = "127.0.0.1"});
     comm.barrier();
     must(!store->get("limber.job-7/0").empty(), "no record below the job's name");
@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(a_single_process_needs_nobody) {
 
 BOOST_AUTO_TEST_CASE(options_that_cannot_be_are_refused) {
   auto const refused = [](auto change, int rank = 0, int size = 1) {
-    gloo::options how;
+    gloo_engine::options how;
     change(how);
     return misuse_of([&] { comm_type const c(rank, size, nullptr, how); });
   };
@@ -211,12 +211,12 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_are_refused) {
   BOOST_TEST(refused(nothing, 2, 2) == "limber: gloo: rank must lie in [0, 2), got 2");
   BOOST_TEST(refused(nothing, 0, 2) ==
              "limber: gloo: 2 ranks need a store for the rendezvous (file_rendezvous)");
-  BOOST_TEST(misuse_of([] { (void)gloo::file_rendezvous("/dev/null/x"); }) ==
+  BOOST_TEST(misuse_of([] { (void)gloo_engine::file_rendezvous("/dev/null/x"); }) ==
              "limber: gloo: file_rendezvous: '/dev/null/x' is no directory and cannot become one");
   // In a process of its own: Gloo loses memory there, which sanitizers would mind.
   run_processes(1, [](int) {
     rendezvous_folder const place;
-    auto const store = gloo::file_rendezvous(place.path());
+    auto const store = gloo_engine::file_rendezvous(place.path());
     failure const f = failure_of([&] { (void)comm_type(0, 2, store, {.interface = "none7"}); });
     must(f.reason.starts_with("cannot listen at 'none7': "), f.reason);
   });
@@ -224,7 +224,7 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_are_refused) {
 
 BOOST_AUTO_TEST_CASE(keys_of_the_directory_store_do_not_leave_it_and_are_put_once) {
   rendezvous_folder const place;
-  auto const store = gloo::file_rendezvous(place.path() / "new" / "folder");
+  auto const store = gloo_engine::file_rendezvous(place.path() / "new" / "folder");
   store->set("../a b/c", {'1', '\0', '2'});
   BOOST_TEST((store->get("../a b/c") == std::vector<char>{'1', '\0', '2'}));
   store->set("..%47%a b%47%c", {'3'});  // not what the first is written as
@@ -286,7 +286,7 @@ BOOST_AUTO_TEST_CASE(many_calls_in_flight_keep_their_numbers_apart) {
              [](comm_type& comm) {
                std::size_t const n = 4500;  // more than the numbers in a tag
                std::vector<i64> in(n), out(n);
-               std::vector<gloo::request> open;
+               std::vector<gloo_engine::request> open;
                for (std::size_t k = 0; k < n; ++k) {
                  in[k] = static_cast<i64>(k) * (comm.rank() + 1);
                  open.push_back(comm.all_reduce(view(in).sub(static_cast<i64>(k), 1),
@@ -428,10 +428,10 @@ BOOST_AUTO_TEST_CASE(a_message_that_does_not_fit_is_named_on_both_sides) {
 
 BOOST_AUTO_TEST_CASE(connections_of_unrelated_processes_are_rejected) {
   run_processes(1, [](int) {
-    gloo::options how;
+    gloo_engine::options how;
     how.host = "127.0.0.1";
-    auto const where = gloo::detail::make_local_endpoint(how);
-    gloo::detail::io_thread a(0, 2, where), b(1, 2, where), stranger(1, 2, where);
+    auto const where = gloo_engine::detail::make_local_endpoint(how);
+    gloo_engine::detail::io_thread a(0, 2, where), b(1, 2, where), stranger(1, 2, where);
     std::string const address = a.address(), other = stranger.address();
     // The handshake of an unrelated process has another nonce.
     std::string wrong = address;
@@ -440,12 +440,12 @@ BOOST_AUTO_TEST_CASE(connections_of_unrelated_processes_are_rejected) {
     b.connect({address, {}}, how, 5);
     a.connect({{}, {}}, how, 5);
     std::atomic<int> heard{0};
-    a.start({[&](int source, gloo::detail::message_header const& h, std::vector<std::byte> bytes) {
+    a.start({[&](int source, gloo_engine::detail::message_header const& h, std::vector<std::byte> bytes) {
                heard = source * 100 + static_cast<int>(h.tag) * 10 + static_cast<int>(bytes.size());
              },
              [](int) {}, [] {}},
             0.01);
-    gloo::detail::message_header head;
+    gloo_engine::detail::message_header head;
     head.tag = 4;
     stranger.post(0, head, {});
     b.post(0, head, std::vector<std::byte>(3));
@@ -459,7 +459,7 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE(failure_detector)
 
 BOOST_AUTO_TEST_CASE(queries_after_most_of_the_deadline_and_diagnoses_when_all_have_replied) {
-  gloo::detail::failure_detector w(3);
+  gloo_engine::detail::failure_detector w(3);
   BOOST_TEST((w.check(0, 10, 5, 7) == action::wait));
   BOOST_TEST((w.check(8, 10, 5, 7) == action::wait));
   BOOST_TEST((w.check(8.1, 10, 6, 7) == action::wait));  // progress
@@ -484,7 +484,7 @@ BOOST_AUTO_TEST_CASE(queries_after_most_of_the_deadline_and_diagnoses_when_all_h
 }
 
 BOOST_AUTO_TEST_CASE(a_missing_reply_is_waited_for_briefly) {
-  gloo::detail::failure_detector w(3);
+  gloo_engine::detail::failure_detector w(3);
   (void)w.check(0, 10, 0, 1);
   BOOST_TEST((w.check(8.5, 10, 0, 1) == action::query));
   w.record_reply(0, 1, {1, "x"});
@@ -496,7 +496,7 @@ BOOST_AUTO_TEST_CASE(a_missing_reply_is_waited_for_briefly) {
 }
 
 BOOST_AUTO_TEST_CASE(the_rank_that_is_furthest_behind_is_at_fault) {
-  gloo::detail::failure_detector w(5);
+  gloo_engine::detail::failure_detector w(5);
   auto const ask = [&] {
     w.reset();
     (void)w.check(0, 1, 0, 9);

@@ -32,9 +32,9 @@ class rendezvous_folder {
   }
 
   [[nodiscard]] std::filesystem::path const& path() const noexcept { return path_; }
-  [[nodiscard]] gloo::communicator join(int rank, int size, gloo::options how = {}) const {
+  [[nodiscard]] gloo_engine::communicator join(int rank, int size, gloo_engine::options how = {}) const {
     how.host = "127.0.0.1";
-    return gloo::communicator(rank, size, gloo::file_rendezvous(path_), std::move(how));
+    return gloo_engine::communicator(rank, size, gloo_engine::file_rendezvous(path_), std::move(how));
   }
 
  private:
@@ -43,7 +43,7 @@ class rendezvous_folder {
 
 /// f(communicator&) on n processes.
 template <class F>
-void run_gloo(int n, F const& f, gloo::options how = {}, double seconds = 60) {
+void run_gloo(int n, F const& f, gloo_engine::options how = {}, double seconds = 60) {
   rendezvous_folder const place;
   run_processes(
       n,

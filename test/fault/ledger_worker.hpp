@@ -46,7 +46,7 @@ struct ledger_model {
   std::vector<float> v = std::vector<float>(others, 1), h = std::vector<float>(others);
 
   // Σ g / Σ b at rate b: a whole call adds 1 to each of its samples.
-  [[nodiscard]] std::vector<group<sgd>> groups(double rate) {
+  [[nodiscard]] std::vector<parameter_group<sgd>> groups(double rate) {
     return {{{{"ledger", w, g}}, sgd{}, 1.0}, {{{"others", v, h}}, sgd{.momentum = 0.9}, 0.02 / rate}};
   }
   void backward(elastic::work_assignment const& work) {
@@ -68,31 +68,31 @@ struct fault_point {
 };
 
 /// Gloo's communicator with fault injection in each operation.
-class fault_injector : public gloo::communicator {
+class fault_injector : public gloo_engine::communicator {
  public:
-  fault_injector(gloo::communicator inner, fault_point* fault, voice const* say, i64 const* generation)
-      : gloo::communicator(std::move(inner)), fault_(fault), say_(say), generation_(generation) {}
+  fault_injector(gloo_engine::communicator inner, fault_point* fault, voice const* say, i64 const* generation)
+      : gloo_engine::communicator(std::move(inner)), fault_(fault), say_(say), generation_(generation) {}
 
   [[nodiscard]] fault_injector shrink(std::span<int const> lost) {
     count_operation();
-    return {gloo::communicator::shrink(lost), fault_, say_, generation_};
+    return {gloo_engine::communicator::shrink(lost), fault_, say_, generation_};
   }
 
-  gloo::request all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
+  gloo_engine::request all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
     count_operation();
-    return gloo::communicator::all_reduce(in, out, how);
+    return gloo_engine::communicator::all_reduce(in, out, how);
   }
-  gloo::request all_gather(const_tensor_view in, tensor_view out) {
+  gloo_engine::request all_gather(const_tensor_view in, tensor_view out) {
     count_operation();
-    return gloo::communicator::all_gather(in, out);
+    return gloo_engine::communicator::all_gather(in, out);
   }
-  gloo::request broadcast(tensor_view data, int root) {
+  gloo_engine::request broadcast(tensor_view data, int root) {
     count_operation();
-    return gloo::communicator::broadcast(data, root);
+    return gloo_engine::communicator::broadcast(data, root);
   }
   void barrier() {
     count_operation();
-    gloo::communicator::barrier();
+    gloo_engine::communicator::barrier();
   }
 
   [[nodiscard]] static std::string exact(double seconds) {
@@ -166,12 +166,13 @@ void train_ledger(ledger_job job, Strategy strategy, any_policy const& batch, vo
           std::this_thread::sleep_for(std::chrono::duration<double>(1.5 * fault_deadline));
           throw error({"gloo", "bootstrap", 0, -1, {}, "it was too late"});
         }
-        return fault_injector(gloo::communicator(r.rank, r.size(), gloo::file_rendezvous(job.folder / "mesh"),
-                                                 {.deadline = fault_deadline,
-                                                  .rendezvous_deadline = fault_deadline,
-                                                  .prefix = r.prefix,
-                                                  .host = "127.0.0.1"}),
-                              &job.fault, &say, &generation);
+        return fault_injector(
+            gloo_engine::communicator(r.rank, r.size(), gloo_engine::file_rendezvous(job.folder / "mesh"),
+                                      {.deadline = fault_deadline,
+                                       .rendezvous_deadline = fault_deadline,
+                                       .prefix = r.prefix,
+                                       .host = "127.0.0.1"}),
+            &job.fault, &say, &generation);
       },
       how);
   ledger_model m;

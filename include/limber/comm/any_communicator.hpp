@@ -211,7 +211,7 @@ class communicator {
 
 /// Owns a collective of any type. Move-only; has all operations of `communicator`.
 ///
-///     any_communicator comm(gloo::communicator(rank, size, store));
+///     any_communicator comm(gloo_engine::communicator(rank, size, store));
 ///     comm = comm.shrink(lost);
 ///
 /// Memory   the collective is moved or copied to the heap once and keeps its address when its owner

@@ -21,15 +21,16 @@
 #include <utility>
 #include <vector>
 
-namespace limber::gloo {
+namespace limber::gloo_engine {
 
 /// An operation in flight. `wait` makes the call in this thread unless a worker thread has begun it.
 using request = limber::detail::group_request;
 
 /// One rank's handle to a group of processes.
 ///
-///     gloo::communicator comm(rank, size, gloo::file_rendezvous("/shared/run-7"), {.deadline = 10});
-///     gloo::communicator comm(facts_from_environment(), gloo::file_rendezvous("/shared/run-7"));
+///     gloo_engine::communicator comm(rank, size, gloo_engine::file_rendezvous("/shared/run-7"), {.deadline =
+///     10}); gloo_engine::communicator comm(facts_from_environment(),
+///     gloo_engine::file_rendezvous("/shared/run-7"));
 ///
 /// Bits     Gloo's ring adds each element along the ring, in a different order for each part of a buffer: all
 ///          ranks get the same bits, which depend on the number of ranks and on the division into buffers.
@@ -131,4 +132,4 @@ class communicator : public limber::detail::group_handle {
 static_assert(collective<communicator> && point_to_point<communicator> && splittable<communicator>);
 static_assert(revocable<communicator> && shrinkable<communicator> && mailbox<communicator>);
 
-}  // namespace limber::gloo
+}  // namespace limber::gloo_engine

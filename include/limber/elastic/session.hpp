@@ -53,10 +53,10 @@ struct session_options {
 /// One worker's part of an elastic run.
 ///
 ///     elastic::directory_store store("/shared/run");
-///     elastic::session run(store, [&](elastic::membership_view const& v) { return gloo::communicator(…); });
-///     optimizer opt{model, rule, schedule, strategy, run.communicator(), {.batch = …}};
-///     elastic::dealer samples(data.size(), seed);
-///     run.train(opt, samples, [&] { return samples.epoch() == 90; },
+///     elastic::session run(store, [&](elastic::membership_view const& v) { return
+///     gloo_engine::communicator(…); }); optimizer opt{model, rule, schedule, strategy, run.communicator(),
+///     {.batch = …}}; elastic::dealer samples(data.size(), seed); run.train(opt, samples, [&] { return
+///     samples.epoch() == 90; },
 ///               [&](elastic::work_assignment const& w) { backward(model, w.samples); });
 ///
 /// Generations  end when a worker fails, joins or leaves. The remaining workers decide on the next generation

@@ -19,7 +19,7 @@
 int main() {
   int wrong = 0;
 #ifdef WITH_gloo
-  limber::gloo::communicator alone(0, 1, nullptr);
+  limber::gloo_engine::communicator alone(0, 1, nullptr);
   wrong += alone.size() != 1;
 #endif
 #ifdef WITH_mpi

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <utility>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 inline i64 process_group::start(int, signature const& s, const_tensor_view in, tensor_view out) {
   rank_buffers const memory{in.data, out.data};
@@ -255,4 +255,4 @@ inline process_group::~process_group() {
   connections_.messages->stop();
 }
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

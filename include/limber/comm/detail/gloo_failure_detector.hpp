@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 using limber::detail::group_call;
 using limber::detail::group_failure;
@@ -110,4 +110,4 @@ class failure_detector {
   double since_ = 0, queried_at_ = 0;
 };
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

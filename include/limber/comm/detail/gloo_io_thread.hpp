@@ -37,7 +37,7 @@
 #include <utility>
 #include <vector>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 /// A rank that cannot be reached, and why.
 struct unreachable : std::runtime_error {
@@ -274,4 +274,4 @@ class io_thread {
   std::thread thread_;
 };
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

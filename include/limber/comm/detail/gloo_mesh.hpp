@@ -28,7 +28,7 @@
 #include <utility>
 #include <vector>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 /// Thrown by a wait that `cancel` ended.
 struct wait_cancelled : std::runtime_error {
@@ -192,4 +192,4 @@ class mesh final : public ::gloo::Context {
   std::shared_ptr<::gloo::transport::Context> inner_;
 };
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

@@ -21,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 enum class message_kind : std::uint8_t {
   mailbox,  ///< a message of `post`
@@ -144,4 +144,4 @@ class message_connection {
   std::size_t received_ = 0;  ///< bytes of head and body
 };
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 /// Called in the I/O thread.
 inline void process_group::on_message(int source, message_header const& head, std::vector<std::byte> bytes) {
@@ -134,4 +134,4 @@ inline void process_group::recv(int, int from, tensor_view out) {
   m->copy_to(out);
 }
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

@@ -21,7 +21,7 @@
 #include <memory>
 #include <type_traits>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 using limber::detail::operation;
 using limber::detail::rank_buffers;
@@ -135,4 +135,4 @@ inline void perform_alone(signature const& s, rank_buffers memory) {
   if (bytes > 0 && memory.in != memory.out) std::memcpy(memory.out, memory.in, bytes);
 }
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

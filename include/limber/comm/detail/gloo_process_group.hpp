@@ -34,7 +34,7 @@
 #include <utility>
 #include <vector>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 class process_group final : public limber::detail::process_group {
  public:
@@ -198,4 +198,4 @@ class process_group final : public limber::detail::process_group {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

@@ -21,7 +21,7 @@
 #include <string>
 #include <vector>
 
-namespace limber::gloo::detail {
+namespace limber::gloo_engine::detail {
 
 /// Shared by a world and all groups made from it.
 struct shared_setup {
@@ -105,7 +105,7 @@ struct rendezvous_record {
     return is_loopback(where) && records[r].machine != mine.machine
                ? text(" (this rank listens at a loopback address of '", mine.machine, "', and rank ",
                       who.ranks[r], " runs on '", records[r].machine,
-                      "': set gloo::options::host or interface)")
+                      "': set gloo_engine::options::host or interface)")
                : std::string();
   };
   auto const failed = [&](int r, char const* why) {
@@ -129,4 +129,4 @@ struct rendezvous_record {
   return made;
 }
 
-}  // namespace limber::gloo::detail
+}  // namespace limber::gloo_engine::detail

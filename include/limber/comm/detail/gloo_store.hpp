@@ -28,7 +28,7 @@
 #include <utility>
 #include <vector>
 
-namespace limber::gloo {
+namespace limber::gloo_engine {
 
 /// Deadlines of a `gloo` communicator, and where its ranks listen.
 struct options {
@@ -208,4 +208,4 @@ struct participants {
   return std::make_shared<detail::directory_store>(directory);
 }
 
-}  // namespace limber::gloo
+}  // namespace limber::gloo_engine
