@@ -14,25 +14,19 @@
 
 // One loop is compiled twice, plainly and for AVX2 with FMA, and chosen at run time: an FMA without
 // hardware is a call. Contraction is switched off, because it would change bits between the two. The plain
-// one is for old processors, and for size; so is that for double in header-only units, which most never call.
+// one is for old processors then, and for size.
 #if defined(__x86_64__) && !defined(__CUDACC__) && (defined(__GNUC__) || defined(__clang__))
 #define LIMBER_DETAIL_CLONES 1
 #if defined(__clang__)
 #define LIMBER_DETAIL_PLAIN __attribute__((cold, flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), flatten))
 #define LIMBER_DETAIL_LIGHT LIMBER_DETAIL_AVX2
-#define LIMBER_DETAIL_SMALL __attribute__((target("avx2,fma"), cold, flatten))
 #else
 #define LIMBER_DETAIL_PLAIN __attribute__((cold, optimize("fp-contract=off"), flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), optimize("O3", "fp-contract=off"), flatten))
 #define LIMBER_DETAIL_LIGHT          \
   __attribute__((target("avx2,fma"), \
                  optimize("tree-loop-vectorize", "vect-cost-model=dynamic", "fp-contract=off"), flatten))
-#define LIMBER_DETAIL_SMALL __attribute__((target("avx2,fma"), cold, optimize("fp-contract=off"), flatten))
-#endif
-#if defined(LIMBER_COMPILED)
-#undef LIMBER_DETAIL_SMALL
-#define LIMBER_DETAIL_SMALL LIMBER_DETAIL_AVX2
 #endif
 #else
 #define LIMBER_DETAIL_CLONES 0
@@ -114,11 +108,8 @@ struct leaf_loop {
   LIMBER_DETAIL_AVX2 static void avx2(void const* source, leaf& l, void* y, void* z) {
     run(source, l, y, z, std::make_index_sequence<sizeof...(Written)>{});
   }
-  LIMBER_DETAIL_SMALL static void avx2_small(void const* source, leaf& l, void* y, void* z) {
-    run(source, l, y, z, std::make_index_sequence<sizeof...(Written)>{});
-  }
 #else
-  static constexpr auto avx2 = &plain, avx2_small = &plain;
+  static constexpr auto avx2 = &plain;
 #endif
 
  private:
@@ -165,8 +156,7 @@ struct leaf_code {
 template <bool Measured, class F, bool... Written>
 inline constexpr leaf_code leaf_code_of{
     {leaf_loop<float, Measured, F, Written...>::plain, leaf_loop<float, Measured, F, Written...>::avx2},
-    {leaf_loop<double, Measured, F, Written...>::plain,
-     leaf_loop<double, Measured, F, Written...>::avx2_small},
+    {leaf_loop<double, Measured, F, Written...>::plain, leaf_loop<double, Measured, F, Written...>::avx2},
     norms_in<typename leaf_loop<float, Measured, F, Written...>::result>,
     std::is_same_v<F, identity> && sizeof...(Written) == 1};
 
