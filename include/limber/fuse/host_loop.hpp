@@ -14,15 +14,20 @@
 
 // One loop is compiled twice, plainly and for AVX2 with FMA, and chosen at run time: an FMA without
 // hardware is a call. Contraction is switched off, because it would change bits between the two. The plain
-// one is for old processors then, and for size.
+// one is for old processors then: in the header-only form it is compiled for size.
+#if defined(LIMBER_COMPILED)
+#define LIMBER_DETAIL_FOR_SIZE
+#else
+#define LIMBER_DETAIL_FOR_SIZE cold,
+#endif
 #if defined(__x86_64__) && !defined(__CUDACC__) && (defined(__GNUC__) || defined(__clang__))
 #define LIMBER_DETAIL_CLONES 1
 #if defined(__clang__)
-#define LIMBER_DETAIL_PLAIN __attribute__((cold, flatten))
+#define LIMBER_DETAIL_PLAIN __attribute__((LIMBER_DETAIL_FOR_SIZE flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), flatten))
 #define LIMBER_DETAIL_LIGHT LIMBER_DETAIL_AVX2
 #else
-#define LIMBER_DETAIL_PLAIN __attribute__((cold, optimize("fp-contract=off"), flatten))
+#define LIMBER_DETAIL_PLAIN __attribute__((LIMBER_DETAIL_FOR_SIZE optimize("fp-contract=off"), flatten))
 #define LIMBER_DETAIL_AVX2 __attribute__((target("avx2,fma"), optimize("O3", "fp-contract=off"), flatten))
 #define LIMBER_DETAIL_LIGHT          \
   __attribute__((target("avx2,fma"), \

@@ -137,7 +137,7 @@ LIMBER_FN i64 next_block(leaf& l) {
     for (std::size_t t = 0; t < l.size(); ++t) {
       expects(l[t].length == first[t].length, "executor: '", first[t].name, "' has ", first[t].length,
               " elements in one list and ", l[t].length, " in another");
-      expects(is_floating(l[t].type), "executor: '", l[t].name, "' is ", name_of(l[t].type));
+      if (!is_floating(l[t].type)) expects(false, "executor: '", l[t].name, "' is ", name_of(l[t].type));
     }
   }
   i64 leaves = 0;
@@ -186,11 +186,13 @@ LIMBER_FN void host::for_leaves(detail::host_operand const* operands, int count,
       i64 const own = detail::leaves_of(list[t]);
       if (own == 0) continue;
       l.tensor = static_cast<i64>(t);
-      l.wide = detail::is_wide(t, operands, count);
-      l.step = leaf_size;
-      dtype const arithmetic = l.wide ? dtype::f64 : dtype::f32;
-      for (int k = 0; k < count; ++k)
-        if ((*operands[k].list)[t].type != arithmetic) l.step = detail::block_elements;
+      bool singles = false, doubles = false, halves = false;
+      for (int k = 0; k < count; ++k) {
+        dtype const type = (*operands[k].list)[t].type;
+        (type == dtype::f64 ? doubles : type == dtype::f32 ? singles : halves) = true;
+      }
+      l.wide = doubles;
+      l.step = halves || (doubles && singles) ? detail::block_elements : leaf_size;
       for (i64 k = std::max<i64>(0, begin - number); k < own && number + k < end; ++k) {
         l.first = k * leaf_size;
         l.n = std::min(leaf_size, list[t].length - l.first);
@@ -227,8 +229,9 @@ LIMBER_FN void host::measure_leaves(norm_memory& to, detail::leaf_code const& co
           list.size(), " tensors");
   for (std::size_t t = 0; t < list.size(); ++t) to.is_wide[t] = detail::is_wide(t, operands, count) ? 1 : 0;
   for (auto& memory : leaves_) {
-    memory.resize(static_cast<std::size_t>(leaves) * sizeof(square_sum<double>));
-    if (skipped && !memory.empty()) std::memset(memory.data(), 0, memory.size());
+    std::size_t const bytes = static_cast<std::size_t>(leaves) * sizeof(square_sum<double>);
+    if (memory.size() < bytes) memory.resize(bytes);
+    if (skipped && bytes > 0) std::memset(memory.data(), 0, bytes);
   }
   bool const both = code.sums > 1 && to.sums > 1;
   auto const sum_up = [&]<class T>(detail::leaf& l, i64 number, square_sum<T> const&) {
@@ -266,7 +269,7 @@ LIMBER_FN void host::summarize(tensor_list const& list, norm_memory& to, int sum
   bool const any_wide = to.any_wide();
   tensor_norm<float>* const narrow = to.narrow.host + at;
   tensor_norm<double>* const wide = to.wide.host + at;
-  totals_.resize(n * sizeof(square_sum<double>));
+  if (totals_.size() < n * sizeof(square_sum<double>)) totals_.resize(n * sizeof(square_sum<double>));
   auto* const totals = reinterpret_cast<square_sum<double>*>(totals_.data());
   auto* const narrow_totals = reinterpret_cast<square_sum<float>*>(totals_.data());
   i64 leaf = 0;

@@ -8,7 +8,7 @@ namespace limber {
 LIMBER_FN void read_norms(norm_memory const& m, norm_report& out, int sum) {
   auto const at = static_cast<std::size_t>(sum) * static_cast<std::size_t>(m.tensors + 1);
   bool const any_wide = m.facts(sum).any_wide;
-  out.tensors.resize(static_cast<std::size_t>(m.tensors));
+  if (std::ssize(out.tensors) != m.tensors) out.tensors.resize(static_cast<std::size_t>(m.tensors));
   out.culprit = -1;
   auto read = [](auto const& x) {
     return norm_report::entry{value_of(x.sum), static_cast<double>(x.root), x.sum.finite()};

@@ -26,22 +26,25 @@ LIMBER_FN void check_memory(std::string_view call, std::string_view which, const
 }
 
 LIMBER_FN void check_pair(std::string_view call, const_tensor_view in, tensor_view out) {
-  check_memory(call, "in", in, bucket_of(in, out));
-  check_memory(call, "out", out, bucket_of(in, out));
-  expects(in.type == out.type, call, " of '", bucket_of(in, out), "': in is ", limber::name_of(in.type),
-          " but out is ", limber::name_of(out.type));
+  std::string_view const bucket = bucket_of(in, out);
+  check_memory(call, "in", in, bucket);
+  check_memory(call, "out", out, bucket);
+  if (in.type != out.type)
+    expects(false, call, " of '", bucket, "': in is ", limber::name_of(in.type), " but out is ",
+            limber::name_of(out.type));
   auto const before = [](std::byte const* a, std::byte const* b) {
     return std::compare_three_way{}(a, b) < 0;  // a total order, of unrelated pointers too
   };
   bool const apart = in.length == 0 || out.length == 0 || !before(in.data, out.data + out.bytes()) ||
                      !before(out.data, in.data + in.bytes());
-  expects(apart, call, " of '", bucket_of(in, out), "': in and out overlap");
+  expects(apart, call, " of '", bucket, "': in and out overlap");
 }
 
 LIMBER_FN void check_reducible(std::string_view call, std::string_view name, dtype type, reduction how) {
   bool const narrow = type == dtype::bf16 || type == dtype::f16;
-  expects(type != dtype::uint8 && !(narrow && how == reduction::max), call, " of '", name, "': no ",
-          how == reduction::sum ? "sum" : "max", " of ", limber::name_of(type));
+  if (type == dtype::uint8 || (narrow && how == reduction::max))
+    expects(false, call, " of '", name, "': no ", how == reduction::sum ? "sum" : "max", " of ",
+            limber::name_of(type));
 }
 
 LIMBER_FN void check_rank(std::string_view call, std::string_view which, int rank, int size) {
