@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <utility>
 
 namespace limber {
@@ -64,16 +63,16 @@ namespace detail {
 
 /// All optimizers of this process, those that were made last in front, while nobody else looks.
 struct optimizers_of_process {
-  std::atomic_flag busy;
+  bool busy = false;
   communicator_user* first = nullptr;
   i64 next_id = 1;
 
   class lock {
    public:
     lock() {
-      while (all_.busy.test_and_set(std::memory_order_acquire)) {}  // held for a few instructions
+      while (__atomic_test_and_set(&all_.busy, __ATOMIC_ACQUIRE)) {}  // held for a few instructions
     }
-    ~lock() { all_.busy.clear(std::memory_order_release); }
+    ~lock() { __atomic_clear(&all_.busy, __ATOMIC_RELEASE); }
     lock(lock const&) = delete;
     lock& operator=(lock const&) = delete;
     optimizers_of_process* operator->() const noexcept { return &all_; }
