@@ -45,7 +45,8 @@
 
 // The two forms of these headers. By default everything is defined in them and nothing needs to be linked.
 // With LIMBER_COMPILED they only declare what is not a template: one unit, that of the library, defines it
-// by including <limber/impl/src.hpp>.
+// by including <limber/impl/src.hpp>. A virtual function is LIMBER_FN where its class declares it, too: else
+// each header-only unit that sees the class compiles all of them, used or not.
 #if defined(LIMBER_COMPILED)
 #define LIMBER_FN
 #else
