@@ -3,6 +3,7 @@
 
 #include <limber/core/fingerprint.hpp>
 #include <limber/core/units.hpp>
+#include <limber/optimizer.hpp>
 #include <limber/optimizer/impl/core.hpp>
 
 #include <cstdio>
