@@ -14,7 +14,7 @@
 
 #include <support/allocations.hpp>
 #include <support/checks.hpp>
-#include <support/contract_values.hpp>
+#include <support/threads_harness.hpp>
 
 #include <array>
 #include <cstddef>
@@ -26,38 +26,9 @@
 #include <utility>
 #include <vector>
 
-/// Owners of an engine, and handles on one.
-struct owner_harness {
-  using communicator = limber::any_communicator;
-  static constexpr int largest_world = 4;
-  static constexpr bool rank_order = true;
-  static constexpr int skipped_parts = 0;
-  template <class T>
-  using buffer = limber::test::host_buffer<T>;
-  template <class F>
-  static void run(int n, F f) {
-    limber::threads::run(n, [&](limber::threads::communicator& engine) {
-      communicator comm(std::move(engine));
-      f(comm);
-    });
-  }
-};
-struct handle_harness {
-  using communicator = limber::communicator;
-  static constexpr int largest_world = 4;
-  static constexpr bool rank_order = true;
-  static constexpr int skipped_parts = 0;
-  template <class T>
-  using buffer = limber::test::host_buffer<T>;
-  template <class F>
-  static void run(int n, F f) {
-    limber::threads::run(n, [&](limber::threads::communicator& engine) {
-      communicator comm(engine);
-      f(comm);
-    });
-  }
-};
-using contract_harnesses = std::tuple<owner_harness, handle_harness>;
+// Owners of an engine, and handles on one.
+using contract_harnesses = std::tuple<limber::test::threads_harness<limber::any_communicator, 4>,
+                                      limber::test::threads_harness<limber::communicator, 4>>;
 
 #include <support/collective_contract.hpp>
 

@@ -8,7 +8,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <support/contract_values.hpp>
+#include <support/threads_harness.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -21,22 +21,8 @@
 #include <tuple>
 #include <vector>
 
-struct checked_harness {
-  using communicator = limber::checked<limber::threads::communicator&>;
-  static constexpr int largest_world = 3;
-  static constexpr bool rank_order = true;
-  static constexpr int skipped_parts = 0;
-  template <class T>
-  using buffer = limber::test::host_buffer<T>;
-  template <class F>
-  static void run(int n, F f) {
-    limber::threads::run(n, [&](limber::threads::communicator& engine) {
-      limber::checked comm(engine);
-      f(comm);
-    });
-  }
-};
-using contract_harnesses = std::tuple<checked_harness>;
+using contract_harnesses =
+    std::tuple<limber::test::threads_harness<limber::checked<limber::threads::communicator&>, 3>>;
 
 #include <support/collective_contract.hpp>
 
