@@ -28,9 +28,7 @@ set(LIMBER_HEADERS
     limber/comm/detail/call_comparison.hpp
     limber/comm/detail/gloo_calls.hpp
     limber/comm/detail/gloo_failure_detector.hpp
-    limber/comm/detail/gloo_io_thread.hpp
     limber/comm/detail/gloo_mesh.hpp
-    limber/comm/detail/gloo_message_format.hpp
     limber/comm/detail/gloo_messages.hpp
     limber/comm/detail/gloo_operation.hpp
     limber/comm/detail/gloo_process_group.hpp
@@ -44,6 +42,7 @@ set(LIMBER_HEADERS
     limber/comm/detail/impl/receive_queue.ipp
     limber/comm/detail/impl/signature.ipp
     limber/comm/detail/local_group.hpp
+    limber/comm/detail/message_sockets.hpp
     limber/comm/detail/mpi_engine.hpp
     limber/comm/detail/mpi_process_group.hpp
     limber/comm/detail/nccl_bootstrap.hpp

@@ -62,6 +62,7 @@ has() {
     zlib) has_header zlib.h ;;
     gnuplot) command -v gnuplot >/dev/null ;;
     gloo) has_header gloo/allreduce.h ;;
+    zeromq) has_header zmq.hpp ;;
     mpi) command -v mpicxx >/dev/null && command -v mpiexec >/dev/null ;;
     mpich) command -v mpicxx.mpich >/dev/null ;;
     mpich-launcher) command -v mpiexec.mpich >/dev/null ;;
@@ -85,6 +86,7 @@ describe() {
     zlib) echo 'zlib' zlib1g-dev ;;
     gnuplot) echo 'gnuplot' gnuplot-nox ;;
     gloo) echo 'Gloo' libgloo-dev ;;
+    zeromq) echo 'ZeroMQ (cppzmq)' cppzmq-dev ;;
     mpi) echo 'Open MPI' libopenmpi-dev ;;
     mpich) echo 'MPICH' libmpich-dev ;;
     mpich-launcher) echo "MPICH's mpiexec" mpich ;;

@@ -8,6 +8,9 @@
 #include <comm/gloo_worlds.hpp>
 #include <gloo/rendezvous/file_store.h>
 #include <gloo/rendezvous/hash_store.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -118,7 +121,7 @@ BOOST_AUTO_TEST_CASE(a_rank_that_died_after_it_wrote_its_record_is_named) {
       how.host = "127.0.0.1";
       auto const where = gloo_engine::detail::make_local_endpoint(how);
       gloo_engine::detail::mesh mesh(1, 2, where.device, 1);
-      gloo_engine::detail::io_thread const io(1, 2, where);
+      gloo_engine::detail::message_sockets const io(1, 2, gloo_engine::detail::numeric_host(where));
       gloo_engine::detail::rendezvous_record n{
           gloo_engine::detail::machine_name(), io.address(), {mesh.address_for(0), ""}};
       store->set("limber/1", gloo_engine::detail::serialized(n));
@@ -426,31 +429,99 @@ BOOST_AUTO_TEST_CASE(a_message_that_does_not_fit_is_named_on_both_sides) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(connections_of_unrelated_processes_are_rejected) {
+BOOST_AUTO_TEST_CASE(connections_of_unrelated_processes_are_not_listened_to) {
+  using namespace limber::detail;
   run_processes(1, [](int) {
-    gloo_engine::options how;
-    how.host = "127.0.0.1";
-    auto const where = gloo_engine::detail::make_local_endpoint(how);
-    gloo_engine::detail::io_thread a(0, 2, where), b(1, 2, where), stranger(1, 2, where);
-    std::string const address = a.address(), other = stranger.address();
-    // The handshake of an unrelated process has another nonce.
-    std::string wrong = address;
-    wrong.replace(wrong.size() - 8, 8, other.substr(other.size() - 8));
-    stranger.connect({wrong, {}}, how, 5);
-    b.connect({address, {}}, how, 5);
-    a.connect({{}, {}}, how, 5);
-    std::atomic<int> heard{0};
-    a.start({[&](int source, gloo_engine::detail::message_header const& h, std::vector<std::byte> bytes) {
-               heard = source * 100 + static_cast<int>(h.tag) * 10 + static_cast<int>(bytes.size());
+    message_sockets a(0, 2, "127.0.0.1"), b(1, 2, "127.0.0.1");
+    std::string const address = a.address(), endpoint = address.substr(0, address.find(' '));
+    zmq::context_t context;
+    auto const stranger = [&](std::string const& id) {
+      zmq::socket_t s(context, zmq::socket_type::dealer);
+      s.set(zmq::sockopt::linger, 0);
+      s.set(zmq::sockopt::routing_id, id);
+      s.connect(endpoint);
+      for (std::size_t const size : {0, 3, 100}) {
+        s.send(zmq::message_t(size), zmq::send_flags::sndmore);
+        s.send(zmq::message_t(size), zmq::send_flags::none);
+        s.send(zmq::message_t(size), zmq::send_flags::none);
+      }
+      return s;
+    };
+    auto const first = stranger("1-1"), second = stranger("nobody");
+    // Bytes that are not ZeroMQ's.
+    ::gloo::transport::tcp::attr none;
+    int const raw = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<std::uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    must(::connect(raw, reinterpret_cast<sockaddr const*>(&to), sizeof to) == 0, "no connection");
+    std::vector<char> const noise(1000, '\x7f');
+    must(::write(raw, noise.data(), noise.size()) == 1000, "nothing written");
+
+    std::thread other([&] {
+      b.connect({address, {}}, steady_seconds, 5);
+      b.await_all(steady_seconds, 5);
+    });
+    a.connect({{}, {}}, steady_seconds, 5);
+    a.await_all(steady_seconds, 5);
+    other.join();
+    std::atomic<int> heard{0}, events{0};
+    a.start({[&](peer_event e) {
+               ++events;
+               heard = e.peer * 100 + static_cast<int>(e.head.tag) * 10 + static_cast<int>(e.bytes.size());
              },
-             [](int) {}, [] {}},
+             [] {}},
             0.01);
-    gloo_engine::detail::message_header head;
-    head.tag = 4;
-    stranger.post(0, head, {});
-    b.post(0, head, std::vector<std::byte>(3));
-    for (double const start = steady_seconds(); heard == 0 && steady_seconds() - start < 5;) pause(0.01);
-    must(heard == 143, text("heard ", heard.load()));
+    b.start({[](peer_event) {}, [] {}}, 0.01);
+    b.post(0, {.tag = 4}, std::vector<std::byte>(3));
+    b.flush(5);
+    must(heard == 143 && events == 1, text("heard ", heard.load(), ", ", events.load(), " events"));
+    b.stop();
+    ::close(raw);
+  });
+}
+
+BOOST_AUTO_TEST_CASE(messages_arrive_before_the_end_of_their_connection_is_reported) {
+  using namespace limber::detail;
+  run_processes(1, [](int) {
+    for (int round = 0; round < 50; ++round) {
+      int const n = 3;
+      std::vector<std::unique_ptr<message_sockets>> all;
+      std::vector<std::string> addresses;
+      for (int r = 0; r < n; ++r) {
+        all.push_back(std::make_unique<message_sockets>(r, n, "127.0.0.1"));
+        addresses.push_back(all.back()->address());
+      }
+      std::vector<std::thread> team;
+      for (auto& s : all)
+        team.emplace_back([&] {
+          s->connect(addresses, steady_seconds, 5);
+          s->await_all(steady_seconds, 5);
+        });
+      for (auto& t : team) t.join();
+      std::atomic<int> wrong{0}, lost{0};
+      std::vector<int> next(static_cast<std::size_t>(n));
+      int const watcher = round % n;
+      for (int r = 0; r < n; ++r)
+        all[static_cast<std::size_t>(r)]->start({[&, r](peer_event e) {
+                                                   if (r != watcher) return;
+                                                   int& k = next[static_cast<std::size_t>(e.peer)];
+                                                   if (e.lost && (k != 100 || ++lost < 0)) ++wrong;
+                                                   if (!e.lost && e.head.tag != k++) ++wrong;
+                                                 },
+                                                 [] {}},
+                                                0.01);
+      for (int r = 0; r < n; ++r) {
+        if (r == watcher) continue;
+        auto& s = all[static_cast<std::size_t>(r)];
+        for (int k = 0; k < 100; ++k) s->post(watcher, {.tag = k}, std::vector<std::byte>(1000));
+        s->flush(5);
+        s.reset();
+      }
+      for (double const start = steady_seconds(); lost < n - 1 && steady_seconds() - start < 5;) pause(0.001);
+      must(wrong == 0 && lost == n - 1, text(wrong.load(), " wrong, ", lost.load(), " lost"));
+    }
   });
 }
 

@@ -27,6 +27,7 @@ BEGIN {
   engine["^mpi\\.h$"] = "^limber/comm/mpi\\.hpp$"
   engine["^nccl\\.h$"] = "^limber/comm/nccl\\.hpp$"
   engine["^gloo/"] = "^limber/comm/(gloo|detail/gloo_[a-z]*)\\.hpp$"
+  engine["^zmq\\.hpp$"] = "^limber/comm/detail/message_sockets\\.hpp$"
   engine["^(torch|ATen|c10)/"] = "^limber/(comm/c10d|adapt/torch)\\.hpp$"
   engine["^(cuda|cub|thrust|nvtx3)/"] = "^limber/(cuda/|adapt/thrust\\.)"
   engine["^(cuda|cooperative_groups|nvToolsExt)[a-z_0-9]*\\.h$"] = "^limber/(cuda/|comm/nccl\\.)"
@@ -35,7 +36,7 @@ BEGIN {
   engine["^boost/context/"] = engine["^(cxxabi\\.h|sanitizer/)"] = "^limber/sim/"
   engine["^omp\\.h$"] = "^limber/fuse/impl/host\\.ipp$"
   engine["^nlohmann/"] = "^limber/state/json\\.hpp$"
-  engine["^((sys|netinet|arpa)/.*|fcntl|unistd|poll)\\.h$"] = "^limber/(state|elastic|comm/detail/gloo_)"
+  engine["^((sys|netinet|arpa)/.*|fcntl|netdb|unistd|poll)\\.h$"] = "^limber/(state|elastic|comm/detail/gloo_)"
 }
 
 function room_of(path,  rest, n, parts) {

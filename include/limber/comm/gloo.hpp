@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// The collective of Gloo: processes over TCP, on one machine or several. For runs whose workers join, leave
-/// and fail. Only this header and its parts in detail/ include headers of Gloo.
+/// The collective of Gloo: processes over TCP, on one machine or several, with messages by ZeroMQ. For runs
+/// whose workers join, leave and fail. Only this header and its parts in detail/ include headers of Gloo.
 
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/gloo_calls.hpp>
@@ -38,8 +38,9 @@ using request = limber::detail::group_request;
 ///          after each of the n − 1 additions. max: NaN wins.
 /// Cost     all_reduce moves 2 (n − 1) / n of its length each way, reduce_scatter the same (Gloo has none
 ///          that takes a new buffer each time; it needs scratch memory of the length of its input). A call
-///          that is waited for at once is made in the waiting thread. Threads: one of Gloo per world, for all
-///          of its groups; per group, one I/O thread and up to options::lanes for calls.
+///          that is waited for at once is made in the waiting thread. Messages are ZeroMQ's: two of its
+///          threads lie between sender and receiver. Threads: one of Gloo per world, for all of its groups;
+///          per group, two of ZeroMQ, one that reads messages, and up to options::lanes for calls.
 /// Errors   limber::error of engine "gloo", with call and bucket of the rank that gets it, and the rank at
 ///          fault if known: its connection was lost ("the connection to rank 2 was lost: …", at once when a
 ///          process ends), it did not make the call or does not answer within the deadline, it left, threw,
@@ -89,7 +90,7 @@ class communicator : public limber::detail::group_handle {
     return static_cast<detail::process_group&>(group()).broken();
   }
 
-  /// May be sent to this rank itself. Messages of any size; bytes that the socket does not accept are copied.
+  /// May be sent to this rank itself. Messages of any size; copied.
   using group_handle::post;
   /// The next message in order of arrival, from any rank.
   using group_handle::listen;

@@ -211,7 +211,7 @@ inline void process_group::send_failure(int r, group_failure const& v) {
   if (connections_.messages) connections_.messages->post(r, {.kind = message_kind::failure}, p.bytes());
 }
 
-/// Queries other ranks about calls that make no progress. Called in the I/O thread.
+/// Queries other ranks about calls that make no progress. Called in the thread of the messages.
 inline void process_group::check_progress() {
   std::scoped_lock const lock(mutex_);
   if (failed_ || running_ == 0) return failure_detector_.reset();

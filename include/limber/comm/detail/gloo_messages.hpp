@@ -14,16 +14,24 @@
 
 namespace limber::gloo_engine::detail {
 
-/// Called in the I/O thread.
-inline void process_group::on_message(int source, message_header const& head, std::vector<std::byte> bytes) {
+/// Called in the thread of the messages.
+inline void process_group::on_event(peer_event e) {
   std::scoped_lock const lock(mutex_);
-  limber::detail::unpacker content(bytes);
-  switch (head.kind) {
+  if (e.lost) {
+    if (!peer(e.peer).left) {
+      peer(e.peer).broken = true;
+      fail({e.peer, connection_lost(e.peer), 0, true});
+    }
+    return wake();
+  }
+  limber::detail::unpacker content(e.bytes);
+  switch (e.head.kind) {
     case message_kind::mailbox:
-      receive_queue_.put({.source = source, .tag = head.tag, .bytes = std::move(bytes)});
+      receive_queue_.put({.source = e.peer, .tag = e.head.tag, .bytes = std::move(e.bytes)});
       break;
     case message_kind::tensor:
-      receive_queue_.put({.source = source, .is_tensor = true, .type = head.type, .bytes = std::move(bytes)});
+      receive_queue_.put(
+          {.source = e.peer, .is_tensor = true, .type = e.head.type, .bytes = std::move(e.bytes)});
       break;
     case message_kind::failure: {
       group_failure v;
@@ -34,30 +42,21 @@ inline void process_group::on_message(int source, message_header const& head, st
       break;
     }
     case message_kind::leave:
-      peer(source).left = true;
-      peer(source).started = head.tag;
+      peer(e.peer).left = true;
+      peer(e.peer).started = e.head.tag;
       break;
     case message_kind::query: {
       limber::detail::packer p;
-      p.put(started_).put(std::string_view(call_text(head.tag)));
-      connections_.messages->post(source, {.tag = head.tag, .kind = message_kind::reply}, p.bytes());
+      p.put(started_).put(std::string_view(call_text(e.head.tag)));
+      connections_.messages->post(e.peer, {.tag = e.head.tag, .kind = message_kind::reply}, p.bytes());
       return;
     }
     case message_kind::reply: {
       i64 const started = content.get<i64>();
-      failure_detector_.record_reply(source, head.tag, {started, content.get_text()});
+      failure_detector_.record_reply(e.peer, e.head.tag, {started, content.get_text()});
       return;
     }
-  }
-  wake();
-}
-
-/// Called in the I/O thread.
-inline void process_group::on_connection_lost(int source) {
-  std::scoped_lock const lock(mutex_);
-  if (!peer(source).left) {
-    peer(source).broken = true;
-    fail({source, connection_lost(source), 0, true});
+    default: return;  // of message_sockets
   }
   wake();
 }

@@ -6,7 +6,7 @@
 ///
 /// Calls are numbered from 1 and queued. A rank that waits for a call makes it in its own thread, so a
 /// blocking call needs no thread switch; worker threads make the calls that nobody waits for: at once if
-/// several are queued or the last ones were made by a worker, else within a millisecond. The I/O thread
+/// several are queued or the last ones were made by a worker, else within a millisecond. The thread
 /// receives messages and checks the deadline. A failure is sent to all ranks before it takes effect, so that
 /// they report its cause and not the end of a connection.
 
@@ -52,10 +52,7 @@ class process_group final : public limber::detail::process_group {
     poll_interval_ = std::chrono::duration<double>(std::clamp(how_.deadline / 20, 0.001, 0.1));
     if (connections_.messages)
       connections_.messages->start(
-          {[this](int source, message_header const& head, std::vector<std::byte> bytes) {
-             on_message(source, head, std::move(bytes));
-           },
-           [this](int source) { on_connection_lost(source); }, [this] { check_progress(); }},
+          {[this](peer_event e) { on_event(std::move(e)); }, [this] { check_progress(); }},
           poll_interval_.count());
   }
   ~process_group() override;
@@ -165,8 +162,7 @@ class process_group final : public limber::detail::process_group {
   void fail(group_failure v, bool announce = true);
   void send_failure(int r, group_failure const& v);
 
-  void on_message(int source, message_header const& head, std::vector<std::byte> bytes);
-  void on_connection_lost(int source);
+  void on_event(peer_event e);
   void check_progress();
 
   std::shared_ptr<shared_setup> setup_;  ///< outlives the connections, which use its device
@@ -179,7 +175,7 @@ class process_group final : public limber::detail::process_group {
   std::chrono::duration<double> poll_interval_{};
 
   mutable std::mutex
-      mutex_;  // guards all that follows; locked before the mutexes of the I/O thread and the mesh
+      mutex_;  // guards all that follows; locked before the mutexes of the messages and the mesh
   std::condition_variable user_cv_, worker_cv_,
       extra_workers_cv_;  // of waiting users, the first worker, the other workers
   int sleepers_ = 0;

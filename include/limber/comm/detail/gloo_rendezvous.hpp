@@ -4,12 +4,13 @@
 /// @file
 /// The rendezvous of a `gloo` group: each rank writes its addresses into the store, and all connect.
 
-#include <limber/comm/detail/gloo_io_thread.hpp>
 #include <limber/comm/detail/gloo_mesh.hpp>
 #include <limber/comm/detail/gloo_store.hpp>
+#include <limber/comm/detail/message_sockets.hpp>
 #include <limber/comm/detail/ticket.hpp>
 
 #include <gloo/rendezvous/store.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <unistd.h>
 
@@ -23,6 +24,11 @@
 
 namespace limber::gloo_engine::detail {
 
+using limber::detail::message_kind;
+using limber::detail::message_sockets;
+using limber::detail::peer_event;
+using limber::detail::unreachable;
+
 /// Shared by a world and all groups made from it.
 struct shared_setup {
   local_endpoint where{};
@@ -33,7 +39,7 @@ struct shared_setup {
 /// The connections of one rank to all others of a group; empty in a group of one.
 struct connections {
   std::shared_ptr<mesh> collectives{};
-  std::unique_ptr<io_thread> messages{};
+  std::unique_ptr<message_sockets> messages{};
 };
 
 /// The record that a rank writes into the store.
@@ -78,6 +84,17 @@ struct rendezvous_record {
   return (ntohl(v4->sin_addr.s_addr) >> 24) == 127;
 }
 
+/// As an address of ZeroMQ: IPv6 in brackets.
+[[nodiscard]] inline std::string numeric_host(local_endpoint const& where) {
+  std::array<char, NI_MAXHOST> host{};
+  auto const* const address = reinterpret_cast<sockaddr const*>(&where.at.ai_addr);
+  if (int const code = ::getnameinfo(address, static_cast<socklen_t>(where.at.ai_addrlen), host.data(),
+                                     host.size(), nullptr, 0, NI_NUMERICHOST);
+      code != 0)
+    throw setup_error(text("cannot listen for messages: ", ::gai_strerror(code)));
+  return where.at.ai_family == AF_INET6 ? text("[", host.data(), "]") : std::string(host.data());
+}
+
 /// Returns when this rank is connected to all others. A group of one needs no store.
 /// @throws limber::error of call "bootstrap" naming the ranks that are missing or cannot be reached
 [[nodiscard]] inline connections run_rendezvous(local_endpoint const& where, ::gloo::rendezvous::Store* store,
@@ -92,14 +109,16 @@ struct rendezvous_record {
   std::vector<rendezvous_record> records;
   try {
     made.collectives = std::make_shared<mesh>(rank, size, where.device, how.rendezvous_deadline / 4);
-    made.messages = std::make_unique<io_thread>(rank, size, where);
+    made.messages = std::make_unique<message_sockets>(rank, size, numeric_host(where));
     mine.message_address = made.messages->address();
     for (int r = 0; r < size; ++r)
       mine.mesh_addresses.push_back(r == rank ? std::string() : made.collectives->address_for(r));
     store->set(text(name, "/", rank), serialized(mine));
     auto const written = gather_records(*store, name, how, how.rendezvous_deadline * 3 / 4, who);
     for (std::size_t r = 0; r < n; ++r) records.push_back(parse_record(written[r], n, who.ranks[r]));
-  } catch (::gloo::Exception const& e) { throw setup_error(e.what()); }
+  } catch (::gloo::Exception const& e) { throw setup_error(e.what()); } catch (zmq::error_t const& e) {
+    throw setup_error(text("cannot listen for messages: ", e.what()));
+  }
 
   auto const hint = [&](std::size_t r) {
     return is_loopback(where) && records[r].machine != mine.machine
@@ -113,16 +132,16 @@ struct rendezvous_record {
     return setup_error(text("cannot connect to rank ", who.ranks[at], ": ", why, hint(at)), who.ranks[at]);
   };
   try {
-    std::vector<std::string> io_addresses;
-    for (rendezvous_record const& other : records) io_addresses.push_back(other.message_address);
-    made.messages->connect(io_addresses, how, how.rendezvous_deadline / 4);
+    std::vector<std::string> message_addresses;
+    for (rendezvous_record const& other : records) message_addresses.push_back(other.message_address);
+    made.messages->connect(message_addresses, how.clock, how.rendezvous_deadline / 4);
     for (int r = 0; r < size; ++r)
       if (r != rank)
         with_peer(r, [&] {
           made.collectives->connect(
               r, records[static_cast<std::size_t>(r)].mesh_addresses[static_cast<std::size_t>(rank)]);
         });
-    made.messages->await_all(how, how.rendezvous_deadline / 4);
+    made.messages->await_all(how.clock, how.rendezvous_deadline / 4);
   } catch (unreachable const& e) { throw failed(e.peer, e.what()); } catch (connection_broken const& e) {
     throw failed(e.peer, e.what());
   }
