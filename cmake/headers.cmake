@@ -50,6 +50,7 @@ set(LIMBER_HEADERS
     limber/comm/detail/nccl_engine.hpp
     limber/comm/detail/nccl_operation.hpp
     limber/comm/detail/nccl_process_group.hpp
+    limber/comm/detail/pairwise_reduction.hpp
     limber/comm/detail/process_group.hpp
     limber/comm/detail/receive_queue.hpp
     limber/comm/detail/reproducible_codec.hpp

@@ -235,15 +235,15 @@ BOOST_AUTO_TEST_CASE(own_reductions_are_commutative_bit_for_bit) {
                                 one_nan};
     for (T const a : values)
       for (T const b : values) {
-        T const c = mpi::detail::larger(a, b);
-        BOOST_TEST(bits(c) == bits(mpi::detail::larger(b, a)));
+        T const c = limber::detail::pair_max(a, b);
+        BOOST_TEST(bits(c) == bits(limber::detail::pair_max(b, a)));
         if (std::isnan(a) || std::isnan(b))
           BOOST_TEST(std::isnan(c));
         else
           BOOST_TEST(c == std::max(a, b));
       }
-    BOOST_TEST(!std::signbit(mpi::detail::larger(-T(0), T(0))));
-    BOOST_TEST(std::signbit(mpi::detail::larger(-T(0), -T(0))));
+    BOOST_TEST(!std::signbit(limber::detail::pair_max(-T(0), T(0))));
+    BOOST_TEST(std::signbit(limber::detail::pair_max(-T(0), -T(0))));
   });
   for_each_type<bf16, f16>([&]<class T>() {
     std::vector<T> values;
@@ -260,8 +260,8 @@ BOOST_AUTO_TEST_CASE(own_reductions_are_commutative_bit_for_bit) {
     bool equal = true, right = true;
     for (T const a : values)
       for (T const b : values) {
-        T const c = mpi::detail::added(a, b);
-        equal &= c.bits == mpi::detail::added(b, a).bits;
+        T const c = limber::detail::pair_sum(a, b);
+        equal &= c.bits == limber::detail::pair_sum(b, a).bits;
         float const sum = static_cast<float>(a) + static_cast<float>(b);
         right &= std::isnan(sum) ? std::isnan(static_cast<float>(c)) : c.bits == T(sum).bits;
       }

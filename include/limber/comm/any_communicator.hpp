@@ -177,27 +177,43 @@ class communicator {
   /// has a can() itself, as wrappers of a communicator may, that decides too.
   [[nodiscard]] capabilities can() const;
 
-  [[nodiscard]] int rank() const;
-  [[nodiscard]] int size() const;
+  [[nodiscard]] int rank() const { return functions("rank").rank(object_); }
+  [[nodiscard]] int size() const { return functions("size").size(object_); }
 
   [[nodiscard]] any_request all_reduce(const_tensor_view in, tensor_view out,
-                                       reduction how = reduction::sum) const;
+                                       reduction how = reduction::sum) const {
+    return functions("all_reduce").all_reduce(object_, in, out, how);
+  }
   /// The plain sum where the collective does not model sums_pieces.
   [[nodiscard]] any_request all_reduce(const_tensor_view in, tensor_view out,
-                                       std::span<piece const> pieces) const;
-  [[nodiscard]] any_request reduce_scatter(const_tensor_view in, tensor_view out) const;
-  [[nodiscard]] any_request all_gather(const_tensor_view in, tensor_view out) const;
-  [[nodiscard]] any_request broadcast(tensor_view data, int root) const;
-  void barrier() const;
+                                       std::span<piece const> pieces) const {
+    return functions("all_reduce").all_reduce_pieces(object_, in, out, pieces);
+  }
+  [[nodiscard]] any_request reduce_scatter(const_tensor_view in, tensor_view out) const {
+    return functions("reduce_scatter").reduce_scatter(object_, in, out);
+  }
+  [[nodiscard]] any_request all_gather(const_tensor_view in, tensor_view out) const {
+    return functions("all_gather").all_gather(object_, in, out);
+  }
+  [[nodiscard]] any_request broadcast(tensor_view data, int root) const {
+    return functions("broadcast").broadcast(object_, data, root);
+  }
+  void barrier() const { functions("barrier").barrier(object_); }
 
-  void send(const_tensor_view in, int peer) const;
-  void recv(tensor_view out, int peer) const;
+  void send(const_tensor_view in, int peer) const {
+    functions("send", can_send_receive).send(object_, in, peer);
+  }
+  void recv(tensor_view out, int peer) const { functions("recv", can_send_receive).recv(object_, out, peer); }
 
-  void post(int peer, i64 tag, std::span<std::byte const> bytes) const;
-  [[nodiscard]] std::optional<message> poll(i64 tag) const;
-  void listen() const;
+  void post(int peer, i64 tag, std::span<std::byte const> bytes) const {
+    functions("post", can_post).post(object_, peer, tag, bytes);
+  }
+  [[nodiscard]] std::optional<message> poll(i64 tag) const {
+    return functions("poll", can_post).poll(object_, tag);
+  }
+  void listen() const { functions("listen", can_post).listen(object_); }
 
-  void revoke(std::string const& reason) const;
+  void revoke(std::string const& reason) const { functions("revoke", can_revoke).revoke(object_, reason); }
   [[nodiscard]] any_communicator split(int color) const;
   [[nodiscard]] any_communicator shrink(std::span<int const> lost) const;
 

@@ -6,6 +6,7 @@
 
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/mpi_process_group.hpp>
+#include <limber/comm/detail/pairwise_reduction.hpp>
 #include <limber/comm/detail/process_group.hpp>
 #include <limber/core/clock.hpp>
 #include <limber/core/dtype.hpp>
@@ -32,48 +33,6 @@
 #include <utility>
 
 static_assert(MPI_VERSION >= 3, "limber: MPI 3 is needed, for collectives that do not block");
-
-namespace limber::mpi::detail {
-
-// Reductions that MPI lacks: sums of 16-bit floats, and a maximum in which NaN wins. Commutative bit for bit,
-// including payloads of NaNs: an engine may swap the operands on one rank.
-
-/// a + b in float, rounded to T. Every NaN becomes the same one.
-template <class T>
-[[nodiscard]] T added(T a, T b) noexcept {
-  static_assert(std::is_same_v<T, bf16> || std::is_same_v<T, f16>);
-  float const sum = static_cast<float>(a) + static_cast<float>(b);
-  T result(sum);
-  if (sum != sum) result.bits = std::is_same_v<T, bf16> ? 0x7fc0 : 0x7e00;
-  return result;
-}
-
-/// The larger one. NaN wins (of two, the one with the larger bits), and +0 is larger than −0.
-template <class T>
-[[nodiscard]] T larger(T a, T b) noexcept {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
-  if (a < b) return b;
-  if (b < a) return a;
-  using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  bits x = 0, y = 0;
-  std::memcpy(&x, &a, sizeof a);
-  std::memcpy(&y, &b, sizeof b);
-  bool const a_is_nan = a != a, b_is_nan = b != b;
-  bits const chosen = a_is_nan && b_is_nan ? std::max(x, y) : a_is_nan ? x : b_is_nan ? y : (x & y);
-  T result;
-  std::memcpy(&result, &chosen, sizeof result);
-  return result;
-}
-
-/// inout[i] = combine(in[i], inout[i])
-template <class T, T (*combine)(T, T) noexcept>
-void combine_all(void const* in, void* inout, i64 n) noexcept {
-  auto const* const a = static_cast<T const*>(in);
-  auto* const b = static_cast<T*>(inout);
-  for (i64 i = 0; i < n; ++i) b[i] = combine(a[i], b[i]);
-}
-
-}  // namespace limber::mpi::detail
 
 namespace limber::mpi {
 
@@ -232,10 +191,10 @@ class driver {
   /// The reductions that MPI lacks, freed with the last driver that uses them.
   struct reductions {
     reductions() {
-      make<bf16, detail::added<bf16>>(add_bf16);
-      make<f16, detail::added<f16>>(add_f16);
-      make<float, detail::larger<float>>(max_f32);
-      make<double, detail::larger<double>>(max_f64);
+      make<bf16, limber::detail::pair_sum<bf16>>(add_bf16);
+      make<f16, limber::detail::pair_sum<f16>>(add_f16);
+      make<float, limber::detail::pair_max<float>>(max_f32);
+      make<double, limber::detail::pair_max<double>>(max_f64);
     }
     reductions(reductions const&) = delete;
     reductions& operator=(reductions const&) = delete;
@@ -246,7 +205,7 @@ class driver {
     template <class T, T (*combine)(T, T) noexcept>
     static void make(MPI_Op& op) {
       auto* const all = +[](void* in, void* inout, int* n, MPI_Datatype*) {
-        detail::combine_all<T, combine>(in, inout, *n);
+        limber::detail::combine_pairs<T, combine>(inout, in, inout, static_cast<std::size_t>(*n));
       };
       detail::check(driver(), {MPI_Op_create(all, 1, &op), "MPI_Op_create"}, "communicator");
     }

@@ -6,6 +6,7 @@
 
 #include <limber/comm/detail/gloo_mesh.hpp>
 #include <limber/comm/detail/host_collective.hpp>
+#include <limber/comm/detail/pairwise_reduction.hpp>
 #include <limber/comm/detail/signature.hpp>
 #include <limber/core/fingerprint.hpp>
 
@@ -27,29 +28,6 @@ using limber::detail::operation;
 using limber::detail::rank_buffers;
 using limber::detail::signature;
 
-/// Adds two partial results; narrow floats are added in float and rounded each time.
-template <class T>
-void add(void* out, void const* a, void const* b, std::size_t n) {
-  if constexpr (std::is_same_v<T, i64>) {
-    // Modulo 2^64, as integers are added everywhere else.
-    ::gloo::sum<std::uint64_t>(out, a, b, n);
-  } else if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
-    ::gloo::sum<T>(out, a, b, n);
-  } else {
-    auto* const to = static_cast<T*>(out);
-    auto const *const x = static_cast<T const*>(a), *const y = static_cast<T const*>(b);
-    for (std::size_t i = 0; i < n; ++i)
-      to[i] = static_cast<T>(static_cast<float>(x[i]) + static_cast<float>(y[i]));
-  }
-}
-
-template <class T>
-void take_larger(void* out, void const* a, void const* b, std::size_t n) {
-  auto* const to = static_cast<T*>(out);
-  auto const *const x = static_cast<T const*>(a), *const y = static_cast<T const*>(b);
-  for (std::size_t i = 0; i < n; ++i) to[i] = limber::detail::larger(x[i], y[i]);
-}
-
 /// The tag of call number `sequence`. Different calls never match (Gloo aborts the process if lengths
 /// differ), nor do calls in flight at the same time.
 [[nodiscard]] inline std::uint32_t tag_of(i64 sequence, signature const& s) noexcept {
@@ -69,9 +47,15 @@ void all_reduce(std::shared_ptr<mesh> const& context, reduction how, std::byte c
   // Gloo does not write to its inputs, but has no type that says so.
   o.setInput(const_cast<T*>(reinterpret_cast<T const*>(in)), static_cast<std::size_t>(n));
   o.setOutput(reinterpret_cast<T*>(out), static_cast<std::size_t>(n));
-  if (how == reduction::sum) o.setReduceFunction(&add<T>);
-  if constexpr (!(std::is_same_v<T, bf16> || std::is_same_v<T, f16>))
-    if (how == reduction::max) o.setReduceFunction(&take_larger<T>);
+  using limber::detail::combine_pairs;
+  void (*combine)(void*, void const*, void const*, std::size_t) = nullptr;
+  if constexpr (std::is_same_v<T, bf16> || std::is_same_v<T, f16>)
+    combine = &combine_pairs<T, limber::detail::pair_sum<T>>;
+  else if (how == reduction::max)
+    combine = &combine_pairs<T, limber::detail::pair_max<T>>;
+  else  // integers modulo 2^64, as integers are added everywhere else
+    combine = &::gloo::sum<std::conditional_t<std::is_same_v<T, i64>, std::uint64_t, T>>;
+  o.setReduceFunction(combine);
   o.setTag(tag);
   ::gloo::allreduce(o);
 }

@@ -44,45 +44,6 @@ LIMBER_FN capabilities communicator::can() const {
   return functions_->can != nullptr ? functions_->can(object_) : functions_->models;
 }
 
-LIMBER_FN int communicator::rank() const { return functions("rank").rank(object_); }
-LIMBER_FN int communicator::size() const { return functions("size").size(object_); }
-
-LIMBER_FN any_request communicator::all_reduce(const_tensor_view in, tensor_view out, reduction how) const {
-  return functions("all_reduce").all_reduce(object_, in, out, how);
-}
-LIMBER_FN any_request communicator::all_reduce(const_tensor_view in, tensor_view out,
-                                               std::span<piece const> pieces) const {
-  return functions("all_reduce").all_reduce_pieces(object_, in, out, pieces);
-}
-LIMBER_FN any_request communicator::reduce_scatter(const_tensor_view in, tensor_view out) const {
-  return functions("reduce_scatter").reduce_scatter(object_, in, out);
-}
-LIMBER_FN any_request communicator::all_gather(const_tensor_view in, tensor_view out) const {
-  return functions("all_gather").all_gather(object_, in, out);
-}
-LIMBER_FN any_request communicator::broadcast(tensor_view data, int root) const {
-  return functions("broadcast").broadcast(object_, data, root);
-}
-LIMBER_FN void communicator::barrier() const { functions("barrier").barrier(object_); }
-
-LIMBER_FN void communicator::send(const_tensor_view in, int peer) const {
-  functions("send", can_send_receive).send(object_, in, peer);
-}
-LIMBER_FN void communicator::recv(tensor_view out, int peer) const {
-  functions("recv", can_send_receive).recv(object_, out, peer);
-}
-
-LIMBER_FN void communicator::post(int peer, i64 tag, std::span<std::byte const> bytes) const {
-  functions("post", can_post).post(object_, peer, tag, bytes);
-}
-LIMBER_FN std::optional<message> communicator::poll(i64 tag) const {
-  return functions("poll", can_post).poll(object_, tag);
-}
-LIMBER_FN void communicator::listen() const { functions("listen", can_post).listen(object_); }
-
-LIMBER_FN void communicator::revoke(std::string const& reason) const {
-  functions("revoke", can_revoke).revoke(object_, reason);
-}
 LIMBER_FN any_communicator communicator::split(int color) const {
   return functions("split", can_split).split(object_, color);
 }
