@@ -93,11 +93,11 @@ set(LIMBER_HEADERS
     limber/core/version.hpp
     limber/elastic/dealer.hpp
     limber/elastic/detail/decision.hpp
-    limber/elastic/detail/folder.hpp
     limber/elastic/detail/membership_options.hpp
     limber/elastic/detail/membership_records.hpp
     limber/elastic/detail/store_client.hpp
     limber/elastic/detail/store_key.hpp
+    limber/elastic/directory_store.hpp
     limber/elastic/membership.hpp
     limber/elastic/session.hpp
     limber/elastic/store.hpp

@@ -277,7 +277,7 @@ BOOST_AUTO_TEST_CASE(foreign_entries_are_harmless) {
   sockaddr_un name{};
   name.sun_family = AF_UNIX;
   std::strncpy(name.sun_path, (folder.path / "socket").c_str(), sizeof name.sun_path - 1);
-  detail::descriptor const bound(::socket(AF_UNIX, SOCK_STREAM, 0));
+  state::detail::descriptor const bound(::socket(AF_UNIX, SOCK_STREAM, 0));
   BOOST_TEST(::bind(bound.get(), reinterpret_cast<sockaddr const*>(&name), sizeof name) == 0);
   write_file(folder.path / "huge", "");
   fs::resize_file(folder.path / "huge", std::uintmax_t{1} << 40);

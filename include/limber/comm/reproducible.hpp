@@ -109,10 +109,12 @@ class reproducible {
   [[nodiscard]] int size() const { return inner().size(); }
 
   [[nodiscard]] request all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
-    detail::signature const s = detail::all_reduce_of(in, out, how);
-    if (how == reduction::max || s.type == dtype::int64) return in_flight(state().pass(in, out, how, false));
+    if (how == reduction::max) {
+      (void)detail::all_reduce_of(in, out, how);
+      return in_flight(state().pass(in, out, how, false));
+    }
     piece const whole{0, in.length};
-    return start(s, in, out, {&whole, 1});
+    return all_reduce(in, out, {&whole, 1});
   }
   /// The sums of the tensors in a view; `pieces` is not used after the call.
   [[nodiscard]] request all_reduce(const_tensor_view in, tensor_view out, std::span<piece const> pieces) {
@@ -124,14 +126,10 @@ class reproducible {
               " does not lie between ", end, ", where the one before ends, and ", in.length);
       end = p.offset + p.length;
     }
-    if (s.type == dtype::int64) return in_flight(state().pass(in, out, reduction::sum, false));
-    return start(s, in, out, pieces);
+    return start(s, in, out, pieces, false);
   }
   [[nodiscard]] request reduce_scatter(const_tensor_view in, tensor_view out) {
-    detail::signature const s = detail::reduce_scatter_of(in, out, size());
-    if (s.type == dtype::int64) return in_flight(state().pass(in, out, reduction::sum, true));
-    if (s.type == dtype::f64) return in_flight(state().gather(check_length(s, in, out), out, true));
-    return in_flight(state().start_sum(in, out, {}, true));
+    return start(detail::reduce_scatter_of(in, out, size()), in, out, {}, true);
   }
   [[nodiscard]] auto all_gather(const_tensor_view in, tensor_view out) {
     (void)detail::all_gather_of(in, out, size());
@@ -190,16 +188,13 @@ class reproducible {
 
   [[nodiscard]] request in_flight(typename sums::sum& it) const { return {sums_, {it.number}}; }
   [[nodiscard]] request start(detail::signature const& s, const_tensor_view in, tensor_view out,
-                              std::span<piece const> pieces) {
-    if (s.type == dtype::f64) return in_flight(state().gather(check_length(s, in, out), out, false));
-    return in_flight(state().start_sum(in, out, pieces, false));
-  }
-  [[nodiscard]] const_tensor_view check_length(detail::signature const& s, const_tensor_view in,
-                                               tensor_view out) const {
+                              std::span<piece const> pieces, bool scatters) {
+    if (s.type == dtype::int64) return in_flight(state().pass(in, out, reduction::sum, scatters));
+    if (s.type != dtype::f64) return in_flight(state().start_sum(in, out, pieces, scatters));
     expects(in.length <= how_.longest_double, detail::name_of(s.what), " of '", detail::bucket_of(in, out),
             "': reproducible sums of f64 have at most ", how_.longest_double,
             " elements (longest_double), got ", in.length, "; send f32");
-    return in;
+    return in_flight(state().gather(in, out, scatters));
   }
 
   reproducible_options how_;

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <compare>
 #include <cstddef>
 #include <span>
 #include <utility>
@@ -25,27 +26,22 @@ namespace limber::elastic {
 struct sample_range {
   i64 epoch = 0, first = 0, count = 0;
 
-  friend bool operator==(sample_range const&, sample_range const&) = default;
+  friend auto operator<=>(sample_range const&, sample_range const&) = default;
 };
 
 /// Inserts `s` into an ordered list of disjoint ranges, and merges adjacent ranges.
 /// @pre s overlaps no range of the list
 inline void insert_range(std::vector<sample_range>& list, sample_range s) {
   if (s.count == 0) return;
-  auto const before = [](sample_range const& a, sample_range const& b) {
-    return a.epoch != b.epoch ? a.epoch < b.epoch : a.first < b.first;
-  };
-  auto const touch = [](sample_range const& a, sample_range const& b) {
-    return a.epoch == b.epoch && a.first + a.count == b.first;
-  };
-  auto at = list.insert(std::upper_bound(list.begin(), list.end(), s, before), s);
-  if (auto const next = at + 1; next != list.end() && touch(*at, *next)) {
-    at->count += next->count;
-    list.erase(next);
-  }
-  if (at != list.begin() && touch(*(at - 1), *at)) {
-    (at - 1)->count += at->count;
-    list.erase(at);
+  list.insert(std::ranges::upper_bound(list, s), s);
+  for (auto at = list.begin() + 1; at != list.end();) {
+    sample_range& before = *(at - 1);
+    if (at->epoch != before.epoch || at->first != before.first + before.count) {
+      ++at;
+    } else {
+      before.count += at->count;
+      at = list.erase(at);
+    }
   }
 }
 
@@ -150,16 +146,14 @@ class dealer {
   /// A collective call.
   template <class C>
   void broadcast(C& comm, int root) {
-    std::array<i64, 5> facts{position_.size, static_cast<i64>(position_.seed), position_.epoch,
-                             position_.cursor, static_cast<i64>(requeued_.size())};
-    comm.broadcast(view(facts, "dealer"), root).wait();
-    expects(facts[0] == position_.size, "dealer: the data set has ", position_.size, " samples here but ",
-            facts[0], " on rank ", root);
-    std::vector<i64> requeued;
-    for (sample_range const& s : requeued_) requeued.insert(requeued.end(), {s.epoch, s.first, s.count});
-    requeued.resize(static_cast<std::size_t>(3 * facts[4]));
-    if (!requeued.empty()) comm.broadcast(view(requeued, "dealer: requeued"), root).wait();
-    if (comm.rank() != root) restore(std::span<i64 const>(facts).first(4), requeued);
+    std::vector<i64> state = numbers();
+    std::array<i64, 1> numbers_of_root{std::ssize(state)};
+    comm.broadcast(view(numbers_of_root, "dealer"), root).wait();
+    state.resize(static_cast<std::size_t>(numbers_of_root[0]));
+    comm.broadcast(view(state, "dealer: state"), root).wait();
+    expects(state[0] == position_.size, "dealer: the data set has ", position_.size, " samples here but ",
+            state[0], " on rank ", root);
+    if (comm.rank() != root) restore(state);
   }
 
   /// The number of epochs whose samples are all consumed, provided that all committed calls are acknowledged.
@@ -175,14 +169,32 @@ class dealer {
   [[nodiscard]] std::vector<i64> state() const {
     expects(unacknowledged_.empty() && in_progress_.call == 0 && shard_call_ == 0,
             "dealer: state() needs all dealt calls acknowledged; call finish() first");
-    std::vector<i64> out{position_.size, static_cast<i64>(position_.seed), position_.epoch, position_.cursor};
-    for (sample_range const& s : requeued_) out.insert(out.end(), {s.epoch, s.first, s.count});
-    return out;
+    return numbers();
   }
   /// @throws std::invalid_argument if `state` was not made by state(), or for a data set of another size
   void restore(std::span<i64 const> state) {
     expects(state.size() >= 4 && state.size() % 3 == 1, "dealer: a state of ", state.size(), " numbers");
-    restore(state.first(4), state.subspan(4));
+    sampler_state const at{state[0], static_cast<std::uint64_t>(state[1]), state[2], state[3]};
+    sampler_.restore(at);
+    std::vector<sample_range> all;
+    for (std::size_t k = 4; k < state.size(); k += 3) {
+      sample_range const s{state[k], state[k + 1], state[k + 2]};
+      i64 const dealt = s.epoch == at.epoch ? at.cursor : at.size;
+      expects(
+          s.epoch >= 0 && s.epoch <= at.epoch && s.first >= 0 && s.count > 0 && s.first <= dealt - s.count,
+          "dealer: no samples ", s.first, " + ", s.count, " of epoch ", s.epoch,
+          " can be requeued at sample ", at.cursor, " of epoch ", at.epoch, " of ", at.size);
+      expects(all.empty() || all.back().epoch < s.epoch ||
+                  (all.back().epoch == s.epoch && all.back().first + all.back().count <= s.first),
+              "dealer: samples ", s.first, " + ", s.count, " of epoch ", s.epoch,
+              " are requeued out of order, or twice");
+      insert_range(all, s);
+    }
+    position_ = at;
+    requeued_ = std::move(all);
+    unacknowledged_.clear();
+    in_progress_ = {};
+    shard_call_ = 0;
   }
 
  private:
@@ -192,6 +204,12 @@ class dealer {
     std::vector<i64> share{};  // per rank; empty with logical shards
     bool last_shard = false;   // this call ends an update
   };
+
+  [[nodiscard]] std::vector<i64> numbers() const {
+    std::vector<i64> out{position_.size, static_cast<i64>(position_.seed), position_.epoch, position_.cursor};
+    for (sample_range const& s : requeued_) out.insert(out.end(), {s.epoch, s.first, s.count});
+    return out;
+  }
 
   [[nodiscard]] i64 remaining() const noexcept { return position_.size - position_.cursor; }
 
@@ -226,30 +244,6 @@ class dealer {
     } else {
       insert_range(requeued_, s);
     }
-  }
-
-  void restore(std::span<i64 const> position, std::span<i64 const> requeued) {
-    sampler_state const at{position[0], static_cast<std::uint64_t>(position[1]), position[2], position[3]};
-    sampler_.restore(at);
-    std::vector<sample_range> all;
-    for (std::size_t k = 0; k + 2 < requeued.size(); k += 3) {
-      sample_range const s{requeued[k], requeued[k + 1], requeued[k + 2]};
-      i64 const dealt = s.epoch == at.epoch ? at.cursor : at.size;
-      expects(
-          s.epoch >= 0 && s.epoch <= at.epoch && s.first >= 0 && s.count > 0 && s.first <= dealt - s.count,
-          "dealer: no samples ", s.first, " + ", s.count, " of epoch ", s.epoch,
-          " can be requeued at sample ", at.cursor, " of epoch ", at.epoch, " of ", at.size);
-      expects(all.empty() || all.back().epoch < s.epoch ||
-                  (all.back().epoch == s.epoch && all.back().first + all.back().count <= s.first),
-              "dealer: samples ", s.first, " + ", s.count, " of epoch ", s.epoch,
-              " are requeued out of order, or twice");
-      insert_range(all, s);
-    }
-    position_ = at;
-    requeued_ = std::move(all);
-    unacknowledged_.clear();
-    in_progress_ = {};
-    shard_call_ = 0;
   }
 
   sampler sampler_;

@@ -6,6 +6,7 @@
 
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
+#include <limber/core/math.hpp>
 #include <limber/elastic/detail/decision.hpp>
 #include <limber/elastic/detail/membership_options.hpp>
 #include <limber/elastic/detail/membership_records.hpp>
@@ -75,7 +76,7 @@ class membership {
         how_(checked(std::move(how))),
         heartbeat_(in, how_.beat_every, how_.poll.clock) {
     expects(name_.size() <= 64 && detail::is_safe_name(name_), "membership: the name \"",
-            detail::printable(name_),
+            state::printable(name_),
             "\" must have 1 to 64 letters, digits, '.', '_' or '-', and not begin with '.'");
   }
 
@@ -173,7 +174,8 @@ class membership {
     observe_joiners(o, now);
     std::vector<std::string> out;
     for (std::string const& id : o.joining) {
-      if (joiner_heartbeats_.is_alive(id, now, missable_beats * how_.beat_every)) out.push_back(id);
+      if (joiner_heartbeats_.pulse_of(id, now, missable_beats * how_.beat_every) == detail::pulse::alive)
+        out.push_back(id);
       if (joiner_heartbeats_.silence(id, now) >= how_.dead_after) store_.remove(detail::join_key(id));
     }
     return out;
@@ -231,43 +233,49 @@ class membership {
     store_client_.put_presence(ended.generation + 1, id_, said);
   }
 
+  /// Reads the store until look(overview, now, again) returns a value; it sets `again` where it has decided.
+  ///
+  /// Measures the wait by the time for which this worker was running: a process that was stopped for an hour
+  /// has not waited for an hour, and reads the store again before it times out.
+  template <class Look>
+  [[nodiscard]] auto await(std::string const& what, Look const& look) {
+    double last = clock(), waited = 0;
+    for (bool again = false;; again = false) {
+      // The clock is read first: a process that is stopped after this line reads the store again before it
+      // decides.
+      double const now = clock();
+      beat();
+      if (auto found = look(store_client_.read_overview(), now, again)) return *std::move(found);
+      waited += math::min(now - std::exchange(last, now), how_.deadline / 4);
+      if (waited > 2 * how_.deadline + how_.grace)
+        throw timed_out("next", text(what, " was not decided within ", waited, " s"));
+      if (!again) how_.poll.pause(how_.poll.every);
+    }
+  }
+
   /// Waits for the decision after `ended`, for which this worker is registered, and takes it when that is
   /// due.
   [[nodiscard]] membership_view await_decision(membership_view const& ended, detail::generation_state state) {
     i64 const coming = ended.generation + 1;
     detail::regroup survivors(ended, state, {how_.deadline, how_.grace, how_.suspicion});
-    detail::wait_timer timer(clock(), how_.deadline / 4);
-    for (;;) {
-      // The clock is read first: a process that is stopped after this line reads the store again before it
-      // decides.
-      double const now = clock();
-      beat();
-      auto const o = store_client_.read_overview();
+    return await(text("generation ", coming), [&](auto const& o, double now, bool& again) {
       i64 const latest = o.latest();
-      if (latest > coming) fence(ended, latest);
-      if (latest == coming) {
-        if (auto decided = store_client_.view_of(coming, id_)) {
-          if (decided->rank < 0) fence(ended, latest);
-          return *std::move(decided);
-        }
-      }
-      if (double const waited = timer.waited(now); waited > 2 * how_.deadline + how_.grace)
-        throw timed_out("next", text("generation ", coming, " was not decided within ", waited, " s"));
-      if (latest < coming) {
-        if (latest < ended.generation && !store_.get(detail::members_key(ended.generation)))
-          throw detail::membership_error(
-              "next", ENOENT, text("generation ", ended.generation, " has vanished from the store"));
-        survivors.observe(o.of(coming), o.joining, now,
-                          [&](std::string const& id) { return store_client_.presence_of(id, ended); });
-        // The latest decision in the store counts, whether or not it is this one: this worker may have been
-        // stopped for several generations, whose first records are removed.
-        if (auto const decision = survivors.decision(now)) {
-          store_client_.decide(*decision, how_.random());
-          continue;
-        }
-      }
-      how_.poll.pause(how_.poll.every);
-    }
+      std::optional<membership_view> decided;
+      if (latest == coming) decided = store_client_.view_of(coming, id_);
+      if (latest > coming || (decided && decided->rank < 0)) fence(ended, latest);
+      if (latest >= coming) return decided;
+      if (latest < ended.generation && !store_.get(detail::members_key(ended.generation)))
+        throw detail::membership_error("next", ENOENT,
+                                       text("generation ", ended.generation, " has vanished from the store"));
+      survivors.observe(o.of(coming), o.joining, now,
+                        [&](std::string const& id) { return store_client_.presence_of(id, ended); });
+      // The latest decision in the store counts, whether or not it is this one: this worker may have been
+      // stopped for several generations, whose first records are removed.
+      auto const decision = survivors.decision(now);
+      again = decision.has_value();
+      if (again) store_client_.decide(*decision, how_.random());
+      return decided;
+    });
   }
 
   struct begin_status {
@@ -281,28 +289,23 @@ class membership {
     heartbeat_.start(coming.generation, id_);
     store_.replace(detail::worker_key(coming.generation, "ready", id_), "ready");
     double const start = clock();
-    detail::wait_timer timer(start, how_.deadline / 4);
-    for (;;) {
-      double const now = clock();
-      beat();
-      auto const o = store_client_.read_overview();
-      auto const& all = o.of(coming.generation);
-      if (o.latest() > coming.generation) return {};
-      begin_status found;
-      for (int r = 0; r < coming.size(); ++r)
-        if (!all.ready.contains(coming.ids[static_cast<std::size_t>(r)])) found.missing.push_back(r);
-      if (all.has_state) found.what = store_client_.state_of(coming.generation);
-      if (found.what) return found;
-      if (double const waited = timer.waited(now); waited > 2 * how_.deadline + how_.grace)
-        throw timed_out("next", text("whether generation ", coming.generation,
-                                     " begins was not decided within ", waited, " s"));
-      if (found.missing.empty() || now - start >= how_.grace) {
-        store_client_.decide(coming.generation, found.missing.empty() ? detail::generation_state::begun
-                                                                      : detail::generation_state::is_void);
-        continue;
-      }
-      how_.poll.pause(how_.poll.every);
-    }
+    return await(text("whether generation ", coming.generation, " begins"),
+                 [&](auto const& o, double now, bool& again) -> std::optional<begin_status> {
+                   auto const& all = o.of(coming.generation);
+                   if (o.latest() > coming.generation) return begin_status{};
+                   begin_status found;
+                   for (int r = 0; r < coming.size(); ++r)
+                     if (!all.ready.contains(coming.ids[static_cast<std::size_t>(r)]))
+                       found.missing.push_back(r);
+                   if (all.has_state) found.what = store_client_.state_of(coming.generation);
+                   if (found.what) return found;
+                   again = found.missing.empty() || now - start >= how_.grace;
+                   if (again)
+                     store_client_.decide(coming.generation, found.missing.empty()
+                                                                 ? detail::generation_state::begun
+                                                                 : detail::generation_state::is_void);
+                   return std::nullopt;
+                 });
   }
 
   void reset() {
@@ -331,14 +334,10 @@ class membership {
     }
     if (!known.may_bootstrap()) return false;
     double const patience = missable_beats * how_.beat_every;
-    auto const decision = known.decision(
-        o, now, how_.min_workers, how_.settle,
-        [&](std::string const& id) {
-          return id == id_ || (o.joining.contains(id) && joiner_heartbeats_.is_alive(id, now, patience));
-        },
-        [&](std::string const& id) {
-          return o.joining.contains(id) && joiner_heartbeats_.is_unknown(id, now, patience);
-        });
+    auto const decision = known.decision(o, now, how_.min_workers, how_.settle, [&](std::string const& id) {
+      if (id == id_) return detail::pulse::alive;
+      return o.joining.contains(id) ? joiner_heartbeats_.pulse_of(id, now, patience) : detail::pulse::dead;
+    });
     if (decision) store_client_.decide(*decision, how_.random());
     return decision.has_value();
   }

@@ -182,30 +182,27 @@ class session {
       bool const repairable = is_engine_failure(e) && now_.size() > 1 && ++failures_ <= how_.max_failures;
       if (!repairable) throw;
       how_.log(text("generation ", now_.generation, " ends: ", e.what()));
-      end(end_reason());
+      end(false);
       return false;
     }
   }
 
-  [[nodiscard]] ending end_reason() {
-    if constexpr (requires { comm_->broken(); })
-      return comm_ && !comm_->broken().empty() ? ending::lost_connection : ending::deadline;
-    else
-      return ending::lost_connection;
-  }
-
   // Announces that this worker is alive before its connections close, so that workers that wait for it detect
   // the end of the generation and do not take it for dead.
-  void end(ending why) {
+  void end(bool planned) {
+    ending why = planned ? ending::planned : ending::lost_connection;
     std::vector<int> suspects;
     if constexpr (requires { comm_->broken(); })
-      if (comm_ && why == ending::lost_connection) suspects = comm_->broken();
+      if (!planned) {
+        if (comm_) suspects = comm_->broken();
+        if (suspects.empty()) why = ending::deadline;
+      }
     std::erase(suspects, now_.rank);
     members_.announce(now_, why, suspects);
     previous_ = comm_.get();
     if (comm_) {
       if constexpr (revocable<communicator_type>)
-        if (why != ending::planned) {
+        if (!planned) {
           try {
             comm_->revoke("the generation has ended");
           } catch (error const&) {  // it has failed already
@@ -299,10 +296,7 @@ class session {
     last_check_ = opt.now().calls;
     if (std::ranges::all_of(all, [](i64 x) { return x == 0; })) return false;
     merge_and_acknowledge(opt, samples);
-    if (leaving_)
-      leave();
-    else
-      end(ending::planned);
+    leaving_ ? leave() : end(true);
     return true;
   }
 

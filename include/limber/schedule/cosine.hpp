@@ -73,7 +73,7 @@ struct cosine_restarts {
   }
 
   [[nodiscard]] detail::checked check() const {
-    detail::expects_period("cosine_restarts", "period", period);
+    detail::expects_length("cosine_restarts", "period", period, false);
     expects(math::finite(multiplier) && multiplier >= 1,
             "cosine_restarts: multiplier must be finite and >= 1, got ", multiplier);
     detail::expects_0_to_1("cosine_restarts", "to", to);

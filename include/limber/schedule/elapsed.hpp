@@ -122,10 +122,9 @@ struct checked {
 inline constexpr amount not_given{0, static_cast<unit>(255)};
 inline constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
 
+/// @param may_be_0  false for what progress is divided by
 /// @throws std::invalid_argument "schedule: argument …" unless a is given, finite and ≥ 0
-checked expects_length(char const* schedule, char const* argument, amount a);
-/// … and > 0: what progress is divided by.
-checked expects_period(char const* schedule, char const* argument, amount a);
+checked expects_length(char const* schedule, char const* argument, amount a, bool may_be_0 = true);
 checked expects_at_least_0(char const* schedule, char const* argument, double x);
 checked expects_above_0(char const* schedule, char const* argument, double x);
 checked expects_0_to_1(char const* schedule, char const* argument, double x);

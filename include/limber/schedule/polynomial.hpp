@@ -40,7 +40,7 @@ struct inverse_sqrt {
   amount timescale;  ///< T: after three of these the rate is one half
 
   explicit inverse_sqrt(amount over) : timescale(over) {
-    detail::expects_period("inverse_sqrt", "timescale", over);
+    detail::expects_length("inverse_sqrt", "timescale", over, false);
   }
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {

@@ -17,13 +17,26 @@ namespace detail {
   return math::div(p.effective_batch(), base_batch);
 }
 
-/// base_lr · target, towards which it rises from base_lr over the warm-up.
-[[nodiscard]] LIMBER_HD inline double scaled(progress const& p, double base_lr, double target,
-                                             amount warmup) noexcept {
-  // Without this branch the full rate would differ from η₀ k by a rounding.
-  double const done = fraction(p, warmup);
-  return math::mul(base_lr, done >= 1 ? target : between(1, target, done));
-}
+/// A rate that follows the batch, towards which it rises from base_lr over the warm-up.
+/// @tparam root  follows its square root
+template <bool root>
+struct scaling {
+  double base_lr = no_number;  ///< η₀, the rate at the base batch
+  double base_batch = 0;       ///< B₀, in samples
+  amount warmup{};             ///< T; 0 is no warm-up
+  checked valid = expects_scaling(root ? "sqrt_scaling" : "linear_scaling", base_lr, base_batch, warmup);
+
+  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
+    double const k = growth(p, base_batch), target = root ? math::sqrt(k) : k;
+    // Without this branch the full rate would differ from η₀ k by a rounding.
+    double const done = fraction(p, warmup);
+    return math::mul(base_lr, done >= 1 ? target : between(1, target, done));
+  }
+
+  void each_amount(auto f) const {
+    if (warmup.value > 0) f(warmup);
+  }
+};
 }  // namespace detail
 
 /// The rate grows in proportion to the batch; over the warm-up it rises from the unscaled rate.
@@ -36,20 +49,7 @@ namespace detail {
 /// Choices  the warm-up starts at η₀, as the paper's does; `* warmup(T)` starts at 0.
 /// Paper    Goyal et al., Accurate, Large Minibatch SGD, arXiv:1706.02677, §2.1 and §2.2.
 /// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, and all are finite
-struct linear_scaling {
-  double base_lr = detail::no_number;  ///< η₀, the rate at the base batch
-  double base_batch = 0;               ///< B₀, in samples
-  amount warmup{};                     ///< T; 0 is no warm-up
-  detail::checked valid = detail::expects_scaling("linear_scaling", base_lr, base_batch, warmup);
-
-  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    return detail::scaled(p, base_lr, detail::growth(p, base_batch), warmup);
-  }
-
-  void each_amount(auto f) const {
-    if (warmup.value > 0) f(warmup);
-  }
-};
+using linear_scaling = detail::scaling<false>;
 
 /// The rate of Dynamic SGD: linear scaling that follows a new batch gradually (momentum compensation).
 ///
@@ -78,20 +78,7 @@ struct linear_scaling {
 /// Paper    Krizhevsky, One weird trick for parallelizing convolutional neural networks,
 ///          arXiv:1404.5997, §5; Hoffer et al., Train longer, generalize better, arXiv:1705.08741.
 /// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, and all are finite
-struct sqrt_scaling {
-  double base_lr = detail::no_number;  ///< η₀, the rate at the base batch
-  double base_batch = 0;               ///< B₀, in samples
-  amount warmup{};                     ///< T; 0 is no warm-up
-  detail::checked valid = detail::expects_scaling("sqrt_scaling", base_lr, base_batch, warmup);
-
-  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    return detail::scaled(p, base_lr, math::sqrt(detail::growth(p, base_batch)), warmup);
-  }
-
-  void each_amount(auto f) const {
-    if (warmup.value > 0) f(warmup);
-  }
-};
+using sqrt_scaling = detail::scaling<true>;
 
 /// Linear-epoch gradual warm-up: k times the batch warms up for k times the epochs to √k times the rate.
 ///

@@ -11,41 +11,36 @@
 
 namespace limber {
 
+namespace detail {
+/// factor^(number of periods), which are counted as whole ones or with their fractions.
+template <bool whole>
+struct decay {
+  amount every = not_given;            ///< the period
+  double factor = whole ? 0.1 : 0.95;  ///< below 1 the rate falls, above it grows
+  checked valid{expects_length(whole ? "step_decay" : "exponential", "every", every, false),
+                expects_at_least_0(whole ? "step_decay" : "exponential", "factor", factor)};
+
+  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
+    return math::pow(factor, whole ? passed(p, every).whole : elapsed(p, every.in) / every.value);
+  }
+
+  void each_amount(auto f) const { f(every); }
+};
+}  // namespace detail
+
 /// Multiplies smoothly by `factor` per period, without end.
 ///
 ///     η(t) = factor^(t / every)
 ///
 /// @throws std::invalid_argument unless every > 0, factor ≥ 0, and both are finite
-struct exponential {
-  amount every = detail::not_given;  ///< the period
-  double factor = 0.95;              ///< below 1 the rate falls, above it grows
-  detail::checked valid{detail::expects_period("exponential", "every", every),
-                        detail::expects_at_least_0("exponential", "factor", factor)};
-
-  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    return math::pow(factor, detail::elapsed(p, every.in) / every.value);
-  }
-
-  void each_amount(auto f) const { f(every); }
-};
+using exponential = detail::decay<false>;
 
 /// Multiplies by `factor` after every period.
 ///
 ///     η(t) = factor^⌊t / every⌋
 ///
 /// @throws std::invalid_argument unless every > 0, factor ≥ 0, and both are finite
-struct step_decay {
-  amount every = detail::not_given;  ///< the period
-  double factor = 0.1;               ///< below 1 the rate falls, above it grows
-  detail::checked valid{detail::expects_period("step_decay", "every", every),
-                        detail::expects_at_least_0("step_decay", "factor", factor)};
-
-  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    return math::pow(factor, detail::passed(p, every).whole);
-  }
-
-  void each_amount(auto f) const { f(every); }
-};
+using step_decay = detail::decay<true>;
 
 /// Multiplies by `factor` at each milestone; the update at a milestone already runs at the new rate.
 ///

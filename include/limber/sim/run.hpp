@@ -23,8 +23,8 @@ namespace limber::sim::detail {
 
 class driver {
  public:
-  /// `body(worker)` runs in the turns of that worker, and may throw.
-  driver(std::shared_ptr<engine> e, std::function<void(int)> body)
+  /// `body(worker, *this)` runs in the turns of that worker, and calls `failed` for what it catches.
+  driver(std::shared_ptr<engine> e, std::function<void(int, driver&)> body)
       : engine_(std::move(e)), body_(std::move(body)), left_(engine_->what().size()) {}
   driver(driver const&) = delete;
   driver& operator=(driver const&) = delete;
@@ -44,14 +44,15 @@ class driver {
   [[nodiscard]] report run() {
     cluster const& c = engine_->what();
     for (int w = 0; w < c.size(); ++w)
-      engine_->events_.plan(engine_->at(w).starts, phase::worker, w, [this, w] { begin(w); });
-    for (death const& d : c.deaths) engine_->plan(d.at, d.worker, [this, w = d.worker] { kill(w); });
+      engine_->plan(engine_->at(w).starts, phase::worker, w, [this, w] { begin(w); });
+    for (death const& d : c.deaths)
+      engine_->plan(d.at, phase::cluster, d.worker, [this, w = d.worker] { kill(w); });
     while (left_ > 0) {
       if (engine_->events_.empty()) {
         handle_idle();
         continue;
       }
-      event e = engine_->events_.next();
+      event e = engine_->next_event();
       if (e.act || e.time > engine_->now_) idle_rounds_ = 0;
       engine_->now_ = e.time;
       if (e.act)
@@ -76,7 +77,7 @@ class driver {
     if (s.ended) return;
     if (first_exception_ != nullptr) return end(w);  // workers do not join a failed run
     engine_->turns_->start(w, [this, w] {
-      body_(w);
+      body_(w, *this);
       end(w);
     });
     s.begun = true;
@@ -114,7 +115,7 @@ class driver {
     if (!s.begun) return end(w);
     for (auto* const g : engine_->groups) static_cast<group*>(g)->cancel_in_flight(w);
     if (engine_->pending_regroup) std::erase(engine_->pending_regroup->here, w);
-    engine_->plan(engine_->now_ + engine_->what().detection, w, [this, w] {
+    engine_->plan(engine_->now_ + engine_->what().detection, phase::cluster, w, [this, w] {
       engine_->at(w).death_known = true;
       for (auto* const g : engine_->groups) static_cast<group*>(g)->death_detected(w);
       complete_regroup(engine_);
@@ -180,15 +181,15 @@ class driver {
       r.seconds = std::max(r.seconds, s.counts.ended);
     }
     r.notes = std::move(engine_->notes_);
-    r.events = engine_->events_.taken();
-    r.trace_hash = engine_->events_.trace();
+    r.events = engine_->taken_;
+    r.trace_hash = engine_->trace_.value();
     return r;
   }
 
   static constexpr int max_idle_rounds = 1000;
 
   std::shared_ptr<engine> engine_;
-  std::function<void(int)> body_;
+  std::function<void(int, driver&)> body_;
   int left_;
   int idle_rounds_ = 0;  ///< successive times that polling workers were woken without a planned event
   std::exception_ptr first_exception_;
@@ -215,8 +216,7 @@ report run(cluster const& what, F f) {
   for (int w = 0; w < what.size(); ++w)
     if (std::ranges::find(what.joins, w, &join::worker) == what.joins.end()) founders.push_back(w);
   auto const all = limber::detail::shared_group(new detail::group(e, founders));
-  detail::driver* drives = nullptr;
-  detail::driver drive(e, [&](int w) {
+  detail::driver drive(e, [&](int w, detail::driver& drives) {
     auto const place = std::ranges::lower_bound(founders, w);
     bool const founder = place != founders.end() && *place == w;
     worker me(e, w,
@@ -225,11 +225,10 @@ report run(cluster const& what, F f) {
     try {
       f(me);
     } catch (detail::killed const&) {
-    } catch (std::exception const& x) { drives->failed(w, text("threw: ", x.what())); } catch (...) {
-      drives->failed(w, "threw something that is no std::exception");
+    } catch (std::exception const& x) { drives.failed(w, text("threw: ", x.what())); } catch (...) {
+      drives.failed(w, "threw something that is no std::exception");
     }
   });
-  drives = &drive;
   return drive.run();
 }
 

@@ -2,10 +2,12 @@
 #pragma once
 
 /// @file
-/// Errors of checkpoints, and untrusted names in their messages.
+/// Errors of checkpoints, and untrusted text: names in messages, numbers.
 
 #include <limber/core/error.hpp>
 
+#include <charconv>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -27,6 +29,16 @@ namespace limber::state {
 }
 
 namespace detail {
+
+/// Parses a number of at least 0 exactly as `std::to_string` writes it; empty for any other text.
+template <class Integer = i64>
+[[nodiscard]] std::optional<Integer> read_count(std::string_view s) noexcept {
+  Integer x = 0;
+  auto const [end, wrong] = std::from_chars(s.data(), s.data() + s.size(), x);
+  if (wrong != std::errc{} || end != s.data() + s.size() || s[0] == '-' || (s.size() > 1 && s[0] == '0'))
+    return {};
+  return x;
+}
 
 /// Throws: a file is damaged. @param tensor the damaged one, empty if unknown
 [[noreturn]] inline void throw_corrupt(std::string const& path, std::string_view tensor,

@@ -33,7 +33,27 @@ inline void check_hook(disk_hook const& hook, std::string_view call, std::string
   if (int const code = hook(call, path); code != 0) throw_system_error(call, path, code);
 }
 
-/// An open file that closes itself.
+/// Owns a file descriptor.
+class descriptor {
+ public:
+  explicit descriptor(int fd) noexcept : fd_(fd) {}
+  descriptor(descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  ~descriptor() { close(); }
+
+  [[nodiscard]] explicit operator bool() const noexcept { return fd_ >= 0; }
+  [[nodiscard]] int get() const noexcept { return fd_; }
+
+  /// On NFS a full disk is reported by close() only.
+  bool close() noexcept {
+    int const fd = std::exchange(fd_, -1);
+    return fd < 0 || ::close(fd) == 0;
+  }
+
+ private:
+  int fd_;
+};
+
+/// An open file.
 class file {
  public:
   /// Creates a file that must not exist. @throws limber::error naming path and reason
@@ -47,20 +67,10 @@ class file {
     file out{
         ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), "open", std::move(path), {}};
     struct stat s {};
-    if (::fstat(out.fd_, &s) != 0) throw_system_error("open", out.path_, errno);
+    if (::fstat(out.fd_.get(), &s) != 0) throw_system_error("open", out.path_, errno);
     if (!S_ISREG(s.st_mode)) throw_corrupt(out.path_, {}, "is not a plain file");
     out.size_ = static_cast<i64>(s.st_size);
     return out;
-  }
-
-  file(file&& other) noexcept
-      : fd_(std::exchange(other.fd_, -1)),
-        size_(other.size_),
-        path_(std::move(other.path_)),
-        hook_(std::move(other.hook_)) {}
-  file& operator=(file&&) = delete;
-  ~file() {
-    if (fd_ >= 0) ::close(fd_);
   }
 
   [[nodiscard]] std::string const& path() const noexcept { return path_; }
@@ -69,7 +79,7 @@ class file {
   /// Fills `to` from byte `at` on. @throws limber::error if the file is shorter
   void read(i64 at, std::span<std::byte> to) const {
     while (!to.empty()) {
-      auto const n = ::pread(fd_, to.data(), to.size(), static_cast<off_t>(at));
+      auto const n = ::pread(fd_.get(), to.data(), to.size(), static_cast<off_t>(at));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) throw_system_error("read", path_, errno);
       if (n == 0) throw_corrupt(path_, {}, text("ends at byte ", at));
@@ -80,7 +90,7 @@ class file {
   void write(i64 at, std::span<std::byte const> from) const {
     check_hook(hook_, "write", path_);
     while (!from.empty()) {
-      auto const n = ::pwrite(fd_, from.data(), from.size(), static_cast<off_t>(at));
+      auto const n = ::pwrite(fd_.get(), from.data(), from.size(), static_cast<off_t>(at));
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) throw_system_error("write", path_, n < 0 ? errno : ENOSPC);
       from = from.subspan(static_cast<std::size_t>(n));
@@ -90,17 +100,17 @@ class file {
   /// Syncs and closes the file.
   void finish() {
     check_hook(hook_, "sync", path_);
-    if (::fsync(fd_) != 0) throw_system_error("sync", path_, errno);
-    if (::close(std::exchange(fd_, -1)) != 0) throw_system_error("close", path_, errno);
+    if (::fsync(fd_.get()) != 0) throw_system_error("sync", path_, errno);
+    if (!fd_.close()) throw_system_error("close", path_, errno);
   }
 
  private:
   file(int fd, std::string_view call, std::string path, disk_hook hook)
       : fd_(fd), path_(std::move(path)), hook_(std::move(hook)) {
-    if (fd_ < 0) throw_system_error(call, path_, errno);
+    if (!fd_) throw_system_error(call, path_, errno);
   }
 
-  int fd_;
+  descriptor fd_;
   i64 size_ = 0;
   std::string path_;
   disk_hook hook_;
@@ -110,11 +120,9 @@ class file {
 inline void sync_folder(std::filesystem::path const& folder, disk_hook const& hook) {
   std::string const path = folder.empty() ? "." : folder.string();
   check_hook(hook, "sync", path);
-  int const fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) throw_system_error("open", path, errno);
-  int const code = ::fsync(fd) == 0 ? 0 : errno;
-  ::close(fd);
-  if (code != 0 && code != EINVAL) throw_system_error("sync", path, code);
+  descriptor const fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) throw_system_error("open", path, errno);
+  if (::fsync(fd.get()) != 0 && errno != EINVAL) throw_system_error("sync", path, errno);
 }
 
 inline void make_folder(std::filesystem::path const& folder, disk_hook const& hook) {

@@ -123,7 +123,6 @@ class header_reader {
 
   bool start_object(std::size_t) {
     if (depth_ >= 2) unexpected("deeper nesting");
-    if (field_ != field::none) unexpected("an object");
     ++depth_;
     return true;
   }
@@ -136,42 +135,35 @@ class header_reader {
     if (depth_ == 1) {
       if (!names_.insert(k).second) throw_corrupt(path_, k, "is there twice");
       in_metadata_ = k == "__metadata__";
-      name_ = in_metadata_ ? std::string() : k;
+      fields_.clear();
+      key_.clear();
       now_ = {};
-      seen_ = 0;
-      now_.name = std::move(k);
-    } else if (in_metadata_) {
-      key_ = std::move(k);
-    } else {
-      field_ = k == "dtype"          ? field::type
-               : k == "shape"        ? field::shape
-               : k == "data_offsets" ? field::offsets
-                                     : field::none;
-      if (field_ == field::none)
-        throw_corrupt(path_, name_, text("has a field '", printable(k), "' that is not known"));
-      if ((seen_ & bit()) != 0) throw_corrupt(path_, name_, text("has its ", printable(k), " twice"));
-      seen_ |= bit();
+      if (!in_metadata_) now_.name = std::move(k);
+      return true;
     }
+    key_ = std::move(k);
+    if (in_metadata_) return true;
+    if (key_ != "dtype" && key_ != "shape" && key_ != "data_offsets")
+      throw_corrupt(path_, now_.name, text("has a field '", printable(key_), "' that is not known"));
+    if (!fields_.insert(key_).second) throw_corrupt(path_, now_.name, text("has its ", key_, " twice"));
     return true;
   }
   bool string(string_t& s) {
-    if (depth_ != 2) unexpected("a string");
+    if (depth_ != 2 || (!in_metadata_ && key_ != "dtype")) unexpected("a string");
     if (in_metadata_) {
       if (!to_.metadata.emplace(key_, std::move(s)).second)
         throw_corrupt(path_, {}, text("has '", printable(key_), "' twice"));
       return true;
     }
-    if (field_ != field::type) unexpected("a string");
     auto const known = std::ranges::find(dtype_spellings, std::string_view(s), &dtype_spelling::first);
     if (known == dtype_spellings.end())
-      throw_corrupt(path_, name_,
+      throw_corrupt(path_, now_.name,
                     text("has dtype '", printable(s), "', which is none of F32 F64 BF16 F16 I64 U8"));
     now_.type = known->second;
-    field_ = field::none;
     return true;
   }
   bool start_array(std::size_t) {
-    if (depth_ != 2 || (field_ != field::shape && field_ != field::offsets)) unexpected("an array");
+    if (depth_ != 2 || in_metadata_ || key_ == "dtype") unexpected("an array");
     ++depth_;
     numbers_.clear();
     return true;
@@ -185,42 +177,36 @@ class header_reader {
   }
   bool end_array() {
     --depth_;
-    if (field_ == field::shape) {
+    if (key_ == "shape") {
       now_.shape = std::move(numbers_);
-    } else {
-      if (numbers_.size() != 2)
-        throw_corrupt(path_, name_, text("has ", numbers_.size(), " data_offsets, not two"));
-      now_.begin = numbers_[0];
-      now_.end = numbers_[1];
+      return true;
     }
-    field_ = field::none;
+    if (numbers_.size() != 2)
+      throw_corrupt(path_, now_.name, text("has ", numbers_.size(), " data_offsets, not two"));
+    now_.begin = numbers_[0];
+    now_.end = numbers_[1];
     return true;
   }
 
  private:
-  enum class field : unsigned { none, type, shape, offsets };
-
   [[noreturn]] void unexpected(std::string const& what) const {
-    throw_corrupt(path_, name_, text(what, " where the header must not have it"));
+    throw_corrupt(path_, now_.name, text(what, " where the header must not have it"));
   }
-  [[nodiscard]] unsigned bit() const noexcept { return 1u << static_cast<unsigned>(field_); }
   void close() {
-    if (seen_ != 0b1110) throw_corrupt(path_, name_, "lacks one of dtype, shape and data_offsets");
+    if (fields_.size() != 3) throw_corrupt(path_, now_.name, "lacks one of dtype, shape and data_offsets");
     check_bytes(path_, now_);
     to_.tensors.push_back(std::move(now_));
   }
 
   std::string const& path_;
   file_header& to_;
-  std::string name_;  // the tensor that is being read
   int depth_;
-  std::set<std::string> names_;
-  tensor_entry now_;
+  bool in_metadata_;
+  std::set<std::string> names_;   // of tensors
+  tensor_entry now_;              // the one that is read
+  std::set<std::string> fields_;  // of it
   std::string key_;
   std::vector<i64> numbers_;
-  field field_ = field::none;
-  unsigned seen_ = 0;
-  bool in_metadata_;
 };
 
 /// Parses a header, or its metadata alone. @throws limber::error naming the path and the tensor at fault

@@ -140,11 +140,12 @@ class loading {
   }
 
  private:
-  enum class from { model, own, first, mean, sum, nowhere };
   struct task {
     std::string source;  // the name in the checkpoint
     tensor_view to;
-    from where = from::model;
+    std::vector<tensor_file const*> from{};  // none: zeros
+    std::vector<double> weights{};           // of the files in a sum; none: the bytes of the only file
+    double divisor = 1;                      // of the sum
   };
 
   // Two pieces that get the same name are an error of the options.
@@ -173,29 +174,31 @@ class loading {
       report_.missing.push_back(piece.name);
       return {};
     }
-    task t{source->second, piece.data, from::model};
-    tensor_entry const* const entry = model_.find(t.source);
-    if (entry != nullptr) {
+    task t{source->second, piece.data};
+    if (tensor_entry const* const entry = model_.find(t.source)) {
       expect_fit(model_, *entry, piece);
+      t.from = {&model_};
       return t;
     }
     tensor_file const& mine = worker(same_ ? options_.rank : 0);
     kept const saved = *mine.how(*mine.find(t.source));
     expect_fit(mine, *mine.find(t.source), piece);
     if (same_ && saved == piece.how) {
-      t.where = from::own;
+      t.from = {&mine};
       return t;
     }
-    for (tensor_file const* const w : all()) {
-      tensor_entry const* const theirs = w->find(t.source);
+    for (std::size_t r = 0; r < workers_.size(); ++r) {
+      tensor_file const& w = worker(static_cast<int>(r));
+      tensor_entry const* const theirs = w.find(t.source);
       if (theirs == nullptr)
-        throw mismatch(w->path(), piece.name,
+        throw mismatch(w.path(), piece.name,
                        "is missing in the file of this worker, but not in that of another");
-      expect_fit(*w, *theirs, piece);
-      if (w->how(*theirs) != saved)
-        throw mismatch(w->path(), piece.name, "has another kind than in the files of other workers");
+      expect_fit(w, *theirs, piece);
+      if (w.how(*theirs) != saved)
+        throw mismatch(w.path(), piece.name, "has another kind than in the files of other workers");
+      t.from.push_back(&w);
     }
-    t.where = source_of(piece, saved);
+    combine(t, piece, saved);
     return t;
   }
 
@@ -207,27 +210,33 @@ class loading {
                p.data.length, " of ", limber::name_of(p.data.type), " here"));
   }
 
-  // How a piece that differs between workers is loaded.
-  [[nodiscard]] from source_of(state_piece const& piece, kept saved) {
+  // How a piece that differs between workers is made of those in all their files.
+  void combine(task& t, state_piece const& piece, kept saved) {
     bool const number = is_floating(piece.data.type);
     if (saved != piece.how && !(saved == kept::per_rank && piece.how == kept::replicated))
       throw mismatch(model_.path(), piece.name,
                      text("was saved as ", name_of(saved), ", but is ", name_of(piece.how), " here"));
-    if (saved == kept::per_rank) {
-      if (!number) return from::first;
-      report_.averaged.push_back(piece.name);
-      return from::mean;
-    }
-    if (saved == kept::partial) {
+    if (saved == kept::round) {
+      report_.zeroed.push_back(piece.name);
+      t.from.clear();
+    } else if (saved == kept::partial) {
       if (!number)
         throw mismatch(model_.path(), piece.name,
                        text("is a sum of ", limber::name_of(piece.data.type),
                             ", which cannot be divided among another number of workers"));
       report_.partial_sums.push_back(piece.name);
-      return from::sum;
+      t.weights.assign(t.from.size(), 1.0);
+      t.divisor = options_.world;
+    } else if (number) {
+      report_.averaged.push_back(piece.name);
+      for (tensor_file const* const w : t.from) t.weights.push_back(weight_of(*w));
+      t.divisor = std::accumulate(t.weights.begin(), t.weights.end(), 0.0);
+      if (t.divisor != 0) return;
+      t.weights.assign(t.from.size(), 1.0);
+      t.divisor = static_cast<double>(t.from.size());
+    } else {
+      t.from.resize(1);
     }
-    report_.zeroed.push_back(piece.name);
-    return from::nowhere;
   }
 
   void expect_all_taken() {
@@ -244,41 +253,19 @@ class loading {
     if (!w) w.emplace(open_(rank));
     return *w;
   }
-  [[nodiscard]] std::vector<tensor_file const*> all() {
-    std::vector<tensor_file const*> out;
-    for (std::size_t r = 0; r < workers_.size(); ++r) out.push_back(&worker(static_cast<int>(r)));
-    return out;
-  }
-  [[nodiscard]] tensor_file const& single(from where) {
-    return where == from::model ? model_ : worker(where == from::own ? options_.rank : 0);
-  }
 
   void verify(task const& t) {
-    if (verified_ || t.where == from::nowhere) return;
-    auto one = [&](tensor_file const& f) {
-      f.each_portion(*f.find(t.source), [](i64, std::span<std::byte const>) {});
-    };
-    if (t.where != from::mean && t.where != from::sum) return one(single(t.where));
-    for (tensor_file const* const w : all()) one(*w);
+    if (verified_) return;
+    for (tensor_file const* const w : t.from) w->verify(*w->find(t.source));
   }
 
   void fill(task const& t) {
     auto put = [&](i64 at, std::span<std::byte const> bytes) {
       copy_bytes(options_.copy, t.to.data + at, bytes.data(), bytes.size());
     };
-    if (t.where == from::nowhere) return zero(t.to.bytes(), put);
-    if (t.where == from::sum)
-      return each_sum(all(), t.source, std::vector(workers_.size(), 1.0), static_cast<double>(options_.world),
-                      put);
-    if (t.where != from::mean) return single(t.where).each_portion(*single(t.where).find(t.source), put);
-    std::vector<double> weights;
-    for (tensor_file const* const w : all()) weights.push_back(weight_of(*w));
-    double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
-    if (sum == 0) {
-      std::ranges::fill(weights, 1.0);
-      sum = static_cast<double>(weights.size());
-    }
-    each_sum(all(), t.source, weights, sum, put);
+    if (t.from.empty()) return zero(t.to.bytes(), put);
+    if (!t.weights.empty()) return each_sum(t.from, t.source, t.weights, t.divisor, put);
+    t.from[0]->each_portion(*t.from[0]->find(t.source), put);
   }
 
   template <class Put>

@@ -32,14 +32,6 @@ inline constexpr std::string_view form = "1";
 
 namespace detail {
 
-/// Parses a number of at least 0 exactly as `std::to_string` writes it; empty for any other text.
-[[nodiscard]] inline std::optional<i64> read_count(std::string_view s) noexcept {
-  i64 x = 0;
-  auto const [end, wrong] = std::from_chars(s.data(), s.data() + s.size(), x);
-  if (wrong != std::errc{} || end != s.data() + s.size() || x < 0 || (s.size() > 1 && s[0] == '0')) return {};
-  return s[0] == '-' ? std::nullopt : std::optional(x);
-}
-
 [[nodiscard]] inline std::string version_text() {
   return std::to_string(LIMBER_VERSION_MAJOR) + "." + std::to_string(LIMBER_VERSION_MINOR) + "." +
          std::to_string(LIMBER_VERSION_PATCH);
@@ -98,14 +90,6 @@ inline void expect_hashes(tensor_file const& f) {
 }
 
 }  // namespace detail
-
-/// Size and header hash of a file. The header holds a hash of every tensor, so both cover every byte.
-struct file_digest {
-  i64 bytes = 0;
-  std::uint64_t header_hash = 0;
-
-  friend bool operator==(file_digest const&, file_digest const&) = default;
-};
 
 /// The contents of the manifest, which is written last.
 struct manifest {

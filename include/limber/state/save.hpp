@@ -113,14 +113,11 @@ class saving {
   [[nodiscard]] file_digest write(std::string_view name, std::string_view role,
                                   std::vector<state_piece> pieces) const {
     file f = file::create((temporary_ / name).string(), options_.before);
-    i64 size = 0;
-    std::uint64_t const hash = write_tensors(std::move(pieces), metadata_of(at_, role), options_.copy,
-                                             [&](i64 at, std::span<std::byte const> bytes) {
-                                               f.write(at, bytes);
-                                               size = std::max(size, at + static_cast<i64>(bytes.size()));
-                                             });
+    file_digest const out =
+        write_tensors(std::move(pieces), metadata_of(at_, role), options_.copy,
+                      [&](i64 at, std::span<std::byte const> bytes) { f.write(at, bytes); });
     f.finish();
-    return {size, hash};
+    return out;
   }
   /// Writes a file from its bytes.
   void write(std::string_view name, std::span<std::byte const> image) const {

@@ -22,6 +22,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,14 @@ using copier = std::function<void(void* to, void const* from, std::size_t bytes)
   return names[static_cast<std::size_t>(how)];
 }
 
+/// Size and header hash of a file. The header holds a hash of every tensor, so both cover every byte.
+struct file_digest {
+  i64 bytes = 0;
+  std::uint64_t header_hash = 0;
+
+  friend bool operator==(file_digest const&, file_digest const&) = default;
+};
+
 namespace detail {
 
 inline constexpr std::size_t chunk_bytes = std::size_t{1} << 20;
@@ -65,12 +74,12 @@ inline void copy_bytes(copier const& copy, void* to, void const* from, std::size
 /// Receives the bytes of a file.
 using sink = std::function<void(i64 at, std::span<std::byte const>)>;
 
-/// Writes pieces as one safetensors file, the data before the header. @return the hash of the header
+/// Writes pieces as one safetensors file, the data before the header.
 ///
 /// Wider elements come first, so that every tensor is aligned; otherwise the order of pieces is kept.
 /// @throws std::invalid_argument naming a piece that is named twice, or not in UTF-8
-inline std::uint64_t write_tensors(std::vector<state_piece> pieces, string_map metadata, copier const& copy,
-                                   sink const& to) {
+inline file_digest write_tensors(std::vector<state_piece> pieces, string_map metadata, copier const& copy,
+                                 sink const& to) {
   std::ranges::stable_sort(pieces, std::greater{}, [](state_piece const& p) { return size_of(p.data.type); });
   file_header h{{}, std::move(metadata)};
   i64 end = 0;
@@ -107,7 +116,7 @@ inline std::uint64_t write_tensors(std::vector<state_piece> pieces, string_map m
   std::string head(reinterpret_cast<char const*>(length.data()), length.size());
   head += json;
   to(0, std::as_bytes(std::span(head)));
-  return hash_of(head);
+  return {at, hash_of(head)};
 }
 
 }  // namespace detail
@@ -183,9 +192,12 @@ class tensor_file {
     }
     expect_hash(t, hash);
   }
-  /// Compares every tensor's bytes with its hash.
+  /// Compares the tensor's bytes with its hash.
+  void verify(tensor_entry const& t) const {
+    each_portion(t, [](i64, std::span<std::byte const>) {});
+  }
   void verify() const {
-    for (auto const& t : tensors()) each_portion(t, [](i64, std::span<std::byte const>) {});
+    for (auto const& t : tensors()) verify(t);
   }
 
  private:
@@ -223,21 +235,6 @@ class tensor_file {
 
 namespace detail {
 
-template <class T>
-[[nodiscard]] double widened(T x) noexcept {
-  if constexpr (sizeof(T) == 2)
-    return static_cast<double>(static_cast<float>(x));
-  else
-    return static_cast<double>(x);
-}
-template <class T>
-[[nodiscard]] T narrowed(double x) noexcept {
-  if constexpr (sizeof(T) == 2)
-    return T(static_cast<float>(x));
-  else
-    return static_cast<T>(x);
-}
-
 /// Reads a tensor from several files in step: calls f(place, bytes) with consecutive portions of x, where
 /// each element is
 ///
@@ -257,17 +254,18 @@ void each_sum(std::vector<tensor_file const*> const& files, std::string_view nam
     chunk.resize(std::min(chunk.size(), static_cast<std::size_t>(first.bytes() - at)));
     sum.assign(chunk.size() / size, 0);
     with_type(first.type, [&]<class T>() {
+      using number = std::conditional_t<sizeof(T) == 2, float, T>;
       for (std::size_t r = 0; r < files.size(); ++r) {
         files[r]->read(*files[r]->find(name), at, chunk);
         hashes[r].update(chunk);
         for (std::size_t k = 0; k < sum.size(); ++k) {
           T x;
           std::memcpy(&x, chunk.data() + k * size, size);
-          sum[k] = math::fma(weights[r], widened(x), sum[k]);
+          sum[k] = math::fma(weights[r], static_cast<double>(static_cast<number>(x)), sum[k]);
         }
       }
       for (std::size_t k = 0; k < sum.size(); ++k) {
-        T const x = narrowed<T>(math::div(sum[k], divisor));
+        T const x = T(static_cast<number>(math::div(sum[k], divisor)));
         std::memcpy(chunk.data() + k * size, &x, size);
       }
     });

@@ -87,20 +87,13 @@ namespace limber {
 struct host_codec {
   /// Memory that the engine reads and writes; grows and is reused.
   template <class T>
-  class buffer {
-   public:
-    [[nodiscard]] T* data() noexcept { return memory_.data(); }
-
-   private:
-    friend struct host_codec;
-    std::vector<T> memory_;
-  };
+  using buffer = std::vector<T>;
 
   /// At least n elements with unspecified values.
   template <class T>
   [[nodiscard]] static T* reserve(buffer<T>& b, i64 n) {
-    if (static_cast<i64>(b.memory_.size()) < n) b.memory_.resize(static_cast<std::size_t>(n));
-    return b.memory_.data();
+    if (std::ssize(b) < n) b.resize(static_cast<std::size_t>(n));
+    return b.data();
   }
   /// Waits until written data may be read by the engine, and decoded data by others.
   static void settle() noexcept {}

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <iterator>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <optional>
@@ -133,6 +133,8 @@ class regroup {
   bool all_joiners_are_here_ = true;
 };
 
+enum class pulse : std::uint8_t { alive, unknown, dead };
+
 /// Observes heartbeats: texts that change as long as their writers live. Clocks of different machines are
 /// never compared; a heartbeat counts from the time at which its change was observed here.
 class failure_detector {
@@ -145,16 +147,12 @@ class failure_detector {
     at->second = {*heartbeat, now, true};
   }
 
-  /// True if the heartbeat of `id` changed within the last `seconds`.
-  [[nodiscard]] bool is_alive(std::string const& id, double now, double seconds) const {
+  /// Whether `id` lives, by the last `seconds`: unknown while its heartbeat was observed once only.
+  [[nodiscard]] pulse pulse_of(std::string const& id, double now, double seconds) const {
     auto const at = seen_.find(id);
-    return at != seen_.end() && at->second.changed && now - at->second.when <= seconds;
-  }
-
-  /// True if the heartbeat of `id` never changed, but was first observed at most `seconds` ago.
-  [[nodiscard]] bool is_unknown(std::string const& id, double now, double seconds) const {
-    auto const at = seen_.find(id);
-    return at == seen_.end() || (!at->second.changed && now - at->second.when <= seconds);
+    if (at == seen_.end()) return pulse::unknown;
+    if (now - at->second.when > seconds) return pulse::dead;
+    return at->second.changed ? pulse::alive : pulse::unknown;
   }
 
   /// Seconds since the heartbeat of `id` last changed, or was first observed.
@@ -165,8 +163,7 @@ class failure_detector {
 
   /// Forgets all ids but these.
   void retain(std::set<std::string> const& ids) {
-    for (auto at = seen_.begin(); at != seen_.end();)
-      at = ids.contains(at->first) ? std::next(at) : seen_.erase(at);
+    std::erase_if(seen_, [&](auto const& one) { return !ids.contains(one.first); });
   }
 
  private:
@@ -176,24 +173,6 @@ class failure_detector {
     bool changed;
   };
   std::map<std::string, observation> seen_;
-};
-
-/// Measures a wait by the time for which the waiter was running: a process that was stopped for an hour has
-/// not waited for an hour, and reads the store again before it times out.
-class wait_timer {
- public:
-  /// @param longest  seconds; a longer interval between two calls of `waited` counts as `longest`
-  wait_timer(double now, double longest) : last_(now), longest_(longest) {}
-
-  /// Seconds waited until `now`.
-  [[nodiscard]] double waited(double now) {
-    total_ += math::min(now - last_, longest_);
-    last_ = now;
-    return total_;
-  }
-
- private:
-  double last_, longest_, total_ = 0;
 };
 
 /// What one joiner knows about the run while `latest_generation` is the latest decided generation.
@@ -250,19 +229,16 @@ class bootstrap {
   }
 
   /// The next generation, if it can be decided now.
-  /// @param is_alive    whether a joiner's heartbeat was seen to change
-  /// @param is_unknown  whether it is too early to say
-  template <class IsAlive, class IsUnknown>
+  /// @param pulse_of  of a joiner
+  template <class PulseOf>
   [[nodiscard]] std::optional<membership_view> decision(overview const& o, double now, int min_workers,
-                                                        double settle, IsAlive&& is_alive,
-                                                        IsUnknown&& is_unknown) {
+                                                        double settle, PulseOf&& pulse_of) {
     std::set<std::string> eligible;
     bool all_known = true;
     for (std::string const& id : o.of(latest_generation_ + 1).here) {
-      if (is_alive(id))
-        eligible.insert(id);
-      else if (is_unknown(id))
-        all_known = false;
+      pulse const p = pulse_of(id);
+      if (p == pulse::alive) eligible.insert(id);
+      if (p == pulse::unknown) all_known = false;
     }
     if (eligible != eligible_ || !settling_) {
       eligible_ = std::move(eligible);

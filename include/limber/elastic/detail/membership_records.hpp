@@ -7,8 +7,10 @@
 #include <limber/core/config.hpp>
 #include <limber/core/error.hpp>
 #include <limber/elastic/detail/store_key.hpp>
+#include <limber/state/errors.hpp>
 
-#include <charconv>
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -16,7 +18,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 namespace limber::elastic {
@@ -28,8 +29,10 @@ enum class ending : std::uint8_t {
   deadline          ///< a peer did not arrive within the deadline
 };
 
+inline constexpr std::array<std::string_view, 3> ending_names{"planned", "lost_connection", "deadline"};
+
 [[nodiscard]] constexpr std::string_view name_of(ending why) noexcept {
-  return why == ending::planned ? "planned" : why == ending::deadline ? "deadline" : "lost_connection";
+  return ending_names[static_cast<std::size_t>(why)];
 }
 
 /// The members of one generation; equal on all of them but for `rank`.
@@ -47,20 +50,10 @@ struct membership_view {
 namespace detail {
 
 inline constexpr std::size_t id_limit = 96;
+inline constexpr i64 generation_limit = i64{1} << 60;
 
 [[nodiscard]] inline bool is_id(std::string_view s) noexcept {
   return s.size() <= id_limit && is_safe_name(s);
-}
-
-/// Parses at most 18 decimal digits without leading zeros; empty for any other text.
-template <class Integer>
-[[nodiscard]] std::optional<Integer> number_in(std::string_view s) {
-  if (s.empty() || s.size() > 18 || s.front() == '-' || (s.size() > 1 && s.front() == '0'))
-    return std::nullopt;
-  Integer value{};
-  auto const [end, failed] = std::from_chars(s.data(), s.data() + s.size(), value);
-  if (failed != std::errc() || end != s.data() + s.size()) return std::nullopt;
-  return value;
 }
 
 [[nodiscard]] inline std::string members_key(i64 generation) { return text("gen/", generation, "/members"); }
@@ -114,8 +107,8 @@ struct overview {
       if (is_id(rest)) (section == "join" ? out.joining : out.alive).emplace(rest);
       continue;
     }
-    auto const g = section == "gen" ? number_in<i64>(part()) : std::nullopt;
-    if (!g || *g < 1) continue;
+    auto const g = section == "gen" ? state::detail::read_count(part()) : std::nullopt;
+    if (!g || *g < 1 || *g > generation_limit) continue;
     std::string_view const what = part();
     if (what == "members" && rest.empty()) out.generations[*g].decided = true;
     if (what == "verdict" && rest.empty()) out.generations[*g].has_state = true;
@@ -164,17 +157,12 @@ struct presence {
 [[nodiscard]] inline std::optional<presence> parse_presence(std::string_view from, int size) {
   lines in(from);
   presence out;
-  auto const why = in.after("why");
-  bool known = false;
-  for (ending const e : {ending::planned, ending::lost_connection, ending::deadline})
-    if (why && *why == name_of(e)) {
-      out.why = e;
-      known = true;
-    }
-  if (!known) return std::nullopt;
+  auto const why = std::ranges::find(ending_names, in.after("why").value_or(""));
+  if (why == ending_names.end()) return std::nullopt;
+  out.why = static_cast<ending>(why - ending_names.begin());
   while (!in.done()) {
     auto const word = in.after("suspect");
-    auto const rank = word ? number_in<int>(*word) : std::nullopt;
+    auto const rank = state::detail::read_count<int>(word.value_or(""));
     if (!rank || *rank >= size || out.suspects.size() >= static_cast<std::size_t>(size)) return std::nullopt;
     out.suspects.push_back(*rank);
   }
@@ -210,7 +198,7 @@ enum class generation_state : std::uint8_t { begun, is_void };
 /// Empty unless the text is a well-formed decision on `generation`. The rank is −1.
 [[nodiscard]] inline std::optional<membership_view> parse_view(std::string_view from, i64 generation) {
   auto const number = [](std::optional<std::string_view> word) {
-    return word ? number_in<i64>(*word) : std::nullopt;
+    return state::detail::read_count(word.value_or(""));
   };
   lines in(from);
   membership_view out;
@@ -221,18 +209,16 @@ enum class generation_state : std::uint8_t { begun, is_void };
   out.planned = *planned == 1;
   out.prefix = text("gen-", generation, "-", *nonce);
   std::set<std::string_view> distinct;
-  int last = -1;  // old ranks increase, and joiners follow
   while (!in.done()) {
     std::string_view id;
     int old_rank = -1;
     if (auto const member = in.after("member")) {
-      std::size_t const space = member->find(' ');
-      if (space == std::string_view::npos) return std::nullopt;
-      auto const r = number_in<int>(member->substr(space + 1));
-      bool const rises = out.old_ranks.empty() || (out.old_ranks.back() >= 0 && r && *r > last);
-      if (!r || !rises) return std::nullopt;
-      id = member->substr(0, space);
-      last = old_rank = *r;
+      id = member->substr(0, member->find(' '));
+      auto const r = state::detail::read_count<int>(member->substr(std::min(id.size() + 1, member->size())));
+      // Old ranks increase, and joiners follow.
+      bool const follows = out.old_ranks.empty() || (out.old_ranks.back() >= 0 && r > out.old_ranks.back());
+      if (!r || !follows) return std::nullopt;
+      old_rank = *r;
     } else if (auto const joiner = in.after("joiner")) {
       id = *joiner;
     }

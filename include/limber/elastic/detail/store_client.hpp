@@ -17,6 +17,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 namespace limber::elastic::detail {
@@ -46,20 +47,14 @@ class store_client {
 
   /// The decision on generation g, with the rank of worker `id`; empty if there is none, or not any more.
   [[nodiscard]] std::optional<membership_view> view_of(i64 g, std::string const& id) {
-    auto const value = store_.get(members_key(g));
-    if (!value) return std::nullopt;
-    auto decided = parse_view(*value, g);
-    if (!decided) throw malformed(members_key(g), "membership view");
-    auto const at = std::find(decided->ids.begin(), decided->ids.end(), id);
+    auto decided = record(members_key(g), "membership view", [g](auto& text) { return parse_view(text, g); });
+    if (!decided) return decided;
+    auto const at = std::ranges::find(decided->ids, id);
     if (at != decided->ids.end()) decided->rank = static_cast<int>(at - decided->ids.begin());
     return decided;
   }
   [[nodiscard]] std::optional<generation_state> state_of(i64 g) {
-    auto const value = store_.get(state_key(g));
-    if (!value) return std::nullopt;
-    auto const state = parse_state(*value);
-    if (!state) throw malformed(state_key(g), "generation state");
-    return state;
+    return record(state_key(g), "generation state", parse_state);
   }
   [[nodiscard]] std::optional<presence> presence_of(std::string const& id, membership_view const& ended) {
     auto const entry = worker_entry(worker_key(ended.generation + 1, "here", id));
@@ -77,12 +72,6 @@ class store_client {
     store_.replace(worker_key(g, "here", id), text_of(p));
   }
 
-  /// True if generation g is not the latest. The record of a newer one may be removed already, but then so is
-  /// that of g.
-  [[nodiscard]] bool superseded(i64 g) {
-    return store_.get(members_key(g + 1)) || !store_.get(members_key(g));
-  }
-
   /// Removes the records of all generations before the last two, and the heartbeats of workers not in `r`.
   void clean_up(membership_view const& r, overview const& o) {
     try {
@@ -95,14 +84,21 @@ class store_client {
         if (what.decided) store_.remove(members_key(g));
       }
       for (std::string const& id : o.alive)
-        if (std::find(r.ids.begin(), r.ids.end(), id) == r.ids.end()) store_.remove(alive_key(id));
+        if (std::ranges::find(r.ids, id) == r.ids.end()) store_.remove(alive_key(id));
     } catch (error const&) {  // old entries are harmless
     }
   }
 
  private:
-  [[nodiscard]] static error malformed(std::string const& key, std::string_view what) {
-    return membership_error("next", foreign_entry, text("\"", key, "\" is no ", what));
+  /// An entry that all workers follow, parsed. @throws limber::error if it is malformed
+  template <class Parse>
+  [[nodiscard]] std::invoke_result_t<Parse, std::string&> record(std::string const& key,
+                                                                 std::string_view what, Parse const& parse) {
+    auto value = store_.get(key);
+    if (!value) return std::nullopt;
+    auto out = parse(*value);
+    if (!out) throw membership_error("next", foreign_entry, text("\"", key, "\" is no ", what));
+    return out;
   }
 
   Store& store_;
@@ -142,7 +138,9 @@ class heartbeat {
     if (generation_ == 0 || fenced_) return !fenced_;
     if (clock_() - last_ < every_) return true;
     write();
-    fenced_ = !regrouping_ && store_client<Store>(store_).superseded(generation_);
+    // The record of a newer generation may be removed already, but then so is that of this one.
+    fenced_ =
+        !regrouping_ && (store_.get(members_key(generation_ + 1)) || !store_.get(members_key(generation_)));
     return !fenced_;
   }
 

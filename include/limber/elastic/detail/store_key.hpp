@@ -5,6 +5,7 @@
 /// Valid keys and values of a store, and the errors of a store.
 
 #include <limber/core/error.hpp>
+#include <limber/state/errors.hpp>
 
 #include <cerrno>
 #include <cstddef>
@@ -49,21 +50,12 @@ namespace detail {
   }
 }
 
-/// Untrusted text, made printable for an error message.
-[[nodiscard]] inline std::string printable(std::string_view s) {
-  std::string out;
-  for (char const c : s.substr(0, store_key_limit)) out += c >= ' ' && c <= '~' ? c : '?';
-  if (s.size() > store_key_limit) out += "...";
-  return out;
-}
-
-inline void expect_key(std::string_view call, std::string_view key) {
+/// @throws std::invalid_argument unless key and value are valid
+inline void expect_entry(std::string_view call, std::string_view key, std::string_view value = {}) {
   expects(
-      is_key(key), "store: ", call, ": the key \"", printable(key), "\" must have 1 to ", store_key_limit,
+      is_key(key), "store: ", call, ": the key \"", state::printable(key), "\" must have 1 to ",
+      store_key_limit,
       " letters, digits, '.', '_' or '-', in parts separated by single slashes that do not begin with '.'");
-}
-
-inline void expect_value(std::string_view call, std::string_view key, std::string_view value) {
   expects(value.size() <= store_value_limit, "store: ", call, ": the value of \"", key, "\" has ",
           value.size(), " bytes, at most ", store_value_limit, " are allowed");
 }

@@ -10,17 +10,10 @@ LIMBER_FN void same_unit::operator()(amount other) const {
           " ", name_of(other.in));
 }
 
-LIMBER_FN checked expects_length(char const* schedule, char const* argument, amount a) {
+LIMBER_FN checked expects_length(char const* schedule, char const* argument, amount a, bool may_be_0) {
   expects(a.in != not_given.in, schedule, ": ", argument, " was not given");
-  expects(math::finite(a.value) && a.value >= 0, schedule, ": ", argument, " must be finite and >= 0, got ",
-          a.value, " ", name_of(a.in));
-  return {};
-}
-
-LIMBER_FN checked expects_period(char const* schedule, char const* argument, amount a) {
-  expects(a.in != not_given.in, schedule, ": ", argument, " was not given");
-  expects(math::finite(a.value) && a.value > 0, schedule, ": ", argument, " must be finite and > 0, got ",
-          a.value, " ", name_of(a.in));
+  expects(math::finite(a.value) && (a.value > 0 || (may_be_0 && a.value == 0)), schedule, ": ", argument,
+          " must be finite and ", may_be_0 ? ">= 0" : "> 0", ", got ", a.value, " ", name_of(a.in));
   return {};
 }
 

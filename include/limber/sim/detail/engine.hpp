@@ -17,11 +17,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <numbers>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -48,17 +50,8 @@ class compute_time {
  public:
   compute_time(cluster const& c, int worker)
       : speed_(c.workers[static_cast<std::size_t>(worker)]), seed_(c.seed), worker_(worker) {
-    std::vector<double> edges;
-    for (auto const& s : c.slowdowns)
-      if (s.worker == worker) edges.insert(edges.end(), {s.from, s.until});
-    std::ranges::sort(edges);
-    edges.erase(std::unique(edges.begin(), edges.end()), edges.end());
-    for (double const at : edges) {
-      double factor = 1;
-      for (auto const& s : c.slowdowns)
-        if (s.worker == worker && s.from <= at && at < s.until) factor *= s.factor;
-      segments_.push_back({at, factor});
-    }
+    std::ranges::copy_if(c.slowdowns, std::back_inserter(slowdowns_),
+                         [worker](slowdown const& s) { return s.worker == worker; });
   }
 
   /// The end time of a computation of `samples` samples that begins at `start`.
@@ -67,84 +60,43 @@ class compute_time {
     if (speed_.jitter > 0)
       work *= std::exp(speed_.jitter * normal(seed_, static_cast<std::uint64_t>(worker_), draws_++) -
                        speed_.jitter * speed_.jitter / 2);
-    double t = start, factor = 1;
-    auto next = segments_.begin();
-    for (; next != segments_.end() && next->from <= t; ++next) factor = next->factor;
-    for (; next != segments_.end(); ++next) {
-      double const until_edge = (next->from - t) / factor;
-      if (work <= until_edge) break;
-      work -= until_edge;
-      t = next->from;
-      factor = next->factor;
+    for (double t = start;;) {
+      double factor = 1, next = infinite;  // of the coming change of the factor
+      for (slowdown const& s : slowdowns_) {
+        if (s.from <= t && t < s.until) factor *= s.factor;
+        for (double const edge : {s.from, s.until})
+          if (edge > t) next = std::min(next, edge);
+      }
+      double const until_next = (next - t) / factor;
+      if (work <= until_next) return t + work * factor;
+      work -= until_next;
+      t = next;
     }
-    return t + work * factor;
   }
 
  private:
-  struct segment {
-    double from, factor;
-  };
-
   speed speed_;
   std::uint64_t seed_;
   int worker_;
   std::uint64_t draws_ = 0;
-  std::vector<segment> segments_;
+  std::vector<slowdown> slowdowns_;
 };
 
 /// At equal times, events of links and deaths precede those of workers: a worker that polls at the arrival
 /// time of a message finds it.
 enum class phase : std::uint8_t { cluster, worker };
 
+/// Ordered by (time, phase, worker, order of planning).
 struct event {
   double time = 0;
   phase when = phase::cluster;
   int worker = 0;
   i64 sequence = 0;
   std::function<void()> act{};  ///< empty: gives the worker its turn
-};
 
-/// Events by (time, phase, worker, order of planning); hashes the trace of the events taken from it.
-class event_queue {
- public:
-  void plan(double time, phase when, int worker, std::function<void()> act = {}) {
-    events_.push_back({time, when, worker, planned_++, std::move(act)});
-    std::ranges::push_heap(events_, later);
+  friend bool operator>(event const& a, event const& b) noexcept {
+    return std::tie(a.time, a.when, a.worker, a.sequence) > std::tie(b.time, b.when, b.worker, b.sequence);
   }
-  [[nodiscard]] bool empty() const noexcept { return events_.empty(); }
-
-  /// @pre not empty
-  [[nodiscard]] event next() {
-    std::ranges::pop_heap(events_, later);
-    event e = std::move(events_.back());
-    events_.pop_back();
-    ++taken_;
-    trace_.mix(e.time);
-    trace_.mix((e.sequence << 1) | static_cast<i64>(e.when));
-    trace_.mix(i64{e.worker});
-    return e;
-  }
-
-  void clear() noexcept { events_.clear(); }
-
-  void mix(std::string_view series, double value) noexcept {
-    trace_.mix(series);
-    trace_.mix(value);
-  }
-  [[nodiscard]] i64 taken() const noexcept { return taken_; }
-  [[nodiscard]] std::uint64_t trace() const noexcept { return trace_.value(); }
-
- private:
-  [[nodiscard]] static bool later(event const& a, event const& b) noexcept {
-    if (a.time != b.time) return a.time > b.time;
-    if (a.when != b.when) return a.when > b.when;
-    if (a.worker != b.worker) return a.worker > b.worker;
-    return a.sequence > b.sequence;
-  }
-
-  std::vector<event> events_;
-  i64 planned_ = 0, taken_ = 0;
-  fingerprint trace_;
 };
 
 class group;
@@ -209,16 +161,29 @@ class engine : public local_world {
   /// The worker that has the turn; −1: the event loop, or the run has ended.
   [[nodiscard]] int turn() const noexcept { return turn_; }
 
-  /// Plans a call of `act` at `time`; `worker` orders events of equal time.
-  void plan(double time, int worker, std::function<void()> act) {
-    events_.plan(time, phase::cluster, worker, std::move(act));
+  /// Plans a call of `act` at `time`, or a turn of the worker; `worker` orders events of equal time.
+  void plan(double time, phase when, int worker, std::function<void()> act = {}) {
+    events_.push_back({time, when, worker, planned_++, std::move(act)});
+    std::ranges::push_heap(events_, std::greater{});
+  }
+
+  /// Takes the next event, and mixes it into the trace. @pre there is one
+  [[nodiscard]] event next_event() {
+    std::ranges::pop_heap(events_, std::greater{});
+    event e = std::move(events_.back());
+    events_.pop_back();
+    ++taken_;
+    trace_.mix(e.time);
+    trace_.mix((e.sequence << 1) | static_cast<i64>(e.when));
+    trace_.mix(i64{e.worker});
+    return e;
   }
 
   /// Plans a turn for a waiting worker at the current time.
   void wake(int worker) {
     worker_state& s = at(worker);
     if (!s.parked || std::exchange(s.turn_planned, true)) return;
-    events_.plan(now_, phase::worker, worker);
+    plan(now_, phase::worker, worker);
   }
 
   /// Suspends the worker until it is woken; may return early. The time is added to `account`.
@@ -245,7 +210,7 @@ class engine : public local_world {
   /// Lets virtual time pass until `time` for the worker that has the turn.
   void wait_until(double time, double worker_report::*account, std::string_view call) {
     if (!(time > now_)) return;
-    events_.plan(time, phase::worker, turn_);
+    plan(time, phase::worker, turn_);
     while (now_ < time) park(account, {{call}});
   }
 
@@ -283,18 +248,19 @@ class engine : public local_world {
       if (at(from).dead) return deliver(false);
       double& free = at(to).in_free[which];
       free = std::max(now_, free) + hold;
-      plan(free + latency, from,
+      plan(free + latency, phase::cluster, from,
            [this, from, leaves, deliver] { deliver(!(at(from).dead && at(from).died_at < leaves)); });
     };
     if (starts > now_)
-      plan(starts, from, std::move(enter));
+      plan(starts, phase::cluster, from, std::move(enter));
     else
       enter();
     return leaves;
   }
 
   void note(int worker, std::string_view series, double value) {
-    events_.mix(series, value);
+    trace_.mix(series);
+    trace_.mix(value);
     notes_.push_back({now_, worker, std::string(series), value});
   }
 
@@ -307,7 +273,9 @@ class engine : public local_world {
   cluster what_;
   double now_ = 0;
   int turn_ = -1;
-  event_queue events_;
+  std::vector<event> events_;  ///< a heap, the next event first
+  i64 planned_ = 0, taken_ = 0;
+  fingerprint trace_;  ///< of the events taken and the notes
   std::vector<worker_state> workers_;
   std::vector<noted> notes_;
   std::unique_ptr<turn_scheduler> turns_;

@@ -120,7 +120,7 @@ class group final : public local_group {
       ++engine_->at(m.world_rank).counts.operations;
     }
     if (size() > 1)
-      engine_->plan(r.end, at(0).world_rank,
+      engine_->plan(r.end, phase::cluster, at(0).world_rank,
                     [this, self = shared_group(this), sequence = r.sequence] { ended(sequence); });
   }
   [[nodiscard]] bool is_complete(record const& r) const override { return r.end <= horizon(); }
@@ -140,7 +140,8 @@ class group final : public local_group {
   }
   double usable_from(local_group& made, int rank) override {
     double const time = now() + static_cast<group&>(made).barrier_seconds();
-    engine_->plan(time, at(rank).world_rank, [this, self = shared_group(this)] { wake_all(); });
+    engine_->plan(time, phase::cluster, at(rank).world_rank,
+                  [this, self = shared_group(this)] { wake_all(); });
     return time;
   }
   [[nodiscard]] bool has_come(double time) const override { return now() >= time; }
@@ -201,7 +202,7 @@ inline void complete_regroup(std::shared_ptr<engine> const& e) {
   auto* const made = new group(e, m.here);
   m.next = shared_group(made);
   m.end = e->now() + made->barrier_seconds();
-  e->plan(m.end, m.here.front(), [e = e.get(), here = m.here] {
+  e->plan(m.end, phase::cluster, m.here.front(), [e = e.get(), here = m.here] {
     for (int const w : here) e->wake(w);
   });
   e->pending_regroup = nullptr;

@@ -10,12 +10,11 @@
 
 #include <cxxabi.h>
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <mutex>
+#include <semaphore>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -90,60 +89,39 @@ class turn_scheduler {
 /// One thread per worker; a thread runs only while it has the turn.
 class thread_scheduler final : public turn_scheduler {
  public:
+  /// All bodies must have ended when it is destroyed.
   explicit thread_scheduler(int workers) : threads_(static_cast<std::size_t>(workers)) {}
-  thread_scheduler(thread_scheduler const&) = delete;
-  thread_scheduler& operator=(thread_scheduler const&) = delete;
-  /// @pre all bodies have ended
-  ~thread_scheduler() override {
-    for (auto& r : threads_)
-      if (r && r->thread.joinable()) r->thread.join();
-  }
 
   void start(int worker, std::function<void()> body) override {
-    auto made = std::make_unique<worker_thread>();
-    worker_thread& r = *made;
-    r.thread = std::thread([this, &r, todo = std::move(body)]() mutable {
-      await_turn(r);
+    auto& made = threads_[static_cast<std::size_t>(worker)] = std::make_unique<worker_thread>();
+    made->thread = std::jthread([this, &turn = made->turn, todo = std::move(body)]() mutable {
+      turn.acquire();
       todo();
       todo = nullptr;
-      yield_turn();
+      loop_turn_.release();
     });
-    threads_[static_cast<std::size_t>(worker)] = std::move(made);
   }
 
   void resume(int worker) override {
-    worker_thread& r = *threads_[static_cast<std::size_t>(worker)];
-    std::unique_lock lock(mutex_);
-    running_ = &r;
-    r.wakeup.notify_one();
-    loop_wakeup_.wait(lock, [&] { return running_ == nullptr; });
+    running_ = threads_[static_cast<std::size_t>(worker)].get();
+    running_->turn.release();
+    loop_turn_.acquire();
   }
 
   void suspend() override {
-    worker_thread& r = *running_;
-    yield_turn();
-    await_turn(r);
+    worker_thread& me = *running_;
+    loop_turn_.release();
+    me.turn.acquire();
   }
 
  private:
   struct worker_thread {
-    std::thread thread{};
-    std::condition_variable wakeup{};
+    std::binary_semaphore turn{0};
+    std::jthread thread{};
   };
 
-  void await_turn(worker_thread& r) {
-    std::unique_lock lock(mutex_);
-    r.wakeup.wait(lock, [&] { return running_ == &r; });
-  }
-  void yield_turn() {
-    std::scoped_lock const lock(mutex_);
-    running_ = nullptr;
-    loop_wakeup_.notify_one();
-  }
-
-  std::mutex mutex_;
-  std::condition_variable loop_wakeup_;
-  worker_thread* running_ = nullptr;  ///< nullptr: the event loop has the turn
+  std::binary_semaphore loop_turn_{0};  ///< of the event loop
+  worker_thread* running_ = nullptr;
   std::vector<std::unique_ptr<worker_thread>> threads_;
 };
 

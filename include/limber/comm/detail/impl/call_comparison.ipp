@@ -22,6 +22,10 @@ inline constexpr double reply_fraction = 0.8;
 /// The kinds of messages to rank 0.
 enum class message_kind : std::uint8_t { ticket, answer_now, timed_out };
 
+[[nodiscard]] inline failure failure_in(ticket const& call, int rank, std::string reason) {
+  return {"checked", std::string(name_of(call.call.what)), 0, rank, call.bucket, std::move(reason)};
+}
+
 LIMBER_FN void sleep_briefly() { std::this_thread::sleep_for(std::chrono::microseconds(100)); }
 
 LIMBER_FN call_comparison::call_comparison(check_options how, std::uint64_t plan_hash)
@@ -84,19 +88,16 @@ LIMBER_FN std::optional<failure> call_comparison::compare_all(mailbox_ref const&
       case message_kind::timed_out: gave_up_rank = m->source; break;
     }
   }
-  std::optional<failure> wrong =
-      gave_up_rank
-          ? failure{"checked",
-                    std::string(name_of(mine.call.what)),
-                    0,
-                    0,
-                    mine.bucket,
-                    text("rank 0 came to ", text_of(mine), " after rank ", *gave_up_rank, " had timed out")}
-          : find_mismatch(tickets);
+  std::optional<failure> wrong = gave_up_rank
+                                     ? failure_in(mine, 0,
+                                                  text("rank 0 came to ", text_of(mine), " after rank ",
+                                                       *gave_up_rank, " had timed out"))
+                                     : find_mismatch(tickets);
   packer reply;
   reply.put(wrong.has_value());
-  if (wrong) reply.put(wrong->rank).put(std::string_view(wrong->call)).put(std::string_view(wrong->bucket));
-  if (wrong) reply.put(std::string_view(wrong->reason));
+  if (wrong) reply.put(wrong->rank);
+  for (auto const part : {&failure::call, &failure::bucket, &failure::reason})
+    if (wrong) reply.put(std::string_view((*wrong).*part));
   for (int r = 1; r < engine.size; ++r) engine.post(r, from_rank_0, reply.bytes());
   return wrong;
 }
@@ -115,9 +116,7 @@ LIMBER_FN std::optional<failure> call_comparison::send_ticket(mailbox_ref const&
       unpacker reply(m->bytes);
       if (!reply.get<bool>()) return std::nullopt;
       failure f{"checked", {}, 0, reply.get<int>(), {}, {}};
-      f.call = reply.get_text();
-      f.bucket = reply.get_text();
-      f.reason = reply.get_text();
+      for (auto const part : {&failure::call, &failure::bucket, &failure::reason}) f.*part = reply.get_text();
       return f;
     }
     double const waited = how_.clock() - start;
@@ -127,10 +126,8 @@ LIMBER_FN std::optional<failure> call_comparison::send_ticket(mailbox_ref const&
     }
     if (waited > how_.deadline) {
       engine.post(0, to_rank_0, packer{}.put(message_kind::timed_out).bytes());
-      return failure{
-          "checked",   std::string(name_of(mine.call.what)),
-          0,           0,
-          mine.bucket, text("rank 0 did not come to ", text_of(mine), " within ", how_.deadline, " s")};
+      return failure_in(mine, 0,
+                        text("rank 0 did not come to ", text_of(mine), " within ", how_.deadline, " s"));
     }
     how_.pause();
   }
@@ -146,21 +143,19 @@ LIMBER_FN std::optional<failure> call_comparison::find_mismatch(
     if (equal > votes) best = r, votes = equal;
   }
   ticket const& most = *tickets[best];
-  failure f{"checked", std::string(name_of(most.call.what)), 0, -1, most.bucket, {}};
-  std::string different;
+  failure f = failure_in(most, -1, {});
   std::vector<int> missing;
   for (std::size_t r = 0; r < tickets.size(); ++r) {
     if (!tickets[r]) {
       missing.push_back(static_cast<int>(r));
     } else if (*tickets[r] != most) {
       if (f.rank < 0) f.rank = static_cast<int>(r);
-      different +=
-          text(different.empty() ? "rank " : "; rank ", r, " ", describe_difference(*tickets[r], most));
+      f.reason +=
+          text(f.reason.empty() ? "rank " : "; rank ", r, " ", describe_difference(*tickets[r], most));
     }
   }
-  if (missing.empty() && different.empty()) return std::nullopt;
+  if (missing.empty() && f.reason.empty()) return std::nullopt;
   if (f.rank < 0) f.rank = missing[0];
-  f.reason = std::move(different);
   if (!missing.empty())
     f.reason += text(f.reason.empty() ? "" : "; ", ranks_text(missing), " did not come to ", text_of(most),
                      " within ", reply_fraction * how_.deadline, " s");
