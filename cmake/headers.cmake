@@ -79,11 +79,13 @@ set(LIMBER_HEADERS
     limber/core/function_ref.hpp
     limber/core/impl/clock.ipp
     limber/core/impl/error.ipp
+    limber/core/impl/order.ipp
     limber/core/impl/tensor.ipp
     limber/core/kinds.hpp
     limber/core/math.hpp
     limber/core/noise.hpp
     limber/core/norm.hpp
+    limber/core/order.hpp
     limber/core/piece.hpp
     limber/core/progress.hpp
     limber/core/random.hpp

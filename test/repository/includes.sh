@@ -35,8 +35,9 @@ BEGIN {
   engine["^dlpack/"] = "^limber/adapt/dlpack\\.hpp$"
   engine["^boost/context/"] = engine["^(cxxabi\\.h|sanitizer/)"] = "^limber/sim/"
   engine["^omp\\.h$"] = "^limber/fuse/impl/host\\.ipp$"
+  engine["^pthread\\.h$"] = "^limber/comm/impl/threads\\.ipp$"
   engine["^nlohmann/"] = "^limber/state/json\\.hpp$"
-  engine["^((sys|netinet|arpa)/.*|fcntl|netdb|unistd|poll)\\.h$"] = "^limber/(state|elastic|comm/detail/gloo_)"
+  engine["^((sys|netinet|arpa)/.*|fcntl|netdb|unistd|poll)\\.h$"] = "^limber/(state|elastic|comm/detail/gloo_|comm/impl/threads\\.ipp$)"
 }
 
 function room_of(path,  rest, n, parts) {

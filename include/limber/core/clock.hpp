@@ -22,7 +22,8 @@ class callable {
   callable(std::nullptr_t = nullptr) noexcept {}
   callable(R (*f)()) noexcept : plain_(f) {}
   template <class F>
-    requires(!std::is_same_v<F, callable> && std::is_invocable_r_v<R, F&>)
+    requires(!std::is_same_v<F, callable>)
+  &&requires(F& f) { static_cast<R>(f()); }
   callable(F f)
       : held_(std::in_place, std::move(f)),
         call_([](void* p) { return static_cast<R>((*static_cast<F*>(p))()); }) {}

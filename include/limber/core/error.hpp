@@ -93,7 +93,7 @@ template <class A, class B, class C, class D, class E, class F, class G, class H
 template <class... Parts>
 void expects(bool ok, Parts const&... parts) {
   if (!ok) [[unlikely]]
-    detail::refuse_with(parts...);
+    detail::refuse(detail::kinds_of<decltype(detail::text_part(parts))...>(), detail::text_part(parts)...);
 }
 
 /// Where an engine failed. Fields that do not apply keep their defaults.

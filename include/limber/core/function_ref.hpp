@@ -20,9 +20,9 @@ template <class R, class... A>
 class function_ref<R(A...)> {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, function_ref> && std::is_invocable_r_v<R, F&, A...>)
-  function_ref(F&& f)
-  noexcept
+    requires(!std::is_same_v<std::remove_cvref_t<F>, function_ref>)
+  &&requires(F& f, A... a) { static_cast<R>(f(static_cast<A>(a)...)); }
+  function_ref(F&& f) noexcept
       : call_([](void* object, A... a) -> R {
           return static_cast<R>(
               (*reinterpret_cast<std::remove_reference_t<F>*>(object))(static_cast<A>(a)...));

@@ -39,6 +39,10 @@ struct parameter_lists {
   /// Gradients are at these addresses from now on, in the order of registration.
   /// @throws std::invalid_argument if lengths or types differ
   void move_gradients(std::vector<tensor_view> const& to);
+
+ private:
+  /// Place in `names`; −1: there is no such name.
+  [[nodiscard]] i64 place_of(std::string_view name) const noexcept;
 };
 
 }  // namespace limber

@@ -29,6 +29,7 @@
 #include <limber/comm/impl/threads.ipp>
 #include <limber/core/impl/clock.ipp>
 #include <limber/core/impl/error.ipp>
+#include <limber/core/impl/order.ipp>
 #include <limber/core/impl/tensor.ipp>
 #include <limber/fuse/compiled_rules.hpp>
 #include <limber/fuse/impl/bucket_plan.ipp>

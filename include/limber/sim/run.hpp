@@ -113,11 +113,13 @@ class driver {
     s.died_at = engine_->now_;
     s.counts.died = true;
     if (!s.begun) return end(w);
-    for (auto* const g : engine_->groups) static_cast<group*>(g)->cancel_in_flight(w);
+    for (auto* g = engine_->first_group; g != nullptr; g = g->next_group)
+      static_cast<group*>(g)->cancel_in_flight(w);
     if (engine_->pending_regroup) std::erase(engine_->pending_regroup->here, w);
     engine_->plan(engine_->now_ + engine_->what().detection, phase::cluster, w, [this, w] {
       engine_->at(w).death_known = true;
-      for (auto* const g : engine_->groups) static_cast<group*>(g)->death_detected(w);
+      for (auto* g = engine_->first_group; g != nullptr; g = g->next_group)
+        static_cast<group*>(g)->death_detected(w);
       complete_regroup(engine_);
     });
     while (!s.ended) resume(w);

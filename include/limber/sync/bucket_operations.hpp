@@ -9,7 +9,6 @@
 #include <limber/fuse/bucket_plan.hpp>
 #include <limber/fuse/functors.hpp>
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -77,7 +76,9 @@ class bucket_operations {
   [[nodiscard]] bool in_flight() const noexcept { return !requests_.empty(); }
   /// True if `wait` would not block.
   [[nodiscard]] bool done() {
-    return std::ranges::all_of(requests_, [](any_request& r) { return r.done(); });
+    for (any_request& r : requests_)
+      if (!r.done()) return false;
+    return true;
   }
   /// Gives up what is in flight, and the group with it: memory that it was on may go.
   void drop() noexcept { requests_.clear(); }

@@ -4,11 +4,9 @@
 #include <limber/batch/apportion.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/math.hpp>
+#include <limber/core/order.hpp>
 
-#include <algorithm>
-#include <cstddef>
 #include <limits>
-#include <type_traits>
 
 namespace limber::detail {
 
@@ -76,17 +74,9 @@ void apportion_into(i64 total, std::span<W const> weights, std::vector<i64>& sha
     return x > y || (x == y && a < b);
   };
   auto const claims = [&](i64 i) { return weights[static_cast<std::size_t>(i)] > 0; };
-  if (left > 0 && left < static_cast<i64>(n)) {
-    auto const last = order.begin() + left;
-    std::nth_element(order.begin(), last, order.end(), first);
-    if (std::all_of(order.begin(), last, claims)) {
-      std::for_each(order.begin(), last, [&](i64 i) { ++share[static_cast<std::size_t>(i)]; });
-      return;
-    }
-  }
-  // That is all for whole weights. In double, a quota may round across a whole number, and then a few
+  sort(order, first);
+  // One each is all for whole weights. In double, a quota may round across a whole number, and then a few
   // more are to be given, or to be taken back.
-  std::sort(order.begin(), order.end(), first);
   while (left > 0)
     for (i64 const i : order) {
       if (left == 0 || !claims(i)) continue;

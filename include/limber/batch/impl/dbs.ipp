@@ -3,14 +3,8 @@
 
 #include <limber/batch/apportion.hpp>
 #include <limber/batch/dbs.hpp>
-#include <limber/core/error.hpp>
-#include <limber/core/math.hpp>
 
 #include <algorithm>
-#include <cstddef>
-#include <span>
-#include <string_view>
-#include <vector>
 
 namespace limber {
 

@@ -5,8 +5,6 @@
 #include <limber/batch/logical_shards.hpp>
 #include <limber/batch/per_worker.hpp>
 
-#include <cstddef>
-
 namespace limber {
 
 LIMBER_FN batch_plan fixed::operator()(batch_facts const& facts) const {

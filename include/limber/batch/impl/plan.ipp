@@ -2,7 +2,6 @@
 #pragma once
 
 #include <limber/batch/plan.hpp>
-#include <limber/core/math.hpp>
 
 #include <limits>
 

@@ -4,10 +4,7 @@
 #include <limber/batch/apportion.hpp>
 #include <limber/batch/permutation.hpp>
 #include <limber/batch/sampler.hpp>
-#include <limber/core/error.hpp>
-#include <limber/core/math.hpp>
 
-#include <cstddef>
 #include <limits>
 
 namespace limber {

@@ -16,6 +16,8 @@ namespace limber::detail {
 struct rank_buffers {
   std::byte const* in = nullptr;
   std::byte* out = nullptr;
+  int color = 0;      ///< of a split
+  bool here = false;  ///< the rank has arrived
 };
 
 /// Elements of the whole result, of all blocks: the range into which the work of a call is divided.

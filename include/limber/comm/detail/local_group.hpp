@@ -12,11 +12,11 @@
 #include <limber/comm/detail/host_collective.hpp>
 #include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/detail/receive_queue.hpp>
+#include <limber/core/box.hpp>
 
 #include <cstddef>
 #include <initializer_list>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -35,8 +35,8 @@ struct local_world {
   char const *before, *after;          ///< around a rank of the world: " (rank " and " of the world)"
   std::size_t most_named;              ///< ranks that one error names
   double deadline;                     ///< seconds that a call waits for the others
-  std::vector<local_group*> groups{};  ///< all that exist
-  std::vector<char>
+  local_group* first_group = nullptr;  ///< of all that exist
+  std::vector<int>
       unwinding{};  ///< by rank: an exception has unwound its requests or handles; the reason follows
 };
 
@@ -48,18 +48,14 @@ struct record {
   int arrived = 0;
   i64 piece = 0, pieces = 0, claimed = 0, finished = 0;  ///< of work that ranks share: elements, and numbers
   double end = 0;                                        ///< when it is complete, where time is modelled
-  std::vector<rank_buffers> buffers{};                   ///< by rank, as are the next two
-  std::vector<int> colors{};
-  std::vector<char> here{};
+  std::vector<rank_buffers> ranks{};
 
-  void reset(i64 number, std::size_t ranks) {
+  void reset(i64 number, std::size_t size) {
     sequence = number;
     arrived = 0;
     piece = pieces = claimed = finished = 0;
     end = std::numeric_limits<double>::infinity();
-    buffers.assign(ranks, {});
-    colors.assign(ranks, 0);
-    here.assign(ranks, 0);
+    ranks.assign(size, {});
   }
 };
 
@@ -67,7 +63,7 @@ struct record {
 class record_ring {
  public:
   record_ring() : slots_(4) {
-    for (auto& s : slots_) s = std::make_unique<record>();
+    for (auto& s : slots_) s = owner<record>(new record);
   }
   /// The record of an operation; of another one if nobody has begun it.
   [[nodiscard]] record& operator[](i64 sequence) noexcept { return *slot(sequence); }
@@ -75,8 +71,8 @@ class record_ring {
   /// since ranks may be working on them.
   record& fetch(i64 sequence, i64 completed, std::size_t ranks) {
     if (sequence - completed > static_cast<i64>(slots_.size())) {
-      auto old = std::exchange(slots_, std::vector<std::unique_ptr<record>>(2 * slots_.size()));
-      for (auto& s : slots_) s = std::make_unique<record>();
+      auto old = std::exchange(slots_, std::vector<owner<record>>(2 * slots_.size()));
+      for (auto& s : slots_) s = owner<record>(new record);
       for (auto& r : old)
         if (r->sequence > completed) slot(r->sequence) = std::move(r);
     }
@@ -86,11 +82,11 @@ class record_ring {
   }
 
  private:
-  [[nodiscard]] std::unique_ptr<record>& slot(i64 sequence) noexcept {
+  [[nodiscard]] owner<record>& slot(i64 sequence) noexcept {
     return slots_[static_cast<std::size_t>(sequence) % slots_.size()];
   }
 
-  std::vector<std::unique_ptr<record>> slots_;
+  std::vector<owner<record>> slots_;
 };
 
 /// What a rank waits for. @pre the texts outlive the wait
@@ -103,6 +99,8 @@ struct awaited_event {
 class local_group : public process_group {
  public:
   ~local_group() override = default;
+
+  local_group* next_group = nullptr;  ///< of the same world, in the order in which they were made
 
   [[nodiscard]] int size() const noexcept override { return static_cast<int>(members_.size()); }
   i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out) override {
@@ -139,6 +137,8 @@ class local_group : public process_group {
 
   /// @pre locked, or the world is not shared yet
   local_group(local_world& w, std::vector<int> const& world_ranks);
+  /// The world knows this group no more. Every engine's destructor calls it. @pre locked
+  void forget() noexcept;
 
   // The engine ------------------------------------------------------------------------------------
 
@@ -221,12 +221,13 @@ class local_group : public process_group {
   struct scope;
   struct shrinking {
     std::vector<int> lost;
-    std::vector<char> here;
-    shared_group next{};
+    std::vector<int> here;
+    shared_group made{};
     double usable_from = 0;
     std::optional<group_failure> failed{};
     bool open = true;  ///< ranks may join it
     int taken = 0;     ///< ranks that have their place
+    owner<shrinking> next{};
   };
 
   i64 start(int rank, signature const& s, const_tensor_view in, tensor_view out, int color);
@@ -246,7 +247,7 @@ class local_group : public process_group {
   [[noreturn, gnu::cold]] void end(shrinking& s, int culprit, parts reason);
   [[nodiscard]] shrinking& join(int rank, std::span<int const> lost, std::vector<int> const& survivors);
 
-  std::vector<std::unique_ptr<shrinking>> shrinkings_;
+  owner<shrinking> shrinkings_;
 };
 
 }  // namespace limber::detail

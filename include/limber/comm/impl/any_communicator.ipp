@@ -2,9 +2,6 @@
 #pragma once
 
 #include <limber/comm/any_communicator.hpp>
-#include <limber/core/error.hpp>
-
-#include <utility>
 
 namespace limber {
 

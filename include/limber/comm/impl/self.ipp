@@ -3,10 +3,6 @@
 
 #include <limber/comm/detail/signature.hpp>
 #include <limber/comm/self.hpp>
-#include <limber/core/error.hpp>
-
-#include <cstring>
-#include <utility>
 
 namespace limber {
 

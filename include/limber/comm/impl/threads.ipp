@@ -3,21 +3,14 @@
 
 #include <limber/comm/detail/local_group.hpp>
 #include <limber/comm/threads.hpp>
-#include <limber/core/error.hpp>
+#include <limber/core/order.hpp>
 
-#include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <cstddef>
+#include <ctime>
 #include <exception>
-#include <limits>
-#include <memory>
-#include <mutex>
-#include <numeric>
-#include <string>
-#include <thread>
-#include <utility>
-#include <vector>
+
+// The threads of POSIX: <thread>, <mutex> and <condition_variable> cost a unit 0.7 s and 70 MB.
+#include <pthread.h>
+#include <unistd.h>
 
 namespace limber::threads {
 
@@ -32,11 +25,76 @@ namespace detail {
 
 using namespace limber::detail;
 
+class mutex {
+ public:
+  mutex() = default;
+  mutex(mutex const&) = delete;
+  mutex& operator=(mutex const&) = delete;
+  ~mutex() { ::pthread_mutex_destroy(&is_); }
+  void lock() noexcept { ::pthread_mutex_lock(&is_); }
+  void unlock() noexcept { ::pthread_mutex_unlock(&is_); }
+
+ private:
+  friend class event;
+  ::pthread_mutex_t is_ = PTHREAD_MUTEX_INITIALIZER;
+};
+
+/// Holds a mutex or a world.
+template <class M>
+class locked {
+ public:
+  explicit locked(M& m) : held_(m) { held_.lock(); }
+  locked(locked const&) = delete;
+  locked& operator=(locked const&) = delete;
+  ~locked() { held_.unlock(); }
+
+ private:
+  M& held_;
+};
+
+/// What a rank sleeps on.
+class event {
+ public:
+  event() {
+    ::pthread_condattr_t how;
+    ::pthread_condattr_init(&how);
+#if !defined(__APPLE__)
+    ::pthread_condattr_setclock(&how, CLOCK_MONOTONIC);
+#endif
+    ::pthread_cond_init(&is_, &how);
+    ::pthread_condattr_destroy(&how);
+  }
+  event(event const&) = delete;
+  event& operator=(event const&) = delete;
+  ~event() { ::pthread_cond_destroy(&is_); }
+
+  void notify() noexcept { ::pthread_cond_broadcast(&is_); }
+  /// True if nothing came for `seconds`. @pre `m` is locked
+  bool wait(mutex& m, double seconds) noexcept {
+#if !defined(__APPLE__)
+    seconds += steady_seconds();
+#endif
+    auto const whole = static_cast<std::time_t>(seconds);
+    ::timespec const t{whole, static_cast<long>((seconds - static_cast<double>(whole)) * 1e9)};
+#if defined(__APPLE__)
+    return ::pthread_cond_timedwait_relative_np(&is_, &m.is_, &t) != 0;
+#else
+    return ::pthread_cond_timedwait(&is_, &m.is_, &t) != 0;
+#endif
+  }
+
+ private:
+  ::pthread_cond_t is_;
+};
+
 /// One rank of the world, in all of its groups.
 struct rank_state {
-  std::condition_variable wakeup;
+  event wakeup;
   bool taken = false;
   bool supervised = false;  ///< threads::run reports why this rank failed
+  ::pthread_t thread{};     ///< of threads::run
+  int rank = 0;
+  function_ref<void(int)> const* work = nullptr;
 };
 
 /// The state shared by all groups of a world. One mutex guards everything but the elements of tensors.
@@ -45,27 +103,27 @@ struct world_state : local_world {
       : local_world{"threads", "left", " (rank ", " of the world)", static_cast<std::size_t>(n), seconds},
         clock(std::move(c)),
         // A virtual clock does not wake sleeping ranks, so they check it periodically.
-        poll_interval(std::clamp(seconds / 20, 0.001, 0.1)),
+        poll_interval(least(greatest(seconds / 20, 0.001), 0.1)),
         ranks(static_cast<std::size_t>(n)) {
-    unsigned const cores = std::thread::hardware_concurrency();
+    long const cores = ::sysconf(_SC_NPROCESSORS_ONLN);
     helpers = cores > 1 ? static_cast<int>(cores) - 1 : 0;
     unwinding.resize(ranks.size());
   }
 
-  void lock() { mutex.lock(); }
+  void lock() noexcept { guard.lock(); }
   /// Notifies ranks after the mutex is released, so that they do not wake only to wait for it.
-  [[gnu::noinline]] void unlock() {
+  [[gnu::noinline]] void unlock() noexcept {
     rank_state* woken[capacity];
     std::size_t count = std::exchange(waking, 0);
-    std::copy_n(to_wake, count, woken);
-    mutex.unlock();
-    while (count > 0) woken[--count]->wakeup.notify_all();
+    for (std::size_t k = 0; k < count; ++k) woken[k] = to_wake[k];
+    guard.unlock();
+    while (count > 0) woken[--count]->wakeup.notify();
   }
 
-  std::mutex mutex;
+  mutex guard;
   clock_function clock;
-  std::chrono::duration<double> poll_interval;
-  int helpers;  ///< sleeping ranks that are woken to share the work of a large operation
+  double poll_interval;  ///< seconds
+  int helpers;           ///< sleeping ranks that are woken to share the work of a large operation
   std::vector<rank_state> ranks;
 
   static constexpr std::size_t capacity = 128;
@@ -75,13 +133,12 @@ struct world_state : local_world {
 
 class group final : public local_group {
  public:
-  group(std::shared_ptr<world_state> w, std::vector<int> const& world_ranks)
-      : local_group(*w, world_ranks), all_(std::move(w)), awaits_(world_ranks.size()) {
-    all_->groups.push_back(this);
-  }
+  /// @param owned  keeps `w`
+  group(world_state& w, shared_owner owned, std::vector<int> const& world_ranks)
+      : local_group(w, world_ranks), all_(&w), owned_(std::move(owned)), awaits_(world_ranks.size()) {}
   ~group() override {
-    std::scoped_lock const lock(all_->mutex);
-    std::erase(all_->groups, this);
+    locked const here(all_->guard);
+    forget();
   }
 
   [[nodiscard]] world_state& world() const noexcept { return *all_; }
@@ -109,9 +166,7 @@ class group final : public local_group {
       return false;
     }
     awaits(rank) = e.sequence == 0 || failed_ || halted_ ? any_event : e.sequence;
-    std::unique_lock held(all_->mutex, std::adopt_lock);
-    bool const over = state_of(rank).wakeup.wait_for(held, all_->poll_interval) == std::cv_status::timeout;
-    held.release();
+    bool const over = state_of(rank).wakeup.wait(all_->guard, all_->poll_interval);
     awaits(rank) = 0;
     if (!over) return false;
     unlock();
@@ -124,7 +179,7 @@ class group final : public local_group {
     if (awaits(rank) == 0) return;
     rank_state& s = state_of(rank);
     if (all_->waking == world_state::capacity)
-      s.wakeup.notify_all();
+      s.wakeup.notify();
     else
       all_->to_wake[all_->waking++] = &s;
   }
@@ -136,10 +191,10 @@ class group final : public local_group {
   void perform(record& r) override {
     ready_ = r.sequence;
     i64 const traffic = 2 * size() * size_of(r.what.type), whole = extent(r.what, size());
-    r.piece = std::max<i64>(1, (i64{256} << 10) / traffic / reduce_tile) * reduce_tile;
+    r.piece = greatest<i64>(1, (i64{256} << 10) / traffic / reduce_tile) * reduce_tile;
     r.pieces = (whole + r.piece - 1) / r.piece;
     if (r.pieces == 0) complete();
-    i64 helpers = std::min<i64>(r.pieces - 1, all_->helpers);
+    i64 helpers = least<i64>(r.pieces - 1, all_->helpers);
     for (int k = 0; k < size() && helpers > 0; ++k) {
       if (awaits(k) == 0 || awaits(k) == any_event) continue;
       wake(k);
@@ -157,7 +212,7 @@ class group final : public local_group {
     i64 const first = r.piece * r.claimed++;
     ++working_;
     unlock();
-    limber::detail::perform(r.what, r.buffers, first, std::min(first + r.piece, extent(r.what, size())));
+    limber::detail::perform(r.what, r.ranks, first, least(first + r.piece, extent(r.what, size())));
     lock();
     --working_;
     if (++r.finished == r.pieces) complete();
@@ -167,7 +222,7 @@ class group final : public local_group {
   [[nodiscard]] bool working() const override { return working_ > 0; }
   [[nodiscard]] bool is_complete(record const& r) const override { return r.finished == r.pieces; }
   [[nodiscard]] shared_group make(std::vector<int> const& world_ranks) override {
-    return shared_group(new group(all_, world_ranks));
+    return shared_group(new group(*all_, owned_, world_ranks));
   }
   void complete() {
     advance();
@@ -175,7 +230,8 @@ class group final : public local_group {
       if (awaits(k) <= completed_) wake(k);
   }
 
-  std::shared_ptr<world_state> all_;
+  world_state* all_;
+  shared_owner owned_;
   std::vector<i64> awaits_;  ///< by rank: the operation it sleeps for, any_event, or 0 when it does not sleep
   i64 ready_ = 0;            ///< operations that all ranks have arrived at
   int working_ = 0;          ///< ranks that read or write tensors now
@@ -191,9 +247,10 @@ LIMBER_COLD LIMBER_FN world::world(int size, options how) {
   expects(size >= 1, "threads: a world needs at least 1 rank, got ", size);
   limber::detail::check_waiting("threads", how.deadline, how.clock);
   std::vector<int> world_ranks(static_cast<std::size_t>(size));
-  std::iota(world_ranks.begin(), world_ranks.end(), 0);
-  auto state = std::make_shared<detail::world_state>(size, std::move(how.clock), how.deadline);
-  all_ = limber::detail::shared_group(new detail::group(std::move(state), world_ranks));
+  for (int r = 0; r < size; ++r) world_ranks[static_cast<std::size_t>(r)] = r;
+  auto* const state = new detail::world_state(size, std::move(how.clock), how.deadline);
+  limber::detail::shared_owner owned(std::in_place, limber::detail::owner<detail::world_state>(state));
+  all_ = limber::detail::shared_group(new detail::group(*state, std::move(owned), world_ranks));
 }
 LIMBER_COLD LIMBER_FN world::~world() {
   if (!all_) return;
@@ -211,46 +268,60 @@ LIMBER_COLD LIMBER_FN communicator world::communicator(int rank) {
 
 LIMBER_COLD LIMBER_FN bool world::take(int rank) {
   detail::world_state& state = detail::state_of(all_);
-  std::scoped_lock const lock(state);
+  detail::locked const here(state);
   return !std::exchange(state.ranks[static_cast<std::size_t>(rank)].taken, true);
 }
 
 LIMBER_COLD LIMBER_FN void run(int n, function_ref<void(communicator&)> f, options how) {
   world all(n, std::move(how));
   detail::world_state& state = detail::state_of(all.all_);
-  std::mutex guard;
+  detail::mutex guard;
   std::exception_ptr first;
   auto const fails = [&](int rank, std::string const& reason) {
     {
-      std::scoped_lock const lock(guard);
+      detail::locked const here(guard);
       if (!first) first = std::current_exception();
     }
     // Other ranks fail only after the first exception is stored.
-    std::scoped_lock const lock(state);
+    detail::locked const here(state);
     detail::group::fail_with_rank(state, rank, reason, false);
   };
   auto const work = [&](int rank) {
     auto mine = all.communicator(rank);
     {
-      std::scoped_lock const lock(state);
+      detail::locked const here(state);
       state.ranks[static_cast<std::size_t>(rank)].supervised = true;
     }
     try {
       f(mine);
-      std::scoped_lock const lock(state);
+      detail::locked const here(state);
       detail::group::fail_unwound(state, rank);
     } catch (std::exception const& e) { fails(rank, text("threw: ", e.what())); } catch (...) {
       fails(rank, "threw something that is no std::exception");
     }
   };
-  std::vector<std::thread> team;
-  try {
-    team.reserve(static_cast<std::size_t>(n));
-    for (int r = 0; r < n; ++r) team.emplace_back(work, r);
-  } catch (std::exception const& e) {
-    for (int r = static_cast<int>(team.size()); r < n; ++r) fails(r, text("got no thread: ", e.what()));
+  function_ref<void(int)> const any_rank = work;
+  int started = 0, code = 0;
+  for (; started < n; ++started) {
+    detail::rank_state& s = state.ranks[static_cast<std::size_t>(started)];
+    s.rank = started;
+    s.work = &any_rank;
+    code = ::pthread_create(
+        &s.thread, nullptr,
+        [](void* of) noexcept -> void* {
+          auto const& own = *static_cast<detail::rank_state const*>(of);
+          (*own.work)(own.rank);
+          return nullptr;
+        },
+        &s);
+    if (code != 0) break;
   }
-  for (auto& t : team) t.join();
+  if (code != 0) try {
+      throw error({"threads", "run", code, started, {}, text("got no thread: ", std::strerror(code))});
+    } catch (error const& e) {
+      for (int r = started; r < n; ++r) fails(r, e.where().reason);
+    }
+  for (int r = 0; r < started; ++r) ::pthread_join(state.ranks[static_cast<std::size_t>(r)].thread, nullptr);
   if (first) std::rethrow_exception(first);
 }
 

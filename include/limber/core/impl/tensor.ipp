@@ -3,9 +3,6 @@
 
 #include <limber/core/tensor.hpp>
 
-#include <string_view>
-#include <vector>
-
 namespace limber {
 
 namespace detail {

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/error.hpp>
 #include <limber/core/fingerprint.hpp>
 #include <limber/core/norm.hpp>
+#include <limber/core/order.hpp>
 #include <limber/fuse/bucket_plan.hpp>
-
-#include <algorithm>
-#include <utility>
 
 namespace limber {
 
@@ -87,8 +84,8 @@ LIMBER_COLD LIMBER_FN bucket_plan plan_buckets(tensor_list const& tensors, bucke
     i64 const begin = round_up(plan.where.bytes, detail::bucket_alignment);
     places[static_cast<std::size_t>(i)] = {begin, t.length, type, t.name};
     for (i64 done = 0; done < t.length;) {
-      i64 const leaves = std::max<i64>(1, cap() / (leaf_size * size_of(type)));
-      i64 const n = std::min(t.length - done, leaves * leaf_size);
+      i64 const leaves = detail::greatest<i64>(1, cap() / (leaf_size * size_of(type)));
+      i64 const n = detail::least(t.length - done, leaves * leaf_size);
       add(type, begin + done * size_of(type), n, {i}, {{0, n}});
       done += n;
     }

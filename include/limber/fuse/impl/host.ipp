@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <limber/core/order.hpp>
 #include <limber/fuse/host.hpp>
 
-#include <algorithm>
-#include <cstring>
 #include <new>
 
 #if defined(_OPENMP)
@@ -162,9 +161,9 @@ LIMBER_FN host::host(int threads) : threads_(threads) {
 
 LIMBER_COLD LIMBER_FN slab host::make(layout const& where) const {
   constexpr std::size_t line = 64;
-  auto const bytes = static_cast<std::size_t>(round_up(std::max<i64>(where.bytes, 1), line));
+  auto const bytes = static_cast<std::size_t>(round_up(detail::greatest<i64>(where.bytes, 1), line));
   auto* const p = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{line}));
-  std::fill_n(p, bytes, std::byte{0});
+  std::memset(p, 0, bytes);
   return slab_over({p, [](std::byte* q) { ::operator delete (q, std::align_val_t{line}); }}, where);
 }
 
@@ -193,9 +192,9 @@ LIMBER_FN void host::for_leaves(detail::host_operand const* operands, int count,
       }
       l.wide = doubles;
       l.step = halves || (doubles && singles) ? detail::block_elements : leaf_size;
-      for (i64 k = std::max<i64>(0, begin - number); k < own && number + k < end; ++k) {
+      for (i64 k = detail::greatest<i64>(0, begin - number); k < own && number + k < end; ++k) {
         l.first = k * leaf_size;
-        l.n = std::min(leaf_size, list[t].length - l.first);
+        l.n = detail::least(leaf_size, list[t].length - l.first);
         l.at = l.m = 0;
         body(l, number + k);
       }

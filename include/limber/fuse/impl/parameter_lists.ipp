@@ -1,58 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/function_ref.hpp>
+#include <limber/core/order.hpp>
 #include <limber/fuse/parameter_lists.hpp>
-
-#include <algorithm>
 
 namespace limber {
 
 namespace detail {
 
-/// A run of memory, and what it is for.
-struct memory_use {
-  std::byte const* begin;
-  std::byte const* end;
-  std::string_view name;
-  std::string_view what;
-};
-
-// 0, 1, …, n − 1, sorted by before(i, j): a heap sort, of which a unit compiles a tenth of std::sort.
-[[nodiscard]] LIMBER_COLD LIMBER_FN std::vector<std::size_t> sorted_order(
-    std::size_t n, function_ref<bool(std::size_t, std::size_t)> before) {
-  std::vector<std::size_t> order(n);
-  auto const sink = [&](std::size_t at, std::size_t end) {
-    for (std::size_t child = 2 * at + 1; child < end; child = 2 * (at = child) + 1) {
-      if (child + 1 < end && before(order[child], order[child + 1])) ++child;
-      if (!before(order[at], order[child])) return;
-      std::swap(order[at], order[child]);
-    }
-  };
-  for (std::size_t k = 0; k < n; ++k) order[k] = k;
-  for (std::size_t k = n / 2; k > 0; --k) sink(k - 1, n);
-  for (std::size_t end = n; end > 1; --end) {
-    std::swap(order[0], order[end - 1]);
-    sink(0, end - 1);
-  }
-  return order;
-}
-
 // A tied tensor would be updated twice, and a gradient in its parameter's memory would overwrite it.
-LIMBER_COLD LIMBER_FN void expect_disjoint(std::vector<memory_use> const& uses) {
-  auto const order =
-      sorted_order(uses.size(), [&](std::size_t i, std::size_t j) { return uses[i].begin < uses[j].begin; });
-  std::size_t last = 0;  // the one that ends last so far
-  for (std::size_t k = 1; k < order.size(); ++k) {
-    memory_use const &a = uses[order[last]], &b = uses[order[k]];
-    if (a.end > b.begin) {
-      if (a.what == b.what)
-        expects(false, "'", a.name, "' and '", b.name, "' share memory (", a.what,
+LIMBER_COLD LIMBER_FN void expect_disjoint(parameter_lists const& lists) {
+  tensor_list uses;
+  for (auto const* list : {&lists.values, &lists.gradients, &lists.buffers})
+    for (auto const& v : *list) uses.push_back(v);
+  auto const at = [&](i64 k) -> tensor_view const& { return uses[static_cast<std::size_t>(k)]; };
+  auto const end = [&](i64 k) { return at(k).data + at(k).bytes(); };
+  auto const what = [&, n = static_cast<i64>(lists.values.size())](i64 k) -> std::string_view {
+    return k < n ? "values" : k < 2 * n ? "gradients" : "buffers";
+  };
+  i64 last = -1;  // the one that ends last so far
+  for (i64 const k : sorted_order(uses.size(), [&](i64 a, i64 b) { return at(a).data < at(b).data; })) {
+    if (at(k).length == 0) continue;
+    if (last >= 0 && end(last) > at(k).data) {
+      if (what(last) == what(k))
+        expects(false, "'", at(last).name, "' and '", at(k).name, "' share memory (", what(k),
                 "); a tied tensor is registered once");
-      expects(false, "the ", a.what, " of '", a.name, "' and the ", b.what, " of '", b.name,
+      expects(false, "the ", what(last), " of '", at(last).name, "' and the ", what(k), " of '", at(k).name,
               "' share memory; each needs its own");
     }
-    if (b.end > a.end) last = k;
+    if (last < 0 || end(k) > end(last)) last = k;
   }
 }
 
@@ -64,40 +40,49 @@ LIMBER_COLD LIMBER_FN parameter_lists::parameter_lists(std::string_view who, std
   check(all, true);
   check(all_buffers, false);
 
-  auto const order = detail::sorted_order(
-      all.size(), [&](std::size_t a, std::size_t b) { return all[a].name < all[b].name; });
+  auto const sorted = [](std::vector<tensor> const& list) {
+    return detail::sorted_order(list.size(), [&](i64 a, i64 b) {
+      return list[static_cast<std::size_t>(a)].name < list[static_cast<std::size_t>(b)].name;
+    });
+  };
+  std::vector<i64> const order = sorted(all), order_of_buffers = sorted(all_buffers);
   use_order.resize(all.size());
-  for (std::size_t k = 0; k < order.size(); ++k) {
-    names.push_back(all[order[k]].name);
-    use_order[order[k]] = static_cast<i64>(k);
+  for (i64 const k : order) {
+    use_order[static_cast<std::size_t>(k)] = static_cast<i64>(names.size());
+    names.push_back(all[static_cast<std::size_t>(k)].name);
   }
-  for (auto const& b : all_buffers)
-    expects(!std::binary_search(names.begin(), names.end(), b.name), "'", b.name,
-            "' is a parameter and a buffer");
-  auto const sorted = detail::sorted_order(all_buffers.size(), [&](std::size_t a, std::size_t b) {
-    return all_buffers[a].name < all_buffers[b].name;
-  });
-  for (std::size_t const k : sorted) buffer_names.push_back(all_buffers[k].name);
-
-  std::vector<detail::memory_use> uses;
-  auto const add = [&](tensor_list& to, tensor_view const& v, std::string const& name,
-                       std::string_view what) {
+  for (i64 const k : order_of_buffers) {
+    buffer_names.push_back(all_buffers[static_cast<std::size_t>(k)].name);
+    expects(place_of(buffer_names.back()) < 0, "'", buffer_names.back(), "' is a parameter and a buffer");
+  }
+  auto const add = [](tensor_list& to, tensor_view const& v, std::string const& name) {
     to.push_back({v.data, v.length, v.type, name});
-    if (v.length > 0) uses.push_back({v.data, v.data + v.bytes(), name, what});
   };
   for (std::size_t k = 0; k < order.size(); ++k) {
-    add(values, all[order[k]].value, names[k], "values");
-    add(gradients, all[order[k]].gradient, names[k], "gradients");
+    tensor const& t = all[static_cast<std::size_t>(order[k])];
+    add(values, t.value, names[k]);
+    add(gradients, t.gradient, names[k]);
   }
-  for (std::size_t k = 0; k < sorted.size(); ++k)
-    add(buffers, all_buffers[sorted[k]].value, buffer_names[k], "buffers");
-  detail::expect_disjoint(uses);
+  for (std::size_t k = 0; k < order_of_buffers.size(); ++k)
+    add(buffers, all_buffers[static_cast<std::size_t>(order_of_buffers[k])].value, buffer_names[k]);
+  detail::expect_disjoint(*this);
 }
 
+LIMBER_FN i64 parameter_lists::place_of(std::string_view name) const noexcept {
+  std::size_t from = 0, to = names.size();
+  while (from < to) {
+    std::size_t const middle = from + (to - from) / 2;
+    if (names[middle] < name)
+      from = middle + 1;
+    else
+      to = middle;
+  }
+  return from < names.size() && names[from] == name ? static_cast<i64>(from) : -1;
+}
 LIMBER_FN i64 parameter_lists::find(std::string_view call, std::string_view name) const {
-  auto const t = std::lower_bound(names.begin(), names.end(), name);
-  expects(t != names.end() && *t == name, call, ": there is no parameter named '", name, "'");
-  return t - names.begin();
+  i64 const t = place_of(name);
+  expects(t >= 0, call, ": there is no parameter named '", name, "'");
+  return t;
 }
 
 LIMBER_FN i64 parameter_lists::registered(std::string_view call, i64 index) const {

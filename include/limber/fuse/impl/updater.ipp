@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/math.hpp>
+#include <limber/core/order.hpp>
 #include <limber/fuse/updater.hpp>
-
-#include <algorithm>
-#include <utility>
 
 namespace limber {
 
@@ -49,7 +46,7 @@ LIMBER_COLD LIMBER_FN void updater::allocate(any_executor& e) {
             "' was not compiled for this executor: any_rule holds kernels for the host alone; give the "
             "rule's own type");
     int used = 0;
-    for (auto const& r : p.rules) used = std::max(used, p.type->slots_used(r.rule.rule.get()));
+    for (auto const& r : p.rules) used = detail::greatest(used, p.type->slots_used(r.rule.rule.get()));
     for (int k = 0; k < used; ++k) {
       p.slots.push_back(e.make(layout_of(p.all)));
       p.working.push_back(p.slots.back().parts);

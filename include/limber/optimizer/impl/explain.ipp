@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/fingerprint.hpp>
-#include <limber/core/units.hpp>
 #include <limber/optimizer.hpp>
 #include <limber/optimizer/impl/core.hpp>
 

@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/error.hpp>
-#include <limber/fuse/functors.hpp>
+#include <limber/core/order.hpp>
 #include <limber/optimizer/handshake.hpp>
-
-#include <algorithm>
-#include <array>
-#include <utility>
 
 namespace limber {
 
@@ -33,16 +28,16 @@ namespace detail {
 [[nodiscard]] LIMBER_COLD LIMBER_FN std::string differences(std::string_view a, std::string_view b,
                                                             std::size_t rank) {
   auto const next = [](std::string_view& s) {
-    auto const end = std::min(s.find('\n'), s.size());
+    auto const end = least(s.find('\n'), s.size());
     std::string_view const line = s.substr(0, end);
-    s.remove_prefix(std::min(end + 1, s.size()));
+    s.remove_prefix(least(end + 1, s.size()));
     return line;
   };
   auto const key_of = [](std::string_view line) { return line.substr(0, line.find(": ")); };
   auto const value_in = [&](std::string_view all, std::string_view key) {
     while (!all.empty())
       if (std::string_view const line = next(all); key_of(line) == key)
-        return line.substr(std::min(key.size() + 2, line.size()));
+        return line.substr(least(key.size() + 2, line.size()));
     return std::string_view("absent");
   };
   std::string out;
@@ -146,7 +141,7 @@ LIMBER_COLD LIMBER_FN handshake::handshake(communicator comm, description const&
                ": optimizers that share a communicator must be used in the same order on all ranks"));
     if (hash != first.hash) name_difference(r, own.lines());
     begun = begun || at == invalid_state;
-    id_ = std::max(id_, id);
+    id_ = detail::greatest(id_, id);
     if (at > most) {
       most = at;
       giver_ = static_cast<int>(r);
@@ -160,14 +155,15 @@ LIMBER_COLD LIMBER_FN handshake::handshake(communicator comm, description const&
   if (server >= 0 && server < comm.size() && of(static_cast<std::size_t>(server)).position > 0)
     giver_ = server;
   for (std::size_t r = 0; r < n; ++r)
-    if (i64 const p = of(r).position; lockstep ? p < most : p <= 0 && p < most)
+    if (i64 const p = of(r).position; lockstep ? p < most : p <= 0 && p < most) {
       joined_.push_back(static_cast<int>(r));
+      joins_ = joins_ || joined_.back() == comm.rank();
+    }
   position_ = most;
   givers_ = comm.size() - static_cast<int>(joined_.size());
-  joins_ = std::find(joined_.begin(), joined_.end(), comm.rank()) != joined_.end();
   anybody_ = !joined_.empty();
   detail::optimizers_of_process::lock const everybody;
-  everybody->next_id = std::max(everybody->next_id, id_ + 1);
+  everybody->next_id = detail::greatest(everybody->next_id, id_ + 1);
 }
 
 // All ranks have seen the same hashes, so all of them come here, with the same rank.
@@ -211,7 +207,7 @@ LIMBER_COLD LIMBER_FN void handshake::give(any_executor& e, state_piece const& p
     if (is_floating(data.type))
       e.each(zero{}, out(tensor_list{data}));
     else
-      std::fill_n(data.data, data.bytes(), std::byte{0});
+      std::memset(data.data, 0, static_cast<std::size_t>(data.bytes()));
     return;
   }
   if (!anybody_) return;

@@ -12,9 +12,9 @@
 #include <limber/optimizer/recovery.hpp>
 #include <limber/sync/impl/exchange_state.hpp>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -35,9 +35,7 @@ class state_snapshot {
         slabs_.push_back(e.make(layout_of({p.data})));
         return e.each(copy{}, out(slabs_.back().parts), in(tensor_list{p.data}));
       }
-      std::size_t const at = bytes_.size();
-      bytes_.resize(at + static_cast<std::size_t>(p.data.bytes()));
-      std::copy(p.data.data, p.data.data + p.data.bytes(), bytes_.data() + at);
+      bytes_.insert(bytes_.end(), p.data.data, p.data.data + p.data.bytes());
     });
     e.synchronize();
   }
@@ -46,7 +44,7 @@ class state_snapshot {
     std::byte const* from = bytes_.data();
     visit([&](state_piece const& p) {
       if (copied(p)) return e.each(copy{}, out(tensor_list{p.data}), in(slabs_[numbers++].parts));
-      std::copy(from, from + p.data.bytes(), p.data.data);
+      if (p.data.length > 0) std::memcpy(p.data.data, from, static_cast<std::size_t>(p.data.bytes()));
       from += p.data.bytes();
     });
     e.synchronize();  // before the memory goes

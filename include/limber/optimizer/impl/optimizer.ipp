@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/math.hpp>
-#include <limber/fuse/parameter_lists.hpp>
 #include <limber/optimizer.hpp>
-#include <limber/optimizer/handshake.hpp>
 #include <limber/optimizer/impl/core.hpp>
 
 namespace limber {

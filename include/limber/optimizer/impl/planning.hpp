@@ -11,7 +11,6 @@
 #include <limber/schedule/any_schedule.hpp>
 
 #include <array>
-#include <numeric>
 #include <vector>
 
 namespace limber {
@@ -71,7 +70,8 @@ struct plan_limits {
   }
   batch_plan p = policy(facts);
   expects(p.total > 0, "batch policy: the planned batch must be positive, got ", p.total);
-  i64 const dealt = std::accumulate(p.share.begin(), p.share.end(), i64{0});
+  i64 dealt = 0;
+  for (i64 const share : p.share) dealt += share;
   expects(dealt == p.total, "batch policy: shares of ", dealt, " samples in all for a batch of ", p.total);
   expects(static_cast<int>(p.share.size()) == facts.world, "batch policy: ", p.share.size(), " shares for ",
           facts.world, " workers");

@@ -34,9 +34,8 @@ class group final : public local_group {
       if (engine_->at(s).dead) cancelled_at_ = engine_->now();
       if (engine_->at(s).death_known) ++known_deaths_;
     }
-    engine_->groups.push_back(this);
   }
-  ~group() override { std::erase(engine_->groups, this); }
+  ~group() override { forget(); }
 
   [[nodiscard]] double barrier_seconds() const noexcept { return broadcast_seconds(over_, 0, size()); }
 
@@ -64,7 +63,7 @@ class group final : public local_group {
     if (e.sequence == 0 || e.call == "poll" || r.sequence != e.sequence) return {std::string(e.call), -1};
     std::vector<int> missing;
     for (int k = 0; k < size(); ++k)
-      if (r.here[static_cast<std::size_t>(k)] == 0) missing.push_back(k);
+      if (!r.ranks[static_cast<std::size_t>(k)].here) missing.push_back(k);
     if (missing.empty()) return {text(text_of(r.what), bucket), -1};
     return {text(text_of(r.what), bucket, " for ", say({missing})), missing[0]};
   }
@@ -110,7 +109,7 @@ class group final : public local_group {
 
   void perform(record& r) override {
     if (cancelled_at_ != infinite) return;
-    limber::detail::perform(r.what, r.buffers, 0, limber::detail::extent(r.what, size()));
+    limber::detail::perform(r.what, r.ranks, 0, limber::detail::extent(r.what, size()));
     operation_cost const p =
         cost_of(r.what, engine_->what().reduce, over_, size(), engine_->what().byte_scale);
     r.end = free_ = std::max(now(), free_) + p.seconds;

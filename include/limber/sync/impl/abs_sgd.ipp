@@ -5,13 +5,6 @@
 #include <limber/sync/impl/stage_base.hpp>
 
 #include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstring>
-#include <optional>
-#include <span>
-#include <utility>
-#include <vector>
 
 namespace limber::sync {
 

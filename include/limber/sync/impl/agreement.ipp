@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/error.hpp>
 #include <limber/sync/agreement.hpp>
-
-#include <array>
-#include <cstring>
-#include <vector>
 
 namespace limber::sync {
 

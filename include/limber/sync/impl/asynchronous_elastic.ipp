@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/asynchronous_elastic.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/tensor_message.hpp>
-
-#include <cstddef>
-#include <span>
-#include <string>
-#include <utility>
-#include <vector>
 
 namespace limber::sync {
 

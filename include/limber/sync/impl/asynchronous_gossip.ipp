@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/asynchronous_gossip.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/tensor_message.hpp>
-
-#include <cstddef>
-#include <optional>
-#include <span>
-#include <utility>
-#include <vector>
 
 namespace limber::sync {
 

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/rule/descent.hpp>
 #include <limber/sync/elastic_averaging.hpp>
 #include <limber/sync/impl/stage_base.hpp>
-
-#include <array>
 
 namespace limber::sync {
 

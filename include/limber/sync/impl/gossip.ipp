@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/core/random.hpp>
-#include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/gossip.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 
 #include <algorithm>
-#include <cstddef>
-#include <utility>
 
 namespace limber::sync {
 

@@ -5,11 +5,6 @@
 #include <limber/sync/gradients.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 
-#include <algorithm>
-#include <array>
-#include <utility>
-#include <vector>
-
 namespace limber::sync {
 
 namespace detail {
@@ -162,7 +157,7 @@ class gradients_state final : public gradient_stage_base {
               " has no logical shard in call ", calls_, " of this update, but ", n, " samples");
     auto const facts = facts_of_call(at, n, pack_all(at, n, due), at.comm.rank());
     control here{};
-    std::ranges::copy(facts, here.begin());
+    for (std::size_t k = 0; k < facts.size(); ++k) here[k] = facts[k];
     if (calls_ == 0) {
       mine_ = {};
       own_ = 0;

@@ -4,9 +4,6 @@
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/merge.hpp>
 
-#include <array>
-#include <string>
-
 namespace limber::sync {
 
 namespace detail {

@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/parameter_server.hpp>
 #include <limber/sync/tensor_message.hpp>
-
-#include <cstddef>
-#include <string>
-#include <utility>
-#include <vector>
 
 namespace limber::sync {
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/rule/descent.hpp>
 #include <limber/rule/sgd.hpp>
 #include <limber/sync/presets.hpp>
 

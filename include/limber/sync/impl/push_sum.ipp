@@ -1,17 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/fuse/strategy_functors.hpp>
 #include <limber/sync/gossip.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/push_sum.hpp>
 #include <limber/sync/tensor_message.hpp>
 
 #include <bit>
-#include <cstddef>
-#include <optional>
-#include <utility>
-#include <vector>
 
 namespace limber::sync {
 

@@ -6,12 +6,7 @@
 #include <limber/sync/streaming_diloco.hpp>
 
 #include <algorithm>
-#include <array>
-#include <cstddef>
 #include <exception>
-#include <string>
-#include <utility>
-#include <vector>
 
 namespace limber::sync {
 

@@ -3,8 +3,8 @@
 
 #include <limber/comm/detail/host_collective.hpp>
 #include <limber/core/dtype.hpp>
+#include <limber/core/order.hpp>
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -52,7 +52,7 @@ template <class F>
 void for_each_block(i64 first, i64 last, i64 count, F f) {
   while (first < last) {
     i64 const block = first / count, offset = first % count;
-    i64 const n = std::min(count - offset, last - first);
+    i64 const n = least(count - offset, last - first);
     f(static_cast<std::size_t>(block), offset, n);
     first += n;
   }
@@ -62,7 +62,7 @@ template <class T>
 void reduce_range(signature const& s, std::span<rank_buffers const> ranks, i64 first, i64 last) noexcept {
   T tile[reduce_tile];
   for (i64 i = first; i < last; i += reduce_tile) {
-    i64 const n = std::min(reduce_tile, last - i);
+    i64 const n = least(reduce_tile, last - i);
     reduce_elements<T>(ranks, s.how, i, n, tile);
     if (s.what == operation::all_reduce) {
       for (rank_buffers const& r : ranks)

@@ -2,9 +2,7 @@
 #pragma once
 
 #include <limber/comm/detail/local_group.hpp>
-
-#include <algorithm>
-#include <utility>
+#include <limber/core/order.hpp>
 
 namespace limber::detail {
 
@@ -20,6 +18,14 @@ struct local_group::scope {
 LIMBER_COLD LIMBER_FN local_group::local_group(local_world& w, std::vector<int> const& world_ranks)
     : process_group(w.engine), world_(w), members_(world_ranks.size()) {
   for (std::size_t r = 0; r < world_ranks.size(); ++r) members_[r].world_rank = world_ranks[r];
+  local_group** at_end = &w.first_group;
+  while (*at_end != nullptr) at_end = &(*at_end)->next_group;
+  *at_end = this;
+}
+LIMBER_COLD LIMBER_FN void local_group::forget() noexcept {
+  local_group** at = &world_.first_group;
+  while (*at != this) at = &(*at)->next_group;
+  *at = next_group;
 }
 
 // Operations ------------------------------------------------------------------------------------------
@@ -37,15 +43,12 @@ LIMBER_FN i64 local_group::start(int rank, signature const& s, const_tensor_view
     r.first = rank;
   } else if (r.what != s) {
     // If two ranks agree and one differs, that one is at fault.
-    int const low = std::min(rank, r.first), high = std::max(rank, r.first);
+    int const low = least(rank, r.first), high = greatest(rank, r.first);
     fail_with(r.arrived == 1 ? high : rank, {low, " called ", low == rank ? s : r.what, " where ", high,
                                              " called ", low == rank ? r.what : s});
     throw failure_error(name_of(s.what), bucket);
   }
-  auto const i = static_cast<std::size_t>(rank);
-  r.buffers[i] = {in.data, out.data};
-  r.colors[i] = color;
-  r.here[i] = 1;
+  r.ranks[static_cast<std::size_t>(rank)] = {in.data, out.data, color, true};
   if (++r.arrived == size()) {
     if (s.what == operation::split) make_split_groups(r);
     perform(r);
@@ -98,12 +101,12 @@ LIMBER_COLD LIMBER_FN place local_group::split(int rank, int color) {
 }
 
 LIMBER_COLD LIMBER_FN void local_group::make_split_groups(record const& r) {
-  std::vector<char> placed(members_.size());
+  std::vector<int> placed(members_.size());
   for (std::size_t first = 0; first < placed.size(); ++first) {
     if (placed[first] != 0) continue;
     std::vector<int> ranks, world_ranks;
     for (std::size_t k = first; k < placed.size(); ++k) {
-      if (r.colors[k] != r.colors[first]) continue;
+      if (r.ranks[k].color != r.ranks[first].color) continue;
       placed[k] = 1;
       ranks.push_back(static_cast<int>(k));
       world_ranks.push_back(members_[k].world_rank);
@@ -136,7 +139,7 @@ LIMBER_FN void local_group::check_completable(i64 sequence, bool timed_out) {
   if (!timed_out && left_count_ == 0 && known_deaths_ == 0) return;
   for (i64 s = completed_ + 1; s <= sequence; ++s) {
     record const& r = records_[s];
-    auto const is_here = [&](int k) { return r.here[static_cast<std::size_t>(k)] != 0; };
+    auto const is_here = [&](int k) { return r.ranks[static_cast<std::size_t>(k)].here; };
     for (int k = 0; known_deaths_ > 0 && k < size(); ++k)
       if (death_known(k) && !at(k).left)
         return fail_with(k, {death_text(k), is_here(k) ? " during " : " without calling ", r.what});
@@ -203,7 +206,7 @@ LIMBER_COLD LIMBER_FN void local_group::fail_halted() {
 LIMBER_COLD LIMBER_FN void local_group::fail_with_rank(local_world& w, int world_rank,
                                                        std::string const& reason, bool only_halted) {
   w.unwinding[static_cast<std::size_t>(world_rank)] = 0;
-  for (local_group* const g : w.groups)
+  for (local_group* g = w.first_group; g != nullptr; g = g->next_group)
     for (int r = 0; r < g->size(); ++r) {
       if (g->at(r).world_rank != world_rank) continue;
       bool const caused_by_it = g->halted_ && g->failed_rank_ == r;
@@ -335,24 +338,23 @@ LIMBER_COLD LIMBER_FN local_group::shrinking& local_group::join(int rank, std::s
   for (int const r : survivors)
     if (auto why = absence_text(r); !why.empty())
       throw error({engine_name_, "shrink", 0, r, {}, std::move(why)});
-  for (auto const& s : shrinkings_)
+  for (shrinking* s = shrinkings_.get(); s != nullptr; s = s->next.get())
     for (int r = 0; s->open && r < size(); ++r)
-      if ((at(r).left || death_known(r)) && !std::ranges::binary_search(s->lost, r))
-        close(*s, r, absence_text(r));
+      if ((at(r).left || death_known(r)) && !contains(s->lost, r)) close(*s, r, absence_text(r));
+  std::vector<int> const all_lost(lost.begin(), lost.end());
   shrinking* mine = nullptr;
-  for (auto const& s : shrinkings_) {
+  owner<shrinking>* last = &shrinkings_;
+  for (; *last; last = &(*last)->next) {
+    shrinking* const s = last->get();
     if (!s->open) continue;
-    if (std::ranges::equal(s->lost, lost)) {
-      mine = s.get();
-      continue;
-    }
+    if (s->lost == all_lost) mine = s;
     for (int const r : survivors)
-      if (s->here[static_cast<std::size_t>(r)] != 0)
+      if (s != mine && s->here[static_cast<std::size_t>(r)] != 0)
         end(*s, r, {r, " continues without ", s->lost, " but ", rank, " without ", lost});
   }
   if (mine == nullptr) {
-    mine = shrinkings_.emplace_back(std::make_unique<shrinking>()).get();
-    mine->lost.assign(lost.begin(), lost.end());
+    *last = owner<shrinking>(mine = new shrinking);
+    mine->lost = all_lost;
     mine->here.resize(members_.size());
   }
   mine->here[static_cast<std::size_t>(rank)] = 1;
@@ -367,9 +369,9 @@ LIMBER_COLD LIMBER_FN place local_group::shrink(int rank, std::span<int const> l
   check_caller(rank, "shrink", false);
   fail_unwound(world_, at(rank).world_rank);
   shrinking& mine = join(rank, lost, survivors);
-  for (bool timed_out = false; !mine.next || !has_come(mine.usable_from);
+  for (bool timed_out = false; !mine.made || !has_come(mine.usable_from);
        timed_out = wait(rank, {"shrink"}, t)) {
-    if (mine.next) continue;
+    if (mine.made) continue;
     if (mine.failed) end(mine, rank, {});
     std::vector<int> missing, world_ranks;
     for (int const r : survivors) {
@@ -377,8 +379,8 @@ LIMBER_COLD LIMBER_FN place local_group::shrink(int rank, std::span<int const> l
       world_ranks.push_back(at(r).world_rank);
     }
     if (missing.empty()) {
-      mine.next = make(world_ranks);
-      mine.usable_from = usable_from(static_cast<local_group&>(*mine.next.get()), rank);
+      mine.made = make(world_ranks);
+      mine.usable_from = usable_from(static_cast<local_group&>(*mine.made.get()), rank);
       mine.open = false;
       fail(lost.empty() ? -1 : lost[0], shrunk_text(say({lost})));
       wake_all();
@@ -389,8 +391,8 @@ LIMBER_COLD LIMBER_FN place local_group::shrink(int rank, std::span<int const> l
       if (auto why = absence_text(r); !why.empty()) end(mine, r, {why});
     if (timed_out) end(mine, missing[0], {missing, " did not call shrink within ", world_.deadline, " s"});
   }
-  place made{mine.next, rank_among(survivors, rank)};
-  if (++mine.taken == made.where->size()) mine.next = {};
+  place made{mine.made, rank_among(survivors, rank)};
+  if (++mine.taken == made.where->size()) mine.made = {};
   return made;
 }
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <limber/comm/detail/process_group.hpp>
+#include <limber/core/order.hpp>
 
-#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -59,7 +59,7 @@ LIMBER_COLD LIMBER_FN std::string shrunk_text(std::string_view lost) {
 LIMBER_COLD LIMBER_FN std::vector<int> survivors_of(std::span<int const> lost, int size) {
   std::vector<int> out;
   for (int r = 0; r < size; ++r)
-    if (!std::ranges::binary_search(lost, r)) out.push_back(r);
+    if (!contains(lost, r)) out.push_back(r);
   return out;
 }
 LIMBER_COLD LIMBER_FN std::vector<int> ranks_of_color(std::span<i64 const> colors, i64 color) {
@@ -69,12 +69,16 @@ LIMBER_COLD LIMBER_FN std::vector<int> ranks_of_color(std::span<i64 const> color
   return out;
 }
 LIMBER_COLD LIMBER_FN int index_of_color(std::vector<i64> colors, i64 color) {
-  std::ranges::sort(colors);
-  auto const different = std::unique(colors.begin(), colors.end());
-  return static_cast<int>(std::lower_bound(colors.begin(), different, color) - colors.begin());
+  sort(colors, [](i64 a, i64 b) { return a < b; });
+  int index = 0;
+  for (std::size_t k = 0; k < colors.size() && colors[k] < color; ++k)
+    if (k == 0 || colors[k] != colors[k - 1]) ++index;
+  return index;
 }
 LIMBER_COLD LIMBER_FN int rank_among(std::vector<int> const& members, int rank) noexcept {
-  return static_cast<int>(std::ranges::lower_bound(members, rank) - members.begin());
+  std::size_t at = 0;
+  while (at < members.size() && members[at] < rank) ++at;
+  return static_cast<int>(at);
 }
 
 [[gnu::noinline]] LIMBER_FN group_request::group_request(shared_group where, group_call c) noexcept
