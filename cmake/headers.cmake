@@ -23,6 +23,7 @@ set(LIMBER_HEADERS
     limber/batch/policies.hpp
     limber/batch/sampler.hpp
     limber/comm/any_communicator.hpp
+    limber/comm/backend.hpp
     limber/comm/checked.hpp
     limber/comm/collective.hpp
     limber/comm/detail/call_comparison.hpp
