@@ -91,7 +91,7 @@ class membership {
     for (;;) {
       double const now = clock();
       auto const o = store_client_.read_overview();
-      if (i64 const latest = o.latest(); latest != known.latest_generation()) {
+      if (i64 const latest = o.latest(); latest != known.latest_generation) {
         auto decided = latest > 0 ? store_client_.view_of(latest, id_) : std::nullopt;
         if (decided && decided->rank >= 0 && await_begin(*decided).what == detail::generation_state::begun)
           return admit(*std::move(decided), o);
@@ -99,9 +99,9 @@ class membership {
         // A decision that was removed again is outdated: read the newer one.
         bool const is_gone = latest > 0 && !decided;
         known = detail::bootstrap(is_gone ? -1 : latest, std::move(decided), std::nullopt);
-      } else if (o.of(latest).has_state && !known.knows_state()) {
+      } else if (o.of(latest).has_state && !known.state) {
         if (auto const what = store_client_.state_of(latest))
-          known = detail::bootstrap(latest, known.latest_view(), what);
+          known = detail::bootstrap(latest, known.latest_view, what);
       }
       if (now >= next_beat) {
         store_.replace(detail::join_key(id_), text(++heartbeats_));
@@ -112,7 +112,7 @@ class membership {
         });
       }
       if (now - start >= how_.join_deadline) fail_join(known, o);
-      if (known.latest_generation() >= 0 && try_bootstrap(known, o, now)) continue;
+      if (known.latest_generation >= 0 && try_bootstrap(known, o, now)) continue;
       how_.poll.pause(how_.poll.every);
     }
   }
@@ -267,11 +267,11 @@ class membership {
       if (latest < ended.generation && !store_.get(detail::members_key(ended.generation)))
         throw detail::membership_error("next", ENOENT,
                                        text("generation ", ended.generation, " has vanished from the store"));
-      survivors.observe(o.of(coming), o.joining, now,
-                        [&](std::string const& id) { return store_client_.presence_of(id, ended); });
       // The latest decision in the store counts, whether or not it is this one: this worker may have been
       // stopped for several generations, whose first records are removed.
-      auto const decision = survivors.decision(now);
+      auto const decision = survivors.decision(o.of(coming), o.joining, now, [&](std::string const& id) {
+        return store_client_.presence_of(id, ended);
+      });
       again = decision.has_value();
       if (again) store_client_.decide(*decision, how_.random());
       return decided;
@@ -326,13 +326,13 @@ class membership {
 
   /// Registers this joiner, or decides. @return whether it has decided
   bool try_bootstrap(detail::bootstrap& known, detail::overview const& o, double now) {
-    i64 const coming = known.latest_generation() + 1;
+    i64 const coming = known.latest_generation + 1;
     if (!known.may_join(o)) return false;
     if (!o.of(coming).here.contains(id_)) {
       store_client_.put_presence(coming, id_, {});
       return false;
     }
-    if (!known.may_bootstrap()) return false;
+    if (!known.run_is_dead) return false;
     double const patience = missable_beats * how_.beat_every;
     auto const decision = known.decision(o, now, how_.min_workers, how_.settle, [&](std::string const& id) {
       if (id == id_) return detail::pulse::alive;
@@ -343,13 +343,13 @@ class membership {
   }
 
   [[noreturn]] void fail_join(detail::bootstrap const& known, detail::overview const& o) {
-    store_.remove(detail::worker_key(known.latest_generation() + 1, "here", id_));
+    store_.remove(detail::worker_key(known.latest_generation + 1, "here", id_));
     store_.remove(detail::join_key(id_));
     std::string const state =
-        known.may_bootstrap()
-            ? text(known.eligible(), " of the ", how_.min_workers, " workers that start a run were present")
-            : text("generation ", known.latest_generation(), " continues and admitted none of the ",
-                   o.joining.size(), " joiners");
+        known.run_is_dead ? text(known.eligible.size(), " of the ", how_.min_workers,
+                                 " workers that start a run were present")
+                          : text("generation ", known.latest_generation,
+                                 " continues and admitted none of the ", o.joining.size(), " joiners");
     throw timed_out("join", text("not admitted within ", how_.join_deadline, " s: ", state));
   }
 
@@ -361,15 +361,10 @@ class membership {
 
   [[noreturn]] void fence(membership_view const& mine, i64 latest) {
     heartbeat_.stop();
-    throw fenced(
-        {"membership",
-         "next",
-         0,
-         mine.rank,
-         {},
-         text("generation ", latest, " was decided without this worker (", id_,
-              "), which registered too late after generation ", mine.generation, "; it may join again")},
-        latest);
+    std::string reason =
+        text("generation ", latest, " was decided without this worker (", id_,
+             "), which registered too late after generation ", mine.generation, "; it may join again");
+    throw fenced({"membership", "next", 0, mine.rank, {}, std::move(reason)}, latest);
   }
 
   void expect_mine(std::string_view call, membership_view const& mine) const {

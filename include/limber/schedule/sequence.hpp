@@ -29,12 +29,6 @@ struct lasting {
 
   LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const { return static_cast<double>(part(p)); }
-
-  template <class F>
-  void each_amount(F f) const {
-    f(length);
-    detail::each_amount(part, f);
-  }
 };
 template <schedule S>
 lasting(amount, S) -> lasting<S>;
@@ -63,7 +57,8 @@ struct sequence {
   sequence(A a, B b) : first(std::move(a)), rest(std::move(b)) {
     amount const head = first.length;
     detail::expects_at_least_0("sequence", "length of a piece", head.value);
-    each_amount(detail::same_unit{head.in});
+    detail::each_amount(first, detail::same_unit{head.in});
+    detail::each_amount(rest, detail::same_unit{head.in});
     if constexpr (finite_schedule<B>) length = {head.value + amount(rest.length).value, head.in};
   }
 
@@ -80,12 +75,6 @@ struct sequence {
     i64 const a = detail::length_in_ticks(first, epoch_size), b = detail::length_in_ticks(rest, epoch_size);
     i64 const most = i64{1} << 62;
     return a < most - b ? a + b : most;
-  }
-
-  template <class F>
-  void each_amount(F f) const {
-    detail::each_amount(first, f);
-    detail::each_amount(rest, f);
   }
 };
 

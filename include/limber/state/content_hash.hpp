@@ -96,12 +96,10 @@ class content_hash {
   return out;
 }
 /// The inverse of `print_hash`; empty for any other text.
-[[nodiscard]] inline std::optional<std::uint64_t> read_hash(std::string_view s) noexcept {
+[[nodiscard]] inline std::optional<std::uint64_t> read_hash(std::string_view s) {
   std::uint64_t h = 0;
-  auto const [end, wrong] = std::from_chars(s.data(), s.data() + s.size(), h, 16);
-  if (s.size() != 16 || wrong != std::errc{} || end != s.data() + s.size()) return {};
-  if (std::ranges::any_of(s, [](char c) { return c >= 'A' && c <= 'F'; })) return {};
-  return h;
+  std::from_chars(s.data(), s.data() + s.size(), h, 16);
+  return print_hash(h) == s ? std::optional(h) : std::nullopt;
 }
 
 }  // namespace limber::state

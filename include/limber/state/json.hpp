@@ -221,11 +221,6 @@ class header_reader {
   return out;
 }
 
-/// Reads one object of strings.
-[[nodiscard]] inline string_map parse_strings(std::string_view json, std::string const& path) {
-  return read_json(json, path, true).metadata;
-}
-
 /// Parses and checks the header of a file with `data_bytes` of data after it.
 [[nodiscard]] inline file_header parse_header(std::string_view json, i64 data_bytes,
                                               std::string const& path) {

@@ -130,7 +130,7 @@ namespace detail {
 /// Parses a manifest. It must equal the output of `print` byte for byte, so all of it is checked.
 /// @throws limber::error naming the path
 [[nodiscard]] inline manifest parse_manifest(std::string_view json, std::string const& path) {
-  string_map const said = parse_strings(json, path);
+  string_map const said = read_json(json, path, true).metadata;
   auto value = [&](std::string const& key) -> std::string const& {
     auto const at = said.find(key);
     if (at == said.end()) throw_corrupt(path, {}, text("does not say '", key, "'"));

@@ -20,15 +20,12 @@
 
 // As in fuse/host_loop.hpp: compiled twice and selected at run time. All arithmetic is integer, so the bits
 // are equal.
-#if defined(__x86_64__) && !defined(__CUDACC__) && (defined(__GNUC__) || defined(__clang__))
-#define LIMBER_DETAIL_CODEC_CLONES 1
+#if defined(__x86_64__) && !defined(__CUDACC__)
 #if defined(__clang__)
 #define LIMBER_DETAIL_CODEC_WIDE __attribute__((target("avx2"), flatten))
-#else
+#elif defined(__GNUC__)
 #define LIMBER_DETAIL_CODEC_WIDE __attribute__((target("avx2"), optimize("O3"), flatten))
 #endif
-#else
-#define LIMBER_DETAIL_CODEC_CLONES 0
 #endif
 
 namespace limber::detail {
@@ -58,22 +55,19 @@ inline void decode_plain(i64 const* __restrict x, fixed_point::word<T>* __restri
   for (i64 i = 0; i < n; ++i) y[i] = fixed_point::decode<T>(x[i], unit);
 }
 
-#if LIMBER_DETAIL_CODEC_CLONES
+#if defined(LIMBER_DETAIL_CODEC_WIDE)
 template <class F>
 LIMBER_DETAIL_CODEC_WIDE inline auto run_wide(F f) noexcept {
   return f();
-}
-[[nodiscard]] inline bool codec_is_wide() noexcept {
-  static bool const yes = __builtin_cpu_supports("avx2");
-  return yes;
 }
 #endif
 
 /// Calls one of the functions above, at the width that the processor has.
 template <class F>
 inline auto run_codec(F f) noexcept {
-#if LIMBER_DETAIL_CODEC_CLONES
-  if (codec_is_wide()) return run_wide(f);
+#if defined(LIMBER_DETAIL_CODEC_WIDE)
+  static bool const is_wide = __builtin_cpu_supports("avx2");
+  if (is_wide) return run_wide(f);
 #endif
   return f();
 }

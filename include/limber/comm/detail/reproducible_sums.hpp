@@ -2,18 +2,15 @@
 #pragma once
 
 /// @file
-/// The operations in flight of a `reproducible`, and their progress.
-///
-/// A sum takes two operations of the engine, MAX of the exponents and SUM of the integers, and every rank
-/// must start the operations of the engine in the same order, independently of when it polls or waits. So a
-/// MAX is always the last operation in flight: the next operation first waits for it and starts its SUM. The
-/// engine gets MAX 1, SUM 1, MAX 2, SUM 2, …, independently of timing.
+/// The operations in flight of a `reproducible`, and their progress, in the order that it promises: a MAX is
+/// always the last operation in flight.
 
 #include <limber/comm/collective.hpp>
 #include <limber/comm/detail/process_group.hpp>
 #include <limber/comm/detail/reproducible_codec.hpp>
 #include <limber/core/error.hpp>
 #include <limber/core/fingerprint.hpp>
+#include <limber/core/math.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -35,13 +32,10 @@ namespace limber::detail {
 /// Adds the values of all ranks in an order that depends only on the values, small ones first, so that
 /// permuted ranks and added zeros do not change the result. Sorts `x`. Zero is +0.
 [[nodiscard]] inline double ordered_sum(std::span<double> x) {
-  bool up = false, down = false, nan = false;
-  for (double const v : x) {
-    nan |= v != v;
-    up |= v == std::numeric_limits<double>::infinity();
-    down |= v == -std::numeric_limits<double>::infinity();
-  }
-  if (nan || (up && down)) return std::numeric_limits<double>::quiet_NaN();
+  double special = 0;
+  for (double const v : x)
+    if (!math::finite(v)) special += v;
+  if (special != special) return std::numeric_limits<double>::quiet_NaN();
   std::ranges::sort(x, [](double a, double b) {
     double const p = std::fabs(a), q = std::fabs(b);
     return p < q || (p == q && a < b);
@@ -67,7 +61,6 @@ class reproducible_sums final : public process_group {
     i64 number = 0;
     phase at = phase::idle;
     bool scatters = false;  ///< a reduce_scatter: the result is this rank's piece
-    int own = 0;            ///< this rank
     std::optional<reduction_handle> reduced{};
     std::optional<scatter_handle> scattered{};
     std::optional<gather_handle> gathered{};
@@ -202,7 +195,6 @@ class reproducible_sums final : public process_group {
     s.in = in;
     s.out = out;
     s.scatters = scatters;
-    s.own = inner().rank();
     try {
       start(s);
     } catch (...) {
@@ -245,8 +237,8 @@ class reproducible_sums final : public process_group {
         throw error({"reproducible", s.scatters ? "reduce_scatter" : "all_reduce", 0, -1,
                      std::string(name_of(s)),
                      text("the ranks differ in type, length, places of the tensors or most_ranks; rank ",
-                          s.own, " has ", s.pieces.size(), " tensors of ", elements_of(s.pieces), " ",
-                          limber::name_of(s.in.type), " in all and ", guard_,
+                          inner().rank(), " has ", s.pieces.size(), " tensors of ", elements_of(s.pieces),
+                          " ", limber::name_of(s.in.type), " in all and ", guard_,
                           " guard bits (checked<C> would name the rank)")});
       i64 const all = elements_of(s.pieces), mine = s.scatters ? s.out.length : all;
       i64* const fixed = codec_.reserve(s.fixed, all);
@@ -272,7 +264,7 @@ class reproducible_sums final : public process_group {
       float const* exponents = s.exponents.data() + marks;
       piece const whole{0, s.out.length};
       if (s.scatters) {
-        exponents += s.own * blocks_of({&whole, 1});
+        exponents += inner().rank() * blocks_of({&whole, 1});
         pieces = {&whole, 1};
       }
       codec_.decode(s.total.data(), pieces, exponents, guard_, s.out);
@@ -283,7 +275,7 @@ class reproducible_sums final : public process_group {
 
   void add(sum& s) {
     auto const ranks = static_cast<std::size_t>(inner().size()), n = static_cast<std::size_t>(s.in.length);
-    std::size_t const first = s.scatters ? static_cast<std::size_t>(s.own * s.out.length) : 0;
+    std::size_t const first = s.scatters ? static_cast<std::size_t>(inner().rank() * s.out.length) : 0;
     codec_.read(s.gathered_values.data(), s.values);
     s.column.resize(ranks);
     s.result.resize(static_cast<std::size_t>(s.out.length));

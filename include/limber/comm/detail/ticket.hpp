@@ -88,16 +88,4 @@ class unpacker {
   std::span<std::byte const> rest_;
 };
 
-inline void pack_ticket(packer& to, ticket const& t) {
-  to.put(t.sequence).put(t.call).put(t.plan_hash).put(std::string_view(t.bucket));
-}
-
-[[nodiscard]] inline ticket unpack_ticket(unpacker& from) {
-  // In the order in which they were put.
-  auto const sequence = from.get<i64>();
-  auto const call = from.get<signature>();
-  auto const plan_hash = from.get<std::uint64_t>();
-  return {sequence, call, plan_hash, from.get_text()};
-}
-
 }  // namespace limber::detail

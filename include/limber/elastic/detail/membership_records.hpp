@@ -13,9 +13,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <locale>
 #include <map>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -119,28 +121,6 @@ struct overview {
   return out;
 }
 
-/// Parses a text line by line.
-class lines {
- public:
-  explicit lines(std::string_view text) : rest_(text) {}
-
-  [[nodiscard]] bool done() const noexcept { return rest_.empty(); }
-
-  /// The rest of the next line after `word` and a space; empty if the line does not begin so.
-  [[nodiscard]] std::optional<std::string_view> after(std::string_view word) {
-    std::size_t const end = rest_.find('\n');
-    if (end == std::string_view::npos || end <= word.size() || rest_.compare(0, word.size(), word) != 0 ||
-        rest_[word.size()] != ' ')
-      return std::nullopt;
-    auto const found = rest_.substr(word.size() + 1, end - word.size() - 1);
-    rest_.remove_prefix(end + 1);
-    return found;
-  }
-
- private:
-  std::string_view rest_;
-};
-
 /// The record by which a worker registers for the decision after a generation.
 struct presence {
   ending why = ending::planned;
@@ -154,19 +134,19 @@ struct presence {
 }
 
 /// Empty if the text is malformed, or suspects a rank that is not below `size`.
-[[nodiscard]] inline std::optional<presence> parse_presence(std::string_view from, int size) {
-  lines in(from);
-  presence out;
-  auto const why = std::ranges::find(ending_names, in.after("why").value_or(""));
-  if (why == ending_names.end()) return std::nullopt;
-  out.why = static_cast<ending>(why - ending_names.begin());
-  while (!in.done()) {
-    auto const word = in.after("suspect");
-    auto const rank = state::detail::read_count<int>(word.value_or(""));
-    if (!rank || *rank >= size || out.suspects.size() >= static_cast<std::size_t>(size)) return std::nullopt;
-    out.suspects.push_back(*rank);
+[[nodiscard]] inline std::optional<presence> parse_presence(std::string const& from, int size) {
+  std::istringstream in(from);
+  in.imbue(std::locale::classic());
+  std::string word, why;
+  in >> word >> why;
+  auto const known = std::ranges::find(ending_names, why);
+  if (known == ending_names.end()) return std::nullopt;
+  presence out{static_cast<ending>(known - ending_names.begin()), {}};
+  for (int rank = 0; in >> word >> rank;) {
+    if (rank < 0 || rank >= size || std::ssize(out.suspects) >= size) return std::nullopt;
+    out.suspects.push_back(rank);
   }
-  return out;
+  return text_of(out) == from ? std::optional(out) : std::nullopt;
 }
 
 /// Whether a generation began, or is void because not all of its members read the decision in time.
@@ -196,37 +176,29 @@ enum class generation_state : std::uint8_t { begun, is_void };
 }
 
 /// Empty unless the text is a well-formed decision on `generation`. The rank is −1.
-[[nodiscard]] inline std::optional<membership_view> parse_view(std::string_view from, i64 generation) {
-  auto const number = [](std::optional<std::string_view> word) {
-    return state::detail::read_count(word.value_or(""));
-  };
-  lines in(from);
+[[nodiscard]] inline std::optional<membership_view> parse_view(std::string const& from, i64 generation) {
+  std::istringstream in(from);
+  in.imbue(std::locale::classic());
+  std::string word, id;
+  i64 said = 0;
+  std::uint64_t nonce = 0, planned = 0;
+  in >> word >> said >> word >> nonce >> word >> planned;
   membership_view out;
-  auto const g = number(in.after("generation")), nonce = number(in.after("nonce")),
-             planned = number(in.after("planned"));
-  if (!g || *g != generation || !nonce || !planned || *planned > 1) return std::nullopt;
   out.generation = generation;
-  out.planned = *planned == 1;
-  out.prefix = text("gen-", generation, "-", *nonce);
-  std::set<std::string_view> distinct;
-  while (!in.done()) {
-    std::string_view id;
+  out.planned = planned == 1;
+  std::set<std::string> distinct;
+  while (in >> word >> id) {
     int old_rank = -1;
-    if (auto const member = in.after("member")) {
-      id = member->substr(0, member->find(' '));
-      auto const r = state::detail::read_count<int>(member->substr(std::min(id.size() + 1, member->size())));
-      // Old ranks increase, and joiners follow.
-      bool const follows = out.old_ranks.empty() || (out.old_ranks.back() >= 0 && r > out.old_ranks.back());
-      if (!r || !follows) return std::nullopt;
-      old_rank = *r;
-    } else if (auto const joiner = in.after("joiner")) {
-      id = *joiner;
-    }
-    if (!is_id(id) || !distinct.insert(id).second) return std::nullopt;
-    out.ids.emplace_back(id);
+    if (word == "member") in >> old_rank;
+    // Old ranks increase, and joiners follow.
+    bool const follows =
+        old_rank < 0 || out.ids.empty() || (out.old_ranks.back() >= 0 && old_rank > out.old_ranks.back());
+    if (!follows || !is_id(id) || !distinct.insert(id).second) return std::nullopt;
+    out.ids.push_back(id);
     out.old_ranks.push_back(old_rank);
   }
-  if (out.ids.empty()) return std::nullopt;
+  if (out.ids.empty() || text_of(out, nonce) != from) return std::nullopt;
+  out.prefix = text("gen-", generation, "-", nonce);
   return out;
 }
 

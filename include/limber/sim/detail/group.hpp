@@ -25,7 +25,7 @@ namespace limber::sim::detail {
 class group final : public local_group {
  public:
   group(std::shared_ptr<engine> e, std::vector<int> const& workers)
-      : local_group(*e, workers), engine_(std::move(e)), posts_in_transit_(workers.size()) {
+      : local_group(*e, workers), engine_(std::move(e)) {
     cluster const& c = engine_->what();
     bool const in_one_block =
         std::ranges::all_of(workers, [&](int s) { return &c.between(workers.front(), s) == &c.inside; });
@@ -148,37 +148,37 @@ class group final : public local_group {
   /// The sender of a tensor waits until its link has taken it.
   void deliver(int to, stored_message m) override {
     auto const sent = std::make_shared<stored_message>(std::move(m));
-    std::pair const path(sent->source, to);
-    if (sent->is_tensor)
-      tensors_in_transit_.push_back(path);
-    else
-      ++posts_in_transit_[static_cast<std::size_t>(to)];
+    flight const f{sent->source, to, sent->is_tensor};
+    in_flight_.push_back(f);
     double const taken =
-        engine_->transfer(at(path.first).world_rank, at(to).world_rank, static_cast<i64>(sent->bytes.size()),
-                          [this, self = shared_group(this), path, sent](bool arrived) {
-                            if (sent->is_tensor)
-                              tensors_in_transit_.erase(std::ranges::find(tensors_in_transit_, path));
-                            else
-                              --posts_in_transit_[static_cast<std::size_t>(path.second)];
-                            if (arrived) arrive(path.second, std::move(*sent));
-                            wake(path.second);
+        engine_->transfer(at(f.from).world_rank, at(to).world_rank, static_cast<i64>(sent->bytes.size()),
+                          [this, self = shared_group(this), f, sent](bool arrived) {
+                            in_flight_.erase(std::ranges::find(in_flight_, f));
+                            if (arrived) arrive(f.to, std::move(*sent));
+                            wake(f.to);
                           });
-    if (sent->is_tensor) engine_->wait_until(taken, &worker_report::waiting, "send");
+    if (f.is_tensor) engine_->wait_until(taken, &worker_report::waiting, "send");
   }
   [[nodiscard]] bool in_transit(int rank, int from) const override {
-    return from < 0
-               ? posts_in_transit_[static_cast<std::size_t>(rank)] > 0
-               : std::ranges::find(tensors_in_transit_, std::pair(from, rank)) != tensors_in_transit_.end();
+    return std::ranges::any_of(in_flight_, [&](flight const& f) {
+      return f.to == rank && (from < 0 ? !f.is_tensor : f.is_tensor && f.from == from);
+    });
   }
   [[nodiscard]] bool has_news(member const& m) const override { return m.messages.has_unread(); }
+
+  /// A message of `send` or `post` on its way.
+  struct flight {
+    int from, to;
+    bool is_tensor;
+    friend bool operator==(flight const&, flight const&) = default;
+  };
 
   std::shared_ptr<engine> engine_;
   link over_{};
   double free_ = 0;  ///< when the last complete operation ends
   double cancelled_at_ =
       infinite;  ///< operations that end later never complete: a rank died, or the group failed
-  std::vector<std::pair<int, int>> tensors_in_transit_;  ///< messages of `send`, from and to
-  std::vector<i64> posts_in_transit_;                    ///< messages of `post`, by rank
+  std::vector<flight> in_flight_;
 };
 
 /// A regroup() in progress: of all live workers.

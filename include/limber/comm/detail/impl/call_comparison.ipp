@@ -82,7 +82,8 @@ LIMBER_FN std::optional<failure> call_comparison::compare_all(mailbox_ref const&
     switch (content.get<message_kind>()) {
       case message_kind::ticket:
         arrived += tickets[from] ? 0 : 1;
-        tickets[from] = unpack_ticket(content);
+        tickets[from] = ticket{content.get<i64>(), content.get<signature>(), content.get<std::uint64_t>(),
+                               content.get_text()};
         break;
       case message_kind::answer_now: hurry |= content.get<i64>() == mine.sequence; break;
       case message_kind::timed_out: gave_up_rank = m->source; break;
@@ -108,8 +109,8 @@ LIMBER_FN std::optional<failure> call_comparison::send_ticket(mailbox_ref const&
                                                               ticket const& mine) const {
   double const start = how_.clock();
   packer content;
-  content.put(message_kind::ticket);
-  pack_ticket(content, mine);
+  content.put(message_kind::ticket).put(mine.sequence).put(mine.call).put(mine.plan_hash);
+  content.put(std::string_view(mine.bucket));
   engine.post(0, to_rank_0, content.bytes());
   for (bool reminded = false;;) {
     if (auto const m = engine.poll(from_rank_0)) {
