@@ -25,76 +25,27 @@ namespace detail {
 
 using namespace limber::detail;
 
-class mutex {
- public:
-  mutex() = default;
-  mutex(mutex const&) = delete;
-  mutex& operator=(mutex const&) = delete;
-  ~mutex() { ::pthread_mutex_destroy(&is_); }
-  void lock() noexcept { ::pthread_mutex_lock(&is_); }
-  void unlock() noexcept { ::pthread_mutex_unlock(&is_); }
-
- private:
-  friend class event;
-  ::pthread_mutex_t is_ = PTHREAD_MUTEX_INITIALIZER;
-};
-
-/// Holds a mutex or a world.
-template <class M>
-class locked {
- public:
-  explicit locked(M& m) : held_(m) { held_.lock(); }
-  locked(locked const&) = delete;
-  locked& operator=(locked const&) = delete;
-  ~locked() { held_.unlock(); }
-
- private:
-  M& held_;
-};
-
-/// What a rank sleeps on.
-class event {
- public:
-  event() {
-    ::pthread_condattr_t how;
-    ::pthread_condattr_init(&how);
-#if !defined(__APPLE__)
-    ::pthread_condattr_setclock(&how, CLOCK_MONOTONIC);
-#endif
-    ::pthread_cond_init(&is_, &how);
-    ::pthread_condattr_destroy(&how);
-  }
-  event(event const&) = delete;
-  event& operator=(event const&) = delete;
-  ~event() { ::pthread_cond_destroy(&is_); }
-
-  void notify() noexcept { ::pthread_cond_broadcast(&is_); }
-  /// True if nothing came for `seconds`. @pre `m` is locked
-  bool wait(mutex& m, double seconds) noexcept {
-#if !defined(__APPLE__)
-    seconds += steady_seconds();
-#endif
-    auto const whole = static_cast<std::time_t>(seconds);
-    ::timespec const t{whole, static_cast<long>((seconds - static_cast<double>(whole)) * 1e9)};
-#if defined(__APPLE__)
-    return ::pthread_cond_timedwait_relative_np(&is_, &m.is_, &t) != 0;
-#else
-    return ::pthread_cond_timedwait(&is_, &m.is_, &t) != 0;
-#endif
-  }
-
- private:
-  ::pthread_cond_t is_;
-};
-
 /// One rank of the world, in all of its groups.
 struct rank_state {
-  event wakeup;
+  ::pthread_cond_t wakeup;
   bool taken = false;
   bool supervised = false;  ///< threads::run reports why this rank failed
   ::pthread_t thread{};     ///< of threads::run
   int rank = 0;
   function_ref<void(int)> const* work = nullptr;
+
+  rank_state() {
+    ::pthread_condattr_t how;
+    ::pthread_condattr_init(&how);
+#if !defined(__APPLE__)
+    ::pthread_condattr_setclock(&how, CLOCK_MONOTONIC);
+#endif
+    ::pthread_cond_init(&wakeup, &how);
+    ::pthread_condattr_destroy(&how);
+  }
+  rank_state(rank_state const&) = delete;
+  rank_state& operator=(rank_state const&) = delete;
+  ~rank_state() { ::pthread_cond_destroy(&wakeup); }
 };
 
 /// The state shared by all groups of a world. One mutex guards everything but the elements of tensors.
@@ -110,17 +61,36 @@ struct world_state : local_world {
     unwinding.resize(ranks.size());
   }
 
-  void lock() noexcept { guard.lock(); }
+  world_state(world_state const&) = delete;
+  world_state& operator=(world_state const&) = delete;
+  ~world_state() { ::pthread_mutex_destroy(&guard); }
+
+  void lock() noexcept { ::pthread_mutex_lock(&guard); }
   /// Notifies ranks after the mutex is released, so that they do not wake only to wait for it.
   [[gnu::noinline]] void unlock() noexcept {
     rank_state* woken[capacity];
     std::size_t count = std::exchange(waking, 0);
     for (std::size_t k = 0; k < count; ++k) woken[k] = to_wake[k];
-    guard.unlock();
-    while (count > 0) woken[--count]->wakeup.notify();
+    ::pthread_mutex_unlock(&guard);
+    while (count > 0) ::pthread_cond_broadcast(&woken[--count]->wakeup);
+  }
+  /// Sleeps until the rank is woken, for at most `poll_interval`. @return false if that is over. @pre locked
+  bool sleep(rank_state& s) noexcept {
+#if defined(__APPLE__)
+    double const until = poll_interval;
+#else
+    double const until = steady_seconds() + poll_interval;
+#endif
+    auto const whole = static_cast<std::time_t>(until);
+    ::timespec const t{whole, static_cast<long>((until - static_cast<double>(whole)) * 1e9)};
+#if defined(__APPLE__)
+    return ::pthread_cond_timedwait_relative_np(&s.wakeup, &guard, &t) == 0;
+#else
+    return ::pthread_cond_timedwait(&s.wakeup, &guard, &t) == 0;
+#endif
   }
 
-  mutex guard;
+  ::pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
   clock_function clock;
   double poll_interval;  ///< seconds
   int helpers;           ///< sleeping ranks that are woken to share the work of a large operation
@@ -131,13 +101,21 @@ struct world_state : local_world {
   std::size_t waking = 0;
 };
 
+struct locked {
+  explicit locked(world_state& w) noexcept : world(w) { world.lock(); }
+  locked(locked const&) = delete;
+  locked& operator=(locked const&) = delete;
+  ~locked() { world.unlock(); }
+  world_state& world;
+};
+
 class group final : public local_group {
  public:
   /// @param owned  keeps `w`
   group(world_state& w, shared_owner owned, std::vector<int> const& world_ranks)
       : local_group(w, world_ranks), all_(&w), owned_(std::move(owned)), awaits_(world_ranks.size()) {}
   ~group() override {
-    locked const here(all_->guard);
+    locked const here(*all_);
     forget();
   }
 
@@ -166,9 +144,9 @@ class group final : public local_group {
       return false;
     }
     awaits(rank) = e.sequence == 0 || failed_ || halted_ ? any_event : e.sequence;
-    bool const over = state_of(rank).wakeup.wait(all_->guard, all_->poll_interval);
+    bool const woken = all_->sleep(state_of(rank));
     awaits(rank) = 0;
-    if (!over) return false;
+    if (woken) return false;
     unlock();
     double const time = now();
     lock();
@@ -179,7 +157,7 @@ class group final : public local_group {
     if (awaits(rank) == 0) return;
     rank_state& s = state_of(rank);
     if (all_->waking == world_state::capacity)
-      s.wakeup.notify();
+      ::pthread_cond_broadcast(&s.wakeup);
     else
       all_->to_wake[all_->waking++] = &s;
   }
@@ -275,15 +253,10 @@ LIMBER_COLD LIMBER_FN bool world::take(int rank) {
 LIMBER_COLD LIMBER_FN void run(int n, function_ref<void(communicator&)> f, options how) {
   world all(n, std::move(how));
   detail::world_state& state = detail::state_of(all.all_);
-  detail::mutex guard;
   std::exception_ptr first;
   auto const fails = [&](int rank, std::string const& reason) {
-    {
-      detail::locked const here(guard);
-      if (!first) first = std::current_exception();
-    }
-    // Other ranks fail only after the first exception is stored.
     detail::locked const here(state);
+    if (!first) first = std::current_exception();
     detail::group::fail_with_rank(state, rank, reason, false);
   };
   auto const work = [&](int rank) {

@@ -21,17 +21,13 @@ LIMBER_COLD LIMBER_FN optimizer_core::optimizer_core(optimizer_parts parts)
   check_arithmetic();
   if (std::string const missing = strategy_.parts().missing(at_.comm.can()); !missing.empty())
     expects(false, "optimizer: this strategy needs ", missing, ", which the communicator has not");
-  expects(
-      options_.epoch_size > 0 || !rate_.counts_epochs(),
-      "optimizer: the schedule counts epochs, and options.epoch_size, the samples that an epoch has, was not "
-      "given");
-  expects(options_.epoch_size > 0 || !strategy_.parts().counts_epochs(),
-          "optimizer: the strategy counts epochs, and options.epoch_size, the samples that an epoch has, was "
-          "not given");
-  expects(options_.epoch_size > 0 || !options_.batch.counts_epochs(),
-          "optimizer: the batch policy counts epochs, and options.epoch_size, the samples that an epoch has, "
-          "was not "
-          "given");
+  auto const expect_no_epochs = [&](bool counted, char const* by) {
+    expects(options_.epoch_size > 0 || !counted, "optimizer: the ", by,
+            " counts epochs, and options.epoch_size, the samples that an epoch has, was not given");
+  };
+  expect_no_epochs(rate_.counts_epochs(), "schedule");
+  expect_no_epochs(strategy_.parts().counts_epochs(), "strategy");
+  expect_no_epochs(options_.batch.counts_epochs(), "batch policy");
   std::size_t registered = 0;
   for (auto const& g : parts.parameters.groups)
     for (std::size_t k = 0; k < g.tensors; ++k)

@@ -28,9 +28,12 @@ LIMBER_COLD LIMBER_FN void agreement::expect(double const* sums, training_contex
   };
   auto const n = static_cast<std::size_t>(group.size());
   auto const& values = at.inner.values();
-  std::array<i64, 1> const id{at.id};
-  std::vector<i64> ids(n);
-  group.all_gather(const_view(id, "optimizers"), view(ids, "optimizers")).wait();
+  auto const of_all = [&]<class T>(std::vector<T> const& mine, char const* name) {
+    std::vector<T> all(n * mine.size());
+    group.all_gather(const_view(mine, name), view(all, name)).wait();
+    return all;
+  };
+  auto const ids = of_all(std::vector<i64>{at.id}, "optimizers");
   for (std::size_t r = 1; r < n; ++r)
     if (ids[r] != ids[0])
       throw failed(
@@ -38,17 +41,15 @@ LIMBER_COLD LIMBER_FN void agreement::expect(double const* sums, training_contex
           text("rank ", r,
                " uses another optimizer than rank 0: optimizers that share a communicator must be used in "
                "the same order on all ranks"));
-  std::array<double, 1> const rate{at.rate};
-  std::vector<double> rates(n);
-  group.all_gather(const_view(rate, "rates"), view(rates, "rates")).wait();
+  auto const rates = of_all(std::vector<double>{at.rate}, "rates");
   for (std::size_t r = 1; r < n; ++r)
     if (rates[r] != rates[0])
       throw failed(r, {},
                    text("the rate is ", rates[0], " on rank 0 and ", rates[r], " on rank ", r,
                         ": the schedule must give the same on all ranks"));
-  std::vector<i64> mine(values.size()), all(n * values.size());
+  std::vector<i64> mine(values.size());
   for (std::size_t i = 0; i < mine.size(); ++i) mine[i] = at.inner.is_frozen(i) ? 1 : 0;
-  group.all_gather(const_view(mine, "frozen tensors"), view(all, "frozen tensors")).wait();
+  auto const all = of_all(mine, "frozen tensors");
   for (std::size_t r = 1; r < n; ++r)
     for (std::size_t i = 0; i < mine.size(); ++i)
       if (i64 const here = all[r * mine.size() + i]; here != all[i])
