@@ -33,6 +33,7 @@ class gradients_state final : public gradient_stage_base {
     if (adds_up) sum_ = make(at, casts ? layout_of(at.gradients) : plan_.where);
     if (casts || at.shards > 0) sent_ = make(at, plan_.where);
     if (communicates_) reduced_ = make(at, plan_.where);
+    norms_ = make_norms(at.exec, static_cast<i64>(at.gradients.size()));
   }
 
   /// Enters the group of `at.comm`.
@@ -183,20 +184,19 @@ class gradients_state final : public gradient_stage_base {
     return {f.weight, f.carry, plan_.feedback.value_or(dtype::bf16)};
   }
 
-  // Calls run(functor, operands…) with the pack that is due. What holds nothing is only written.
-  template <class Run>
-  void pack_lists(pack f, bool sends, lists const& l, Run const& run) const {
+  // The pack that is due, and Σ g² into `to`. What holds nothing is only written.
+  void pack_lists(any_executor& e, norm_memory& to, pack f, bool sends, lists const& l) const {
     if (sends && error_.kept()) {
       if (f.carry)
-        run(with_error(f), out(l.to), inout(l.sum), in(l.residual), inout(l.gradients));
+        e.measure(to, with_error(f), out(l.to), inout(l.sum), in(l.residual), inout(l.gradients));
       else
-        run(with_error(f), out(l.to), out(l.sum), in(l.residual), inout(l.gradients));
+        e.measure(to, with_error(f), out(l.to), out(l.sum), in(l.residual), inout(l.gradients));
     } else if (!f.carry) {
-      run(f, out(sends ? l.to : l.sum), inout(l.gradients));
+      e.measure(to, f, out(sends ? l.to : l.sum), inout(l.gradients));
     } else if (sends) {
-      run(f, out(l.to), in(l.sum), inout(l.gradients));
+      e.measure(to, f, out(l.to), in(l.sum), inout(l.gradients));
     } else {
-      run(f, inout(l.sum), inout(l.gradients));
+      e.measure(to, f, inout(l.sum), inout(l.gradients));
     }
   }
 
@@ -211,12 +211,9 @@ class gradients_state final : public gradient_stage_base {
     choose_nominal(at, n);
     rescale_error(at);
     bool const sends = at.shards > 0 || (due && has_wire());
-    double square = 0;
-    pack_lists(pack_of(at, n), sends, {sent_.parts, sum_.parts, error_.residual(), at.gradients},
-               [&](auto const& f, auto const&... operands) {
-                 square = square_of(at.inner, at.exec.norm(f, operands...));
-               });
-    return square;
+    pack_lists(at.exec, norms_, pack_of(at, n), sends,
+               {sent_.parts, sum_.parts, error_.residual(), at.gradients});
+    return square_of(at.inner, at.exec.report(norms_));
   }
 
   // The same where buckets are on their way: by tensor first, so that the order of additions is the same.
@@ -240,8 +237,7 @@ class gradients_state final : public gradient_stage_base {
     take(p.sum, sum_.parts);
     take(p.residual, error_.residual());
     take(p.gradients, at.gradients);
-    pack_lists(pack_of(at, n), has_wire(), {p.to, p.sum, p.residual, p.gradients},
-               [&](auto const& f, auto const&... operands) { at.exec.measure(p.norms, f, operands...); });
+    pack_lists(at.exec, p.norms, pack_of(at, n), has_wire(), {p.to, p.sum, p.residual, p.gradients});
   }
 
   // Logical shards: each is sent by its owner and added in the order of shards, so that the sum does
@@ -301,6 +297,7 @@ class gradients_state final : public gradient_stage_base {
   bool communicates_;
   slab sum_, sent_, reduced_;
   error_feedback error_;
+  norm_memory norms_;  // of a whole gradient
   ready_buckets ready_;
   std::vector<double> squares_;  // of the tensors of a gradient that was packed in parts
   control mine_{}, all_{}, shard_{};
