@@ -11,6 +11,7 @@
 #include <support/checks.hpp>
 #include <support/toy_model.hpp>
 
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -186,6 +187,140 @@ BOOST_AUTO_TEST_CASE(a_single_worker_is_the_plain_rule_bit_for_bit) {
     plain.step(h, {view(n.gb, "b"), view(n.gw, "w")}, 0.05, 1.0, true);
   }
   BOOST_TEST(same_bits(m.all(), n.all()));
+}
+
+// An engine that counts sums, to see that nothing is exchanged.
+struct counting : private self {
+  using self::all_gather, self::barrier, self::broadcast, self::rank, self::reduce_scatter, self::size;
+  int sums = 0;
+  completed all_reduce(const_tensor_view in, tensor_view out, reduction how = reduction::sum) {
+    ++sums;
+    return self::all_reduce(in, out, how);
+  }
+};
+
+BOOST_AUTO_TEST_CASE(one_worker_exchanges_nothing_and_keeps_no_copy) {
+  for (bool const overlaps : {false, true}) {
+    toy_model<float> m, fewer;
+    counting comm;
+    self other;
+    options o;
+    o.batch = per_worker{12};
+    auto const rule = clipped{adamw{}, 0.5};
+    optimizer opt{m.parameters(), rule, 0.05, sync::allreduce{}, comm, o};
+    // A mean is the same gradient whatever it is the mean of: no weight rounds it.
+    optimizer uneven{fewer.parameters(), rule, 0.05, sync::allreduce{}, other, o};
+    BOOST_TEST(has(opt.explain(), "strategy 0 B"), opt.explain());
+    BOOST_TEST(has(opt.explain(), "nothing is communicated; the rule reads gradients where they lie"));
+    opt.handshake();
+    int const before = comm.sums;
+    for (int t = 0; t < 20; ++t) {
+      m.backward(run_of(12 * t, 12));
+      fewer.backward(run_of(12 * t, 12));
+      if (overlaps) {
+        opt.begin(12);
+        opt.mark_ready("w");
+        opt.mark_ready("b");
+        opt.step();
+      } else {
+        opt.step(12);
+      }
+      uneven.step(1 + t % 11);
+    }
+    BOOST_TEST(comm.sums == before);
+    BOOST_TEST(same_bits(m.all(), fewer.all()));
+    BOOST_TEST(opt.now().samples == 240);
+    BOOST_TEST(opt.now().steps == 20);
+    for (float const g : m.gw) BOOST_TEST(g == 0);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(one_worker_adds_up_the_calls_of_an_update) {
+  toy_model<double> m, whole;
+  self comm;
+  options o;
+  o.batch = per_worker{4};
+  optimizer opt{m.parameters(), sgd{.momentum = 0.9}, 0.05, sync::allreduce{.period = 3}, comm, o};
+  BOOST_TEST(!has(opt.explain(), "strategy 0 B"), opt.explain());
+  o.batch = per_worker{12};
+  optimizer once{whole.parameters(), sgd{.momentum = 0.9}, 0.05, sync::allreduce{}, comm, o};
+  for (int t = 0; t < 10; ++t) {
+    for (i64 k = 0; k < 3; ++k) {
+      m.backward(run_of(12 * t + 4 * k, 4));
+      opt.step(4);
+    }
+    whole.backward(run_of(12 * t, 12));
+    once.step(12);
+  }
+  BOOST_TEST(distance(m.all(), whole.all()) < 1e-12);
+}
+
+// What would cross is other numbers than the gradient: one worker does as many would.
+BOOST_AUTO_TEST_CASE(one_worker_rounds_to_the_wire_and_sums_as_its_collective_does) {
+  self alone;
+  auto const trained = [](auto& comm, options const& o) {
+    toy_model<float> m;
+    optimizer opt{m.parameters(), sgd{}, 0.05, sync::allreduce{}, comm, o};
+    for (int t = 0; t < 5; ++t) {
+      m.backward(run_of(12 * t, 12));
+      opt.step(12);
+    }
+    return m.all();
+  };
+  options o, wired;
+  o.batch = wired.batch = per_worker{12};
+  wired.buckets.wire = dtype::bf16;
+  auto const plain = trained(alone, o), rounded = trained(alone, wired);
+  BOOST_TEST(!same_bits(plain, rounded));
+  toy_model<float> m;
+  for (int t = 0; t < 5; ++t) {
+    m.backward(run_of(12 * t, 12));
+    for (auto* list : {&m.gw, &m.gb})
+      for (float& g : *list) g = static_cast<float>(bf16(g));
+    for (std::size_t i = 0; i < m.w.size(); ++i) m.w[i] = std::fma(-0.05f, m.gw[i], m.w[i]);
+    m.b[0] = std::fma(-0.05f, m.gb[0], m.b[0]);
+    std::ranges::fill(m.gw, 0.0f);
+    m.gb[0] = 0;
+  }
+  BOOST_TEST(distance(rounded, m.all()) < 1e-6);
+}
+
+BOOST_AUTO_TEST_CASE(a_world_that_grows_from_one_worker_allocates_then) {
+  toy_model<float> m;
+  self alone;
+  options o;
+  o.batch = fixed{12};
+  std::vector<float> after;
+  threads::run(2, [&](threads::communicator& comm) {
+    toy_model<float> mine;
+    self first;
+    auto part = comm.split(comm.rank());
+    optimizer opt{mine.parameters(), sgd{.momentum = 0.9}, 0.05, sync::allreduce{}, first, o};
+    if (comm.rank() == 0)
+      for (int t = 0; t < 3; ++t) {
+        mine.backward(run_of(12 * t, 12));
+        opt.step(12);
+      }
+    opt.resize(comm);
+    opt.handshake();
+    for (int t = 3; t < 6; ++t) {
+      mine.backward(run_of(12 * t + 6 * comm.rank(), 6));
+      opt.step(6);
+    }
+    if (!has(opt.explain(), "wire      gradients every call: 1 buckets"))
+      throw std::logic_error(opt.explain());
+    if (comm.rank() == 0) after = mine.all();
+    opt.resize(part);
+    mine.backward(run_of(72, 12));
+    opt.step(12);
+    if (comm.rank() == 0) after = mine.all();
+  });
+  optimizer opt{m.parameters(), sgd{.momentum = 0.9}, 0.05, sync::allreduce{}, alone, o};
+  for (int t = 0; t < 7; ++t) {
+    m.backward(run_of(12 * t, 12));
+    opt.step(12);
+  }
+  BOOST_TEST(distance(after, m.all()) < 1e-5);
 }
 
 BOOST_AUTO_TEST_CASE(nobody_has_samples_and_nothing_happens_but_the_call) {

@@ -369,7 +369,7 @@ BOOST_AUTO_TEST_CASE(a_state_is_told_of_rounds_and_updates) {
   BOOST_TEST(seen.at("sync/merge0/samples") == 6);  // of the open round
   BOOST_TEST(rates == 1);
   BOOST_TEST((pieces_of(opt).at("sync/merge0/updates") == kept::round));
-  BOOST_TEST(has(opt.explain(), "strategy 12.4 kB"), opt.explain());
+  BOOST_TEST(has(opt.explain(), "strategy 12.3 kB"), opt.explain());
 }
 
 // Where the types are not known, a collective that cannot do what the stage needs is refused by name.

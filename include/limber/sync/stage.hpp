@@ -139,6 +139,8 @@ class stage_interface {
   [[nodiscard]] virtual i64& calls_open() = 0;
   [[nodiscard]] virtual bucket_plan const& plan() const = 0;
   [[nodiscard]] virtual i64 period() const { return 1; }
+  /// False where there is nobody to communicate with.
+  [[nodiscard]] virtual bool communicates() const { return true; }
   [[nodiscard]] virtual i64 bytes() const = 0;
   /// Mixes in what must be equal on all ranks.
   virtual void mix(fingerprint& h) const = 0;

@@ -64,7 +64,7 @@ LIMBER_COLD LIMBER_FN std::string optimizer_core::explain(amount horizon) const 
       out += text("              ", b.name, ": ", b.length, " x ", name_of(b.type), ", ",
                   bytes_text(b.length * size_of(b.type)), "\n");
   });
-  if (silent) out += "  wire      nothing is communicated\n";
+  if (silent) out += "  wire      nothing is communicated; the rule reads gradients where they lie\n";
   out += text("  rate      over ", horizon.value, " ", name_of(horizon.in), " at the planned batch\n");
   double const unit_samples = horizon.in == unit::steps     ? batch
                               : horizon.in == unit::samples ? 1.0

@@ -173,7 +173,8 @@ class exchange_state {
   /// Calls f(what, period, plan) for everything that is communicated.
   LIMBER_COLD void communicated(
       function_ref<void(std::string what, i64 period, bucket_plan const&)> f) const {
-    if (uniform_updates()) f("gradients", gradients_->period(), gradients_->plan());
+    if (uniform_updates() && gradients_->communicates())
+      f("gradients", gradients_->period(), gradients_->plan());
     for (auto const& m : merges_) f("models", m->period(), m->plan());
   }
   /// Calls f(what, value) for what must be equal on all ranks.

@@ -14,6 +14,7 @@ namespace detail {
 /// Memory   `sum`: what is accumulated, in the compute type. `sent`: what is sent, only where that is
 ///          something else (a 16-bit wire, single shards). `reduced`: what came back. With error
 ///          feedback the error, and `sum` even where nothing is accumulated: the next error is put there.
+///          None where nothing crosses and nothing is accumulated.
 class gradients_state final : public gradient_stage_base {
   // The facts that travel beside the gradients, and what must be equal on all ranks.
   static constexpr std::size_t agreed = gradient_fields, fields = agreed + agreement::fields;
@@ -21,19 +22,15 @@ class gradients_state final : public gradient_stage_base {
 
  public:
   LIMBER_COLD gradients_state(gradients stage, training_context& at)
-      : gradient_stage_base(at, cuts_of(stage, at)), stage_(stage), communicates_(stage.who.communicates()) {
-    bool const casts = cuts_of(stage, at).wire.has_value();
-    casts_ = casts && communicates_ && at.shards == 0;
+      : gradient_stage_base(at, cuts_of(stage, at)), stage_(stage) {
+    casts_ = cuts_of(stage, at).wire.has_value() && at.shards == 0;
     expects(!plan_.feedback.has_value() || at.shards == 0,
             "buckets: error_feedback keeps what each worker still owes, but logical_shards (here ", at.shards,
             ") must not depend on who computed what; use one of the two");
     if (plan_.feedback) error_.allocate(at.exec, at.gradients);
     bytes_ += error_.bytes();
-    bool const adds_up = at.shards > 0 || !casts || error_.kept() || !stage.when.always();
-    if (adds_up) sum_ = make(at, casts ? layout_of(at.gradients) : plan_.where);
-    if (casts || at.shards > 0) sent_ = make(at, plan_.where);
-    if (communicates_) reduced_ = make(at, plan_.where);
-    norms_ = make_norms(at.exec, static_cast<i64>(at.gradients.size()));
+    // The size of a part of the ranks is known when it is entered.
+    if (stage.who.is_all() || !stage.who.communicates()) allocate(at, at.comm.size());
   }
 
   /// Enters the group of `at.comm`.
@@ -41,6 +38,7 @@ class gradients_state final : public gradient_stage_base {
     operations_.drop();
     ready_.close();
     enter(stage_.who, at.comm);
+    allocate(at, group_.size());
   }
 
   /// Tensor i's gradient of the coming call, of n samples, is complete: packs the buckets that are, and
@@ -104,6 +102,7 @@ class gradients_state final : public gradient_stage_base {
     visit_list(f, kept::round, "open/", sum_.parts);
   }
 
+  [[nodiscard]] bool communicates() const override { return communicates_; }
   [[nodiscard]] i64 period() const override { return stage_.when.period(); }
   void mix(fingerprint& h) const override { mix_all(h, plan_.hash, buffers_.hash(), period()); }
 
@@ -111,6 +110,22 @@ class gradients_state final : public gradient_stage_base {
   // What is not communicated is not cast.
   [[nodiscard]] static bucket_options cuts_of(gradients const& stage, training_context const& at) {
     return stage.who.communicates() ? at.buckets : without_wire(at.buckets);
+  }
+  // Nothing crosses in a group of one, whose rule reads the host's gradient where it lies, unless what would
+  // have crossed is other numbers: rounded to a wire, by shards, or as the collective adds pieces.
+  LIMBER_COLD void allocate(training_context& at, int size) {
+    bool const casts = cuts_of(stage_, at).wire.has_value();
+    bool const as_it_lies = !casts && at.shards == 0 && (at.comm.can() & sums_tensor_pieces) == 0;
+    communicates_ = stage_.who.communicates() && (size > 1 || !as_it_lies);
+    auto const need = [&](slab& memory, bool needed, layout const& where) {
+      if (needed && memory.parts.empty()) memory = make(at, where);
+    };
+    bool const adds_up = at.shards > 0 || error_.kept() || !stage_.when.always();
+    need(sum_, adds_up || (communicates_ && !casts), casts ? layout_of(at.gradients) : plan_.where);
+    need(sent_, at.shards > 0 || (communicates_ && casts), plan_.where);
+    need(reduced_, communicates_, plan_.where);
+    if (norms_.tensors == 0 && (communicates_ || adds_up))
+      norms_ = make_norms(at.exec, static_cast<i64>(at.gradients.size()));
   }
   [[nodiscard]] bool has_wire() const noexcept { return !sent_.parts.empty(); }
   // What is communicated.
@@ -145,7 +160,7 @@ class gradients_state final : public gradient_stage_base {
     }
     double const scale = at.gradient == gradient_is::mean ? 1.0 : 1.0 / static_cast<double>(n);
     enter_result(o, at.inner.step(at.exec, at.gradients, at.rate, scale, true), at.comm.rank());
-    o.own_samples = o.applied ? n : 0;
+    o.samples = o.own_samples = o.applied ? n : 0;
     o.contributions = 1;
     o.weighted_squares = static_cast<double>(n) * o.mean_square;
     return o;
@@ -294,7 +309,7 @@ class gradients_state final : public gradient_stage_base {
   }
 
   gradients stage_;
-  bool communicates_;
+  bool communicates_ = false;
   slab sum_, sent_, reduced_;
   error_feedback error_;
   norm_memory norms_;  // of a whole gradient
