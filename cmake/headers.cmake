@@ -10,7 +10,6 @@ set(LIMBER_HEADERS
     limber/batch/impl/apportion.ipp
     limber/batch/impl/dbs.ipp
     limber/batch/impl/fixed.ipp
-    limber/batch/impl/goodput.ipp
     limber/batch/impl/noise_scale.ipp
     limber/batch/impl/plan.ipp
     limber/batch/impl/sampler.ipp

@@ -27,7 +27,7 @@ void apportion_into(i64 total, std::span<W const> weights, std::vector<i64>& sha
 ///     qᵢ = total · wᵢ / Σw      sᵢ = ⌊qᵢ⌋, and + 1 for the largest qᵢ − ⌊qᵢ⌋ until Σ sᵢ = total
 ///
 /// Shapes   one share a weight; Σ shares = total exactly; |sᵢ − qᵢ| < 1; weight 0 gets 0.
-/// Cost     O(n) on average, O(n log n) at worst.
+/// Cost     O(n log n).
 /// Choices  equal remainders: the lower rank first, so that every rank computes the same shares.
 ///          Whole weights are divided exactly; with double weights quotas are rounded, and |sᵢ − qᵢ|
 ///          holds up to that rounding.

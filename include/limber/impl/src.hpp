@@ -14,7 +14,6 @@
 #include <limber/batch/impl/apportion.ipp>
 #include <limber/batch/impl/dbs.ipp>
 #include <limber/batch/impl/fixed.ipp>
-#include <limber/batch/impl/goodput.ipp>
 #include <limber/batch/impl/noise_scale.ipp>
 #include <limber/batch/impl/plan.ipp>
 #include <limber/batch/impl/sampler.ipp>
