@@ -26,8 +26,6 @@ struct gradients {
 
   gradients(any_timing w, any_group o) : when(w), who(o) {}
 
-  [[nodiscard]] bool uniform_updates() const noexcept { return who.uniform_updates; }
-  [[nodiscard]] capabilities needs() const noexcept { return who.needs; }
   [[nodiscard]] limber::detail::owner<gradient_stage> start(training_context& at) const;
 };
 
