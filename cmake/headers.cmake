@@ -202,7 +202,6 @@ set(LIMBER_HEADERS
     limber/sync/gradients.hpp
     limber/sync/impl/abs_sgd.ipp
     limber/sync/impl/agreement.ipp
-    limber/sync/impl/asynchronous_elastic.ipp
     limber/sync/impl/asynchronous_gossip.ipp
     limber/sync/impl/elastic_averaging.ipp
     limber/sync/impl/exchange_state.hpp

@@ -43,7 +43,6 @@
 #include <limber/schedule/impl/step_decay.ipp>
 #include <limber/sync/impl/abs_sgd.ipp>
 #include <limber/sync/impl/agreement.ipp>
-#include <limber/sync/impl/asynchronous_elastic.ipp>
 #include <limber/sync/impl/asynchronous_gossip.ipp>
 #include <limber/sync/impl/elastic_averaging.ipp>
 #include <limber/sync/impl/gossip.ipp>
