@@ -10,7 +10,6 @@ set(LIMBER_HEADERS
     limber/batch/impl/apportion.ipp
     limber/batch/impl/dbs.ipp
     limber/batch/impl/fixed.ipp
-    limber/batch/impl/goodput.ipp
     limber/batch/impl/noise_scale.ipp
     limber/batch/impl/plan.ipp
     limber/batch/impl/sampler.ipp
@@ -206,7 +205,6 @@ set(LIMBER_HEADERS
     limber/sync/gradients.hpp
     limber/sync/impl/abs_sgd.ipp
     limber/sync/impl/agreement.ipp
-    limber/sync/impl/asynchronous_elastic.ipp
     limber/sync/impl/asynchronous_gossip.ipp
     limber/sync/impl/elastic_averaging.ipp
     limber/sync/impl/exchange_state.hpp

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property sanitize
 #define BOOST_TEST_MODULE limber.comm.reproducible_bits
+#include <limber/comm/any_communicator.hpp>
 #include <limber/comm/reproducible.hpp>
 #include <limber/comm/self.hpp>
 #include <limber/comm/threads.hpp>
 #include <limber/fuse/bucket_plan.hpp>
-#include <limber/sync/bucket_operations.hpp>
 
 #include <boost/test/unit_test.hpp>
 
@@ -313,7 +313,9 @@ BOOST_AUTO_TEST_CASE(the_cap_of_buckets_changes_no_bit) {
         }
         communicator const group(comm);
         std::vector<any_request> open;
-        for (auto const& b : plan.buckets) open.push_back(sync::sum_bucket(group, b, from, to));
+        for (auto const& b : plan.buckets)
+          open.push_back(
+              group.all_reduce(bucket_view(from, b), bucket_view(to, b), std::span<piece const>(b.pieces)));
         for (auto& q : open) q.wait();
         if (comm.rank() == 0)
           for (std::size_t k = 0; k < lengths.size(); ++k)

@@ -13,26 +13,6 @@
 
 namespace limber {
 
-namespace detail {
-
-/// What can be asked of a policy, by functions of its type, and what its type says.
-struct policy_functions {
-  batch_plan (*plan)(void const*, batch_facts const&);
-  bool (*due)(void const*, progress const&, progress const&);
-  bool (*counts_epochs)(void const*);
-  bool asks_again, scales_batch;
-};
-template <class P>
-inline constexpr policy_functions policy_functions_of{
-    [](void const* p, batch_facts const& facts) { return (*static_cast<P const*>(p))(facts); },
-    [](void const* p, progress const& then, progress const& now) {
-      return is_due(*static_cast<P const*>(p), then, now);
-    },
-    [](void const* p) { return limber::counts_epochs(*static_cast<P const*>(p)); }, replans<P>,
-    scales_batch_with_schedule<P>};
-
-}  // namespace detail
-
 /// Holds a copy of a policy, and what can be asked of its type; empty if made of nullptr or moved from.
 class any_policy {
  public:
@@ -40,28 +20,35 @@ class any_policy {
   template <class P>
     requires(!std::is_same_v<P, any_policy> && batch_policy<P>)
   any_policy(P policy)
-      : held_(std::in_place, std::move(policy)), functions_(&detail::policy_functions_of<P>) {}
+      : asks_again_(replans<P>),
+        scales_batch_(scales_batch_with_schedule<P>),
+        counts_epochs_(limber::counts_epochs(policy)),
+        held_(std::in_place, std::move(policy)),
+        plan_([](void const* p, batch_facts const& facts) { return (*static_cast<P const*>(p))(facts); }),
+        due_([](void const* p, progress const& then, progress const& now) {
+          return is_due(*static_cast<P const*>(p), then, now);
+        }) {}
 
   /// @pre it is not empty
-  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const {
-    return functions_->plan(held_.get(), facts);
-  }
+  [[nodiscard]] batch_plan operator()(batch_facts const& facts) const { return plan_(held_.get(), facts); }
   /// True if the policy wants to be asked at `now`, having been considered last at `then`. @pre it is not
   /// empty
   [[nodiscard]] bool due(progress const& then, progress const& now) const {
-    return functions_->due(held_.get(), then, now);
+    return due_(held_.get(), then, now);
   }
   /// False for policies that are asked when workers come or go, and never else.
-  [[nodiscard]] bool asks_again() const noexcept { return *this && functions_->asks_again; }
+  [[nodiscard]] bool asks_again() const noexcept { return *this && asks_again_; }
   /// The batch grows where the rate would decay: a rate that follows the batch would undo it.
-  [[nodiscard]] bool scales_batch() const noexcept { return *this && functions_->scales_batch; }
+  [[nodiscard]] bool scales_batch() const noexcept { return *this && scales_batch_; }
   /// It measures progress in epochs: `progress::epoch_size` must be known then.
-  [[nodiscard]] bool counts_epochs() const { return *this && functions_->counts_epochs(held_.get()); }
+  [[nodiscard]] bool counts_epochs() const { return *this && counts_epochs_; }
   [[nodiscard]] explicit operator bool() const noexcept { return held_.get() != nullptr; }
 
  private:
+  bool asks_again_ = false, scales_batch_ = false, counts_epochs_ = false;
   detail::box held_;
-  detail::policy_functions const* functions_ = nullptr;
+  batch_plan (*plan_)(void const*, batch_facts const&) = nullptr;
+  bool (*due_)(void const*, progress const&, progress const&) = nullptr;
 };
 
 }  // namespace limber

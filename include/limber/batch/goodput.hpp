@@ -63,5 +63,5 @@ struct goodput {
 }  // namespace limber
 
 #if !defined(LIMBER_COMPILED)
-#include <limber/batch/impl/goodput.ipp>
+#include <limber/batch/impl/noise_scale.ipp>
 #endif

@@ -51,7 +51,19 @@ struct increase_instead_of_decay {
   increase_instead_of_decay(P first, std::vector<amount> at, double by,
                             i64 most = std::numeric_limits<i64>::max())
       : base(std::move(first)), milestones(std::move(at)), factor(by), max_batch(most) {
-    check();
+    char const* const name = "increase_instead_of_decay: ";
+    expects(base.batch >= 1, name, "batch must be at least 1, got ", base.batch);
+    expects(!milestones.empty(), name, "there are no milestones");
+    expects(math::finite(factor) && factor > 1, name, "factor must be finite and > 1, got ", factor);
+    expects(max_batch >= base.batch, name, "max_batch ", max_batch, " is smaller than batch ", base.batch);
+    amount before{0, milestones[0].in};
+    for (amount const a : milestones) {
+      expects(a.in == before.in, name, "milestones must share one unit, got ", name_of(before.in), " and ",
+              name_of(a.in));
+      expects(math::finite(a.value) && a.value > before.value, name,
+              "milestones must be finite, > 0 and increase, got ", a.value, " after ", before.value);
+      before = a;
+    }
   }
 
   increase_instead_of_decay(i64 batch, std::vector<amount> at, double by,
@@ -106,24 +118,8 @@ struct increase_instead_of_decay {
     for (std::size_t k = passed(now); k > 0; --k) wanted = math::mul(wanted, factor);
     return wanted;
   }
-
-  void check() const {
-    char const* const name = "increase_instead_of_decay: ";
-    expects(base.batch >= 1, name, "batch must be at least 1, got ", base.batch);
-    expects(!milestones.empty(), name, "there are no milestones");
-    expects(math::finite(factor) && factor > 1, name, "factor must be finite and > 1, got ", factor);
-    expects(max_batch >= base.batch, name, "max_batch ", max_batch, " is smaller than batch ", base.batch);
-    for (std::size_t i = 0; i < milestones.size(); ++i) {
-      amount const at = milestones[i], before = i > 0 ? milestones[i - 1] : amount{0, at.in};
-      expects(at.in == before.in, name, "milestones must share one unit, got ", name_of(before.in), " and ",
-              name_of(at.in));
-      expects(math::finite(at.value) && at.value > before.value, name,
-              "milestones must be finite, > 0 and increase, got ", at.value, " after ", before.value);
-    }
-  }
 };
 
-increase_instead_of_decay(i64, std::vector<amount>, double)->increase_instead_of_decay<fixed>;
-increase_instead_of_decay(i64, std::vector<amount>, double, i64)->increase_instead_of_decay<fixed>;
+increase_instead_of_decay(i64, std::vector<amount>, double, i64 = 0)->increase_instead_of_decay<fixed>;
 
 }  // namespace limber

@@ -56,13 +56,6 @@ struct noise_scale {
   /// @throws std::invalid_argument if there are no workers, a member is out of range, or the smallest batch
   ///         does not give everybody a sample
   [[nodiscard]] batch_plan operator()(batch_facts const& facts) const;
-
- private:
-  [[nodiscard]] i64 batch_at(batch_facts const& facts) const;
-
-  // The size nearest to `wanted` by ratio, and not above `most`. Products alone, no logarithms: the same
-  // on every machine.
-  [[nodiscard]] i64 nearest(double wanted, double most) const;
 };
 
 }  // namespace limber

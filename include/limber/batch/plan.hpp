@@ -70,6 +70,8 @@ namespace detail {
 [[nodiscard]] i64 world_of(std::string_view policy, batch_facts const& facts);
 /// a · b for positive a and b. @throws std::invalid_argument if it does not fit 64 bits
 [[nodiscard]] i64 checked_product(std::string_view policy, i64 a, i64 b);
+/// @throws std::invalid_argument if `in` is epochs, of a size that is not known
+void expects_known(std::string_view what, unit in, progress const& now);
 
 }  // namespace detail
 
@@ -107,11 +109,6 @@ template <batch_policy P>
     found = found || static_cast<amount>(policy.replan_every).in == unit::epochs;
   return found;
 }
-
-namespace detail {
-/// @throws std::invalid_argument if `in` is epochs, of a size that is not known
-void expects_known(std::string_view what, unit in, progress const& now);
-}  // namespace detail
 
 /// True if a multiple of `every` lies in (then, now].
 ///

@@ -14,7 +14,6 @@
 #include <limber/batch/impl/apportion.ipp>
 #include <limber/batch/impl/dbs.ipp>
 #include <limber/batch/impl/fixed.ipp>
-#include <limber/batch/impl/goodput.ipp>
 #include <limber/batch/impl/noise_scale.ipp>
 #include <limber/batch/impl/plan.ipp>
 #include <limber/batch/impl/sampler.ipp>
@@ -45,7 +44,6 @@
 #include <limber/schedule/impl/step_decay.ipp>
 #include <limber/sync/impl/abs_sgd.ipp>
 #include <limber/sync/impl/agreement.ipp>
-#include <limber/sync/impl/asynchronous_elastic.ipp>
 #include <limber/sync/impl/asynchronous_gossip.ipp>
 #include <limber/sync/impl/elastic_averaging.ipp>
 #include <limber/sync/impl/gossip.ipp>

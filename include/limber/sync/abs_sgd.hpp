@@ -2,13 +2,11 @@
 #pragma once
 
 /// @file
-/// ABS-SGD, and its stage before the rule, one round late: gradients are reduced while workers compute.
+/// ABS-SGD, a strategy and its stage before the rule, one round late: gradients are reduced while workers
+/// compute.
 
-#include <limber/core/progress.hpp>
 #include <limber/sync/exchange.hpp>
 #include <limber/sync/stage.hpp>
-#include <limber/sync/when.hpp>
-#include <limber/sync/who.hpp>
 
 #include <vector>
 
@@ -35,48 +33,15 @@ enum class round_rate {
   sqrt,      ///< η √(N / N_ref)
 };
 
-/// A round is ready to close when every worker has accumulated `at_least` calls and the reduction of the
-/// round before is complete. A worker closes it by itself at `at_most` calls; 0: however many fit.
-struct ready {
-  i64 at_least = 1, at_most = 0;
-
-  [[nodiscard]] bool operator()(i64 calls_open, progress const&) const noexcept {
-    return calls_open >= at_least;
-  }
-};
-
-/// Gradients are accumulated at a fixed model while those of the round before are reduced.
-///
-///     Gᵢ ← Σ bᵢ gᵢ(xₜ),  nᵢ ← Σ bᵢ        over the calls of round t
-///     xₜ₊₁ ← rule(xₜ, Σᵢ Gᵢ / Σᵢ nᵢ of round t − 1)        when round t closes
-///
-/// Delay    exactly one round: the gradient at xₜ₋₁ moves xₜ. The first round moves nothing.
-/// Memory   one buffer accumulates while a second one is reduced into a third: three times the gradient, in
-///          the wire's type where one is set.
-/// Control  Σ nᵢ, norms and non-finite ranks travel in fp64 after the last bucket.
-struct delayed {
-  ready when{};
-  everyone who{};
-  round_rate rate = round_rate::constant;
-  double rate_limit = 0;              ///< the rate's factor at most; 0: no limit
-  round_log* log = nullptr;           ///< every round that this rank closed is appended
-  round_log const* replay = nullptr;  ///< rounds close as logged, not when ready
-
-  static constexpr bool uniform_updates = true;  ///< all ranks apply the same update
-  static constexpr bool lockstep = false;        ///< ranks call step() as often as they like
-  static constexpr capabilities needs = can_post;
-  /// @throws std::invalid_argument if a member is out of range, or the wire has error feedback
-  [[nodiscard]] limber::detail::owner<gradient_stage> start(training_context& at) const;
-};
-
-/// ABS-SGD: while the sum of one round's gradients crosses, every worker computes the next round's at a
+/// ABS-SGD: while the sum of one round's gradients crosses, every worker accumulates the next round's at a
 /// fixed model, without a batch size set in advance: as many micro-batches as fit.
 ///
-///     gradient of round t:  Σᵢ Gᵢ / Σᵢ nᵢ  over all micro-batches of all workers, taken at xₜ
-///     xₜ₊₁ = rule(xₜ, gradient of round t − 1)
+///     Gᵢ ← Σ bᵢ gᵢ(xₜ),  nᵢ ← Σ bᵢ        over the micro-batches of round t
+///     xₜ₊₁ ← rule(xₜ, Σᵢ Gᵢ / Σᵢ nᵢ of round t − 1)        when round t closes
 ///
 /// Call         step(n) once a micro-batch; workers may call it unequally often. report.applied says that an
 ///              update was made; finish() closes the rounds that others still need, and flushes the last.
+/// Delay        exactly one round: the gradient at xₜ₋₁ moves xₜ. The first round moves nothing.
 /// Choices      a round closes when every worker has folded in a micro-batch and the exchange before has
 ///              arrived; who has `max_micro_batches` closes it by itself. 1 is synchronous SGD with a
 ///              delay of one step at a fixed batch (OD-SGD).
@@ -85,8 +50,11 @@ struct delayed {
 ///              η and μ for this strategy.
 /// Bits         not repeatable on a real clock; `log` with `replay` gives the same bits again.
 /// State        taken between rounds only: finish() first. Buffers are averaged by finish().
+/// Memory       one buffer accumulates while a second one is reduced into a third: three times the gradient,
+///              in the wire's type where one is set.
 /// Collectives  one all-reduce per bucket and one of 48 bytes a round, hidden behind computing, and one
 ///              8-byte message a round to every other worker. Needs a `mailbox`.
+/// Errors       std::invalid_argument if a member is out of range, or the wire has error feedback.
 /// Paper        Zhou, Chen and Wu, ABS-SGD: A Delayed Synchronous Stochastic Gradient Descent Algorithm with
 ///              Adaptive Batch Size for Heterogeneous GPU Clusters, 2023, arXiv:2308.15164. Of it only the
 ///              abstract was at hand: when a round closes, and `rate`, are our reading.
@@ -94,12 +62,18 @@ struct abs_sgd {
   i64 max_micro_batches = 0;  ///< 0: however many fit
   round_rate rate = round_rate::constant;
   double rate_limit = 0;              ///< how much `rate` may multiply η at most; 0: no limit
-  round_log* log = nullptr;           ///< what each round of this rank held
-  round_log const* replay = nullptr;  ///< closes rounds as this log says
+  round_log* log = nullptr;           ///< every round that this rank closed is appended
+  round_log const* replay = nullptr;  ///< rounds close as logged, not when ready
 
+  static constexpr bool uniform_updates = true;  ///< all ranks apply the same update
+  static constexpr bool lockstep = false;        ///< ranks call step() as often as they like
   static constexpr capabilities needs = can_post;
   [[nodiscard]] exchange parts() const;
+  [[nodiscard]] limber::detail::owner<gradient_stage> start(training_context& at) const;
 };
+
+/// The stage before the rule, for an exchange of other parts.
+using delayed = abs_sgd;
 
 }  // namespace limber::sync
 

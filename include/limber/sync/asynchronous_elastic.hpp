@@ -54,5 +54,5 @@ using asynchronous_elastic = asynchronous_elastic_averaging;
 }  // namespace limber::sync
 
 #if !defined(LIMBER_COMPILED)
-#include <limber/sync/impl/asynchronous_elastic.ipp>
+#include <limber/sync/impl/elastic_averaging.ipp>
 #endif

@@ -17,13 +17,6 @@
 
 namespace limber::sync {
 
-/// The bucket's run of `from`, summed over the ranks into that of `to`; collectives that depend on where its
-/// tensors start are given that.
-[[nodiscard]] inline any_request sum_bucket(communicator group, bucket const& b, slab const& from,
-                                            slab const& to) {
-  return group.all_reduce(bucket_view(from, b), bucket_view(to, b), std::span<piece const>(b.pieces));
-}
-
 /// Operations in flight, in memory that is kept from step to step.
 ///
 /// Memory   buffers, control and group must stay where they are until `wait`, and outlive this object.
@@ -43,7 +36,14 @@ class bucket_operations {
   /// Starts the reductions of the plan's buckets before `last` that were not started yet.
   void start(communicator group, bucket_plan const& plan, slab const& from, slab const& to,
              std::size_t last) {
-    guarded([&] { start_buckets(group, plan, from, to, last); });
+    guarded([&] {
+      for (std::size_t k = requests_.size(); k < last; ++k) {
+        bucket const& b = plan.buckets[k];
+        // Collectives that depend on where its tensors start are given that.
+        requests_.push_back(
+            group.all_reduce(bucket_view(from, b), bucket_view(to, b), std::span<piece const>(b.pieces)));
+      }
+    });
   }
   /// Starts that of the control values, and waits for all.
   void finish(communicator group, const_tensor_view control_in, tensor_view control_out) {
@@ -66,7 +66,7 @@ class bucket_operations {
   /// Starts what `all_reduce` does, to be waited for in a later call of step(). @pre not in flight
   void launch(communicator group, bucket_plan const& plan, slab const& from, slab const& to,
               const_tensor_view control_in, tensor_view control_out) {
-    start_buckets(group, plan, from, to, plan.buckets.size());
+    start(group, plan, from, to, plan.buckets.size());
     requests_.push_back(group.all_reduce(control_in, control_out));
   }
   void wait() {
@@ -84,12 +84,6 @@ class bucket_operations {
   void drop() noexcept { requests_.clear(); }
 
  private:
-  void start_buckets(communicator group, bucket_plan const& plan, slab const& from, slab const& to,
-                     std::size_t last) {
-    for (std::size_t k = requests_.size(); k < last; ++k)
-      requests_.push_back(sum_bucket(group, plan.buckets[k], from, to));
-  }
-
   // Nothing stays in flight when an exception leaves. A destructor does it, because a request that is dropped
   // during an exception reports that to its group.
   template <class F>

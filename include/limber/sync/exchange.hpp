@@ -17,31 +17,22 @@ namespace limber::sync {
 
 namespace detail {
 
-template <class G>
-inline constexpr bool is_gradient_stage = starts_gradient_stage<G> || std::same_as<G, any_gradient_stage>;
-template <class M>
-inline constexpr bool is_model_stage = starts_model_stage<M> || std::same_as<M, any_model_stage>;
-
 /// True if an exchange can be made of these. Else it does not compile, and says why in one sentence.
 template <class Gradients, class... Merges>
 constexpr bool expect_stages() {
-  constexpr bool merges = (is_model_stage<Merges> && ...);
-  if constexpr (is_model_stage<Gradients> && !is_gradient_stage<Gradients>)
-    static_assert(is_gradient_stage<Gradients>,
-                  "limber: exchange: the first argument is a stage after the rule; what happens to gradients "
-                  "comes first, for example gradients(every{1}, alone{})");
-  else if constexpr (!is_gradient_stage<Gradients>)
-    static_assert(
-        is_gradient_stage<Gradients>,
-        "limber: exchange: the first argument is no stage before the rule: it must be copyable and have a "
-        "const member start(training_context&), which returns a state with step(training_context&, samples)");
-  else
-    static_assert(
-        merges,
-        "limber: exchange: an argument after the first is no stage after the rule: it must be copyable and "
-        "have a const member start(training_context&), which returns a state with "
-        "exchange(training_context&)");
-  return is_gradient_stage<Gradients> && merges;
+  constexpr bool first = starts_gradient_stage<Gradients>, merges = (starts_model_stage<Merges> && ...);
+  static_assert(first || !starts_model_stage<Gradients>,
+                "limber: exchange: the first argument is a stage after the rule; what happens to gradients "
+                "comes first, for example gradients(every{1}, alone{})");
+  static_assert(
+      first || starts_model_stage<Gradients>,
+      "limber: exchange: the first argument is no stage before the rule: it must be copyable and have a "
+      "const member start(training_context&), which returns a state with step(training_context&, samples)");
+  static_assert(
+      !first || merges,
+      "limber: exchange: an argument after the first is no stage after the rule: it must be copyable and "
+      "have a const member start(training_context&), which returns a state with exchange(training_context&)");
+  return first && merges;
 }
 
 template <bool IsStage, class G>
@@ -67,7 +58,7 @@ struct exchange {
     requires(!std::same_as<Gradients, exchange>)
   explicit exchange(Gradients const& g, Merges const&... merges)
       : before(detail::stage_or_anything<detail::expect_stages<Gradients, Merges...>()>(g)) {
-    if constexpr ((detail::is_model_stage<Merges> && ...)) {
+    if constexpr ((starts_model_stage<Merges> && ...)) {
       after.reserve(sizeof...(Merges));
       (after.emplace_back(merges), ...);
     }

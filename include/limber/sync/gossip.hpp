@@ -14,7 +14,8 @@
 
 namespace limber::sync {
 
-/// How models meet in gossip: x ← (x + Σ received) / (1 + received), over models from before the round.
+/// How models meet in gossip: xᵢ ← (xᵢ + Σ xᵣ) / (1 + |R|), over the models r ∈ R that are sent to rank i in
+/// this round, all of them from before it.
 ///
 ///     matching   a random matching: partners take each other's; keeps the mean of all models
 ///     pull       everyone takes the model of one random other; several may take the same
@@ -53,15 +54,12 @@ struct crossing {
 [[nodiscard]] std::vector<crossing> itinerary(int rank, int size, std::vector<crossing> const& all);
 
 /// Gossiping SGD in rounds: every worker steps on its own gradient and averages its model, every `period`,
-/// with those of random others: xᵢ ← (xᵢ + Σ xᵣ) / (1 + |R|), over the models r ∈ R that are sent to rank i
-/// in this round.
+/// with those of random others, as `gossip_how` says.
 ///
-/// Choices      `how`: a random matching, in which both partners take the average and hold the same bits
-///              afterwards, keeps the mean of all models; the paper's pull and push do not. All ranks take
-///              part in a round; without rounds it is `asynchronous_gossip`. Who sends to whom is a function
-///              of seed and round alone, so that all ranks know it; all models are those from before the
-///              round. A model that is not finite has weight 0: its worker takes the mean of those that it
-///              receives.
+/// Choices      after a matching both partners hold the same bits. All ranks take part in a round; without
+///              rounds it is `asynchronous_gossip`. Who sends to whom is a function of seed and round alone,
+///              so that all ranks know it. A model that is not finite has weight 0: its worker takes the mean
+///              of those that it receives.
 /// State        the round; models differ between ranks, also after an exchange. `evaluate` alone averages
 ///              buffers, and shows the mean of all models; with a large rate it is better than each of them,
 ///              and the gap grows with rate · period.

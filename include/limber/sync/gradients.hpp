@@ -18,7 +18,8 @@ namespace limber::sync {
 ///          shares are exact; one multiplication by B_planned / Σ bᵢ follows, in the update itself.
 /// Zero     a call or a rank without samples is legal and weighs nothing; if nobody has samples, no
 ///          update is made.
-/// Alone    in a group of one the rule reads the host's gradient where it lies: nothing is packed or sent, and
+/// Alone    in a group of one the rule reads the host's gradient where it lies: nothing is packed or sent,
+/// and
 ///          no memory is kept, unless calls are accumulated. A 16-bit wire, logical shards and a collective
 ///          that sums pieces make other numbers of a gradient, and do so with one worker too.
 /// Overlap  a bucket whose tensors are all marked is reduced while backward goes on; marks change no bit.
@@ -29,8 +30,6 @@ struct gradients {
 
   gradients(any_timing w, any_group o) : when(w), who(o) {}
 
-  [[nodiscard]] bool uniform_updates() const noexcept { return who.uniform_updates; }
-  [[nodiscard]] capabilities needs() const noexcept { return who.needs; }
   [[nodiscard]] limber::detail::owner<gradient_stage> start(training_context& at) const;
 };
 

@@ -43,8 +43,6 @@ struct merge {
   merge(any_timing w, any_group o, any_rule h = descent{}, double r = 1, moments m = moments::keep,
         outer_rate u = outer_rate::plain);
 
-  [[nodiscard]] bool uniform_updates() const noexcept { return who.uniform_updates; }
-  [[nodiscard]] capabilities needs() const noexcept { return who.needs; }
   [[nodiscard]] limber::detail::owner<model_stage> start(training_context& at) const;
 };
 

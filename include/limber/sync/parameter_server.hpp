@@ -78,8 +78,6 @@ struct parameter_server {
   static constexpr bool lockstep = false;        ///< ranks call step() as often as they like
   static constexpr capabilities needs = can_post;
 
-  /// Gradients in one update.
-  [[nodiscard]] i64 contributors(i64) const noexcept { return softsync; }
   /// @throws std::invalid_argument naming what cannot be
   [[nodiscard]] exchange parts() const;
   [[nodiscard]] limber::detail::owner<gradient_stage> start(training_context& at) const;

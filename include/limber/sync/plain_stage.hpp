@@ -11,21 +11,10 @@
 #include <array>
 #include <concepts>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 namespace limber::sync {
-
-/// What a stage after the rule must be able to do; see `starts_model_stage` for the rest.
-template <class S>
-concept plain_model_state = requires(S& s, training_context& at) {
-  s.exchange(at);
-};
-
-/// What a stage before the rule must be able to do.
-template <class S>
-concept plain_gradient_state = requires(S& s, training_context& at, i64 n) {
-  { s.step(at, n) } -> std::convertible_to<outcome>;
-};
 
 namespace detail {
 
@@ -72,23 +61,25 @@ concept owns = std::convertible_to<T, limber::detail::owner<Stage>>;
 template <class M>
 concept starts_model_stage = std::copyable<M> && requires(M const& m, training_context& at) {
   m.start(at);
-} &&(detail::owns<detail::started<M>, model_stage> || plain_model_state<detail::started<M>>);
+} &&(detail::owns<detail::started<M>, model_stage> ||
+     requires(detail::started<M> & s, training_context& at) { s.exchange(at); });
 
 /// A stage before the rule: a value whose `start(training_context&)` makes a state with
 ///
 ///     outcome step(training_context&, i64 n)     the gradient of n samples is in at.gradients; for the
 ///                                                rule at.inner.step(at.exec, list, at.rate, scale, zero)
 ///     outcome finish(training_context&)          what is open; absent: nothing is
-///     void visit(piece_visitor f)                f(name, kept, view) for every piece of state
-///     void interrupt(training_context&)          the collective has failed, and the call with it
-///     i64 bytes() const                          memory that it holds, for explain()
 ///
 /// Only `step` is required. `static constexpr bool uniform_updates = true` of the value says that all ranks
-/// apply the same update; `needs`, `needs_one_of` and `mix` are as for a stage after the rule.
+/// apply the same update; `visit`, `interrupt` and `bytes` of the state and `needs`, `needs_one_of` and `mix`
+/// of the value are as for a stage after the rule.
 template <class G>
 concept starts_gradient_stage = std::copyable<G> && requires(G const& g, training_context& at) {
   g.start(at);
-} &&(detail::owns<detail::started<G>, gradient_stage> || plain_gradient_state<detail::started<G>>);
+} &&(detail::owns<detail::started<G>, gradient_stage> ||
+     requires(detail::started<G> & s, training_context& at, i64 n) {
+       { s.step(at, n) } -> std::convertible_to<outcome>;
+     });
 
 namespace detail {
 
@@ -109,21 +100,20 @@ template <class T>
 [[nodiscard]] stage_facts facts_of(T const& stage) {
   stage_facts f;
   f.name = limber::detail::type_name<T>();
-  if constexpr (requires { f.uniform_updates = stage.uniform_updates(); })
-    f.uniform_updates = stage.uniform_updates();
-  else if constexpr (requires { f.uniform_updates = stage.uniform_updates; })
+  if constexpr (requires { f.needs = stage.who.needs; }) {
+    f.uniform_updates = stage.who.uniform_updates;
+    f.needs = stage.who.needs;
+  }
+  if constexpr (requires { f.uniform_updates = stage.uniform_updates; })
     f.uniform_updates = stage.uniform_updates;
-  if constexpr (requires { f.needs = stage.needs(); })
-    f.needs = stage.needs();
-  else if constexpr (requires { f.needs = stage.needs; })
-    f.needs = stage.needs;
+  if constexpr (requires { f.needs = stage.needs; }) f.needs = stage.needs;
   if constexpr (requires { f.needs_one_of = stage.needs_one_of; }) f.needs_one_of = stage.needs_one_of;
   if constexpr (requires { f.lockstep = stage.lockstep; }) f.lockstep = stage.lockstep;
   if constexpr (requires { f.period = stage.when.period(); }) f.period = stage.when.period();
   if constexpr (requires { stage.when.counts_epochs(); }) f.counts_epochs = stage.when.counts_epochs();
   if constexpr (requires { stage.period.counts_epochs(); }) f.counts_epochs = stage.period.counts_epochs();
   if constexpr (requires { f.server = stage.server; }) f.server = stage.server;
-  if constexpr (requires { stage.contributors(i64{1}); }) f.contributors = stage.contributors(1);
+  if constexpr (requires { f.contributors = stage.softsync; }) f.contributors = stage.softsync;
   return f;
 }
 
@@ -135,12 +125,9 @@ class plain_stage : public Stage {
     fingerprint h;
     h.mix(limber::detail::type_name<Value>());
     if constexpr (requires { v.mix(h); }) v.mix(h);
-    if constexpr (requires { state_.mix(h); }) state_.mix(h);
     options_ = static_cast<i64>(h.value());
   }
-  void attach(training_context& at) override {
-    if constexpr (requires { state_.attach(at); }) state_.attach(at);
-  }
+  void attach(training_context&) override {}
   [[nodiscard]] i64& calls_open() override { return calls_; }
   /// Nothing is communicated in buckets that the optimizer knows.
   [[nodiscard]] bucket_plan const& plan() const override {
@@ -148,10 +135,9 @@ class plain_stage : public Stage {
     return none;
   }
   [[nodiscard]] i64 bytes() const override {
-    if constexpr (requires(i64 n) { n = state_.bytes(); })
-      return state_.bytes();
-    else
-      return 0;
+    i64 n = 0;
+    if constexpr (requires { n = state_.bytes(); }) n = state_.bytes();
+    return n;
   }
   void mix(fingerprint& h) const override { h.mix(options_); }
 
@@ -165,7 +151,7 @@ class plain_stage : public Stage {
 
   started<Value> state_;
   i64 calls_ = 0;  // since the last exchange
-  i64 options_;    // a fingerprint of what value and state say of them
+  i64 options_;    // a fingerprint of what the value says of them
 };
 
 template <class M>
@@ -187,10 +173,9 @@ class plain_model_stage final : public plain_stage<model_stage, M> {
     if constexpr (requires { state_.count(own, rate); }) state_.count(own, rate);
   }
   [[nodiscard]] bool due(training_context const& at) const override {
-    if constexpr (requires(bool b) { b = state_.due(calls_, at.now); })
-      return state_.due(calls_, at.now);
-    else
-      return true;
+    bool yes = true;
+    if constexpr (requires { yes = state_.due(calls_, at.now); }) yes = state_.due(calls_, at.now);
+    return yes;
   }
   i64 run(training_context& at) override {
     i64 const total = this->uniform_updates ? agree_on_samples(at) : 0;
@@ -241,10 +226,9 @@ class plain_gradient_stage final : public plain_stage<gradient_stage, G> {
   }
   outcome finish(training_context& at) override {
     calls_ = 0;
-    if constexpr (requires(outcome o) { o = state_.finish(at); })
-      return state_.finish(at);
-    else
-      return {};
+    outcome o;
+    if constexpr (requires { o = state_.finish(at); }) o = state_.finish(at);
+    return o;
   }
   i64 interrupt(training_context& at) override {
     this->interrupt_state(at);
@@ -258,31 +242,21 @@ class plain_gradient_stage final : public plain_stage<gradient_stage, G> {
   using plain_stage<gradient_stage, G>::calls_;
 };
 
-template <class Stage, class T>
-inline constexpr bool starts_stage =
-    std::same_as<Stage, model_stage> ? starts_model_stage<T> : starts_gradient_stage<T>;
-
-/// The state of a stage: what the value makes if that is a `Stage` already, else an adapter around it.
-template <class Stage, class T>
-[[nodiscard]] limber::detail::owner<Stage> start_stage(T const& value, training_context& at) {
-  if constexpr (owns<started<T>, Stage>)
-    return value.start(at);
-  else if constexpr (std::same_as<Stage, model_stage>)
-    return limber::detail::owner<Stage>(new plain_model_stage<T>(value, at));
-  else
-    return limber::detail::owner<Stage>(new plain_gradient_stage<T>(value, at));
-}
-
 template <class Stage>
 class any_stage {
  public:
   template <class T>
-    requires(!std::same_as<T, any_stage> && starts_stage<Stage, T>)
+    requires(!std::same_as<T, any_stage> &&
+             (std::same_as<Stage, model_stage> ? starts_model_stage<T> : starts_gradient_stage<T>))
   any_stage(T stage)
       : facts_(facts_of(stage)),
         stage_(std::in_place, std::move(stage)),
-        start_([](void const* value, training_context& at) {
-          return start_stage<Stage>(*static_cast<T const*>(value), at);
+        start_([](void const* value, training_context& at) -> limber::detail::owner<Stage> {
+          T const& held = *static_cast<T const*>(value);
+          if constexpr (owns<started<T>, Stage>)
+            return held.start(at);
+          else
+            return limber::detail::owner<Stage>(new adapter<T>(held, at));
         }) {}
   [[nodiscard]] limber::detail::owner<Stage> start(training_context& at) const {
     auto stage = start_(stage_.get(), at);
@@ -293,6 +267,10 @@ class any_stage {
   [[nodiscard]] stage_facts const& facts() const noexcept { return facts_; }
 
  private:
+  template <class T>
+  using adapter =
+      std::conditional_t<std::same_as<Stage, model_stage>, plain_model_stage<T>, plain_gradient_stage<T>>;
+
   stage_facts facts_;
   limber::detail::box stage_;
   limber::detail::owner<Stage> (*start_)(void const*, training_context&);

@@ -15,7 +15,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <limits>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -35,7 +34,8 @@ template <class Header>
 ///
 ///     at.exec.each(copy{}, out(m.parts()), in(model));
 ///     comm.post(peer, tag, m.pack(at.exec, header{…}));             // the sender
-///     auto const h = m.unpack<header>(at.exec, received.bytes);     // the receiver; parts() hold the list
+///     auto const h = tensor_message::header_of<header>(received.bytes);
+///     m.unpack(at.exec, received.bytes);                            // the receiver; parts() hold the list
 ///
 /// Memory   one copy on the executor's side and one on the host's (the same where the executor is the
 ///          host), and the bytes of the last message; allocated once.
@@ -62,15 +62,13 @@ class tensor_message {
     return message_;
   }
 
-  /// Copies the list of a received message to parts(). @return its header
+  /// Copies the list of a received message to parts().
   /// @throws std::invalid_argument if the message is of another length
-  template <class Header>
-  Header unpack(any_executor& e, std::span<std::byte const> bytes) {
+  void unpack(any_executor& e, std::span<std::byte const> bytes) {
     expects(bytes.size() == message_.size(), "parcel: a message of ", bytes.size(), " bytes instead of ",
             message_.size());
     if (memory_.n > 0) std::memcpy(memory_.host, bytes.data() + header_room, bytes.size() - header_room);
     e.publish(memory_);
-    return header_of<Header>(bytes);
   }
 
   /// The header alone; also of a message that has nothing else.
@@ -118,14 +116,18 @@ enum class server_request : i64 {
 /// The link of a rank to the server: as a worker its requests; as the server which workers still train, and
 /// how many requests each has made.
 class active_workers {
+  struct worker {
+    i64 requests = 0;
+    bool trains = true;
+  };
+
  public:
   /// All ranks but the server train, and none has made a request.
   void start(communicator comm, int server) {
     comm_ = comm;
     server_ = server;
-    requests_.assign(static_cast<std::size_t>(comm.size()), 0);
-    trains_.assign(static_cast<std::size_t>(comm.size()), 1);
-    trains_[static_cast<std::size_t>(server)] = 0;
+    workers_.assign(static_cast<std::size_t>(comm.size()), {});
+    workers_[static_cast<std::size_t>(server)].trains = false;
   }
   /// True on the server.
   [[nodiscard]] bool serves() const { return comm_.rank() == server_; }
@@ -135,46 +137,52 @@ class active_workers {
     comm_.post(server_, request_tag, bytes);
     return next_message(comm_, reply_tag);
   }
-  void reply(int worker, std::span<std::byte const> bytes) { comm_.post(worker, reply_tag, bytes); }
+  void reply(int rank, std::span<std::byte const> bytes) { comm_.post(rank, reply_tag, bytes); }
 
-  void count_request(int rank) noexcept { ++requests_[static_cast<std::size_t>(rank)]; }
-  void leave(int rank) noexcept { trains_[static_cast<std::size_t>(rank)] = 0; }
+  /// Calls f(message, leaves) for every request, until no worker trains any more.
+  template <class F>
+  void serve(F const& f) {
+    while (any()) {
+      message const m = next_message(comm_, request_tag);
+      worker& from = workers_[static_cast<std::size_t>(m.source)];
+      from.trains = tensor_message::header_of<server_request>(m.bytes) != server_request::leave;
+      if (from.trains) ++from.requests;
+      f(m, !from.trains);
+    }
+  }
 
   /// True while a worker trains.
-  [[nodiscard]] bool any() const noexcept {
-    return std::ranges::any_of(trains_, [](char trains) { return trains != 0; });
-  }
+  [[nodiscard]] bool any() const noexcept { return std::ranges::any_of(workers_, &worker::trains); }
   /// Requests by which `rank` is ahead of the slowest worker that still trains.
   [[nodiscard]] i64 lead(int rank) const noexcept {
-    i64 least = std::numeric_limits<i64>::max();
-    for (std::size_t r = 0; r < requests_.size(); ++r)
-      if (trains_[r] != 0 && requests_[r] < least) least = requests_[r];
-    i64 const own = requests_[static_cast<std::size_t>(rank)];
-    return own > least ? own - least : 0;
+    i64 const own = workers_[static_cast<std::size_t>(rank)].requests;
+    i64 least = own;
+    for (worker const& w : workers_)
+      if (w.trains) least = std::min(least, w.requests);
+    return own - least;
   }
 
-  /// At finish(): a worker leaves with this request; the server receives that of every worker from which
-  /// `serve` has not received it, so that none is left for a later one. Then all start again.
+  /// At finish(): a worker leaves; the server receives that of every worker from which `serve` has not
+  /// received it, so that none is left for a later one. Then all start again.
   /// @throws limber::error if a worker requests anything else
-  void finish(std::span<std::byte const> leave_request) {
-    if (!serves()) comm_.post(server_, request_tag, leave_request);
-    while (serves() && any()) {
-      message const m = next_message(comm_, request_tag);
-      if (tensor_message::header_of<server_request>(m.bytes) != server_request::leave) {
+  void finish() {
+    server_request const leave = server_request::leave;
+    if (!serves())
+      comm_.post(server_, request_tag, header_bytes(leave));
+    else
+      serve([](message const& m, bool leaves) {
+        if (leaves) return;
         std::string reason = text("the server has called finish() but rank ", m.source,
                                   " still trains; call serve(), which returns when all have finished");
         throw error({"sync", "finish", 0, m.source, {}, std::move(reason)});
-      }
-      leave(m.source);
-    }
+      });
     start(comm_, server_);
   }
 
  private:
   communicator comm_;
   int server_ = 0;
-  std::vector<i64> requests_;
-  std::vector<char> trains_;
+  std::vector<worker> workers_;  // by rank
 };
 
 }  // namespace limber::sync

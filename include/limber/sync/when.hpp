@@ -56,9 +56,7 @@ class any_timing {
           return (*static_cast<W const*>(w))(calls, now);
         }) {
     if constexpr (requires { when.period; }) period_ = when.period;
-    if constexpr (requires {
-                    { when.from.in } -> std::convertible_to<unit>;
-                  })
+    if constexpr (requires { when.from.in == unit::epochs; })
       counts_epochs_ = when.from.in == unit::epochs && when.from.value > 0;
   }
 

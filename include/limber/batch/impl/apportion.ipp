@@ -62,10 +62,10 @@ void apportion_into(i64 total, std::span<W const> weights, std::vector<i64>& sha
   auto const n = weights.size();
   share.resize(n);
   order.resize(n);
-  for (std::size_t i = 0; i < n; ++i) order[i] = static_cast<i64>(i);
   i64 left = total;
   for (std::size_t i = 0; i < n; ++i) {
-    share[i] = at(static_cast<i64>(i)).whole;
+    order[i] = static_cast<i64>(i);
+    share[i] = at(order[i]).whole;
     left -= share[i];
   }
   if (left == 0) return;
@@ -73,13 +73,12 @@ void apportion_into(i64 total, std::span<W const> weights, std::vector<i64>& sha
     W const x = at(a).rest, y = at(b).rest;
     return x > y || (x == y && a < b);
   };
-  auto const claims = [&](i64 i) { return weights[static_cast<std::size_t>(i)] > 0; };
   sort(order, first);
-  // One each is all for whole weights. In double, a quota may round across a whole number, and then a few
-  // more are to be given, or to be taken back.
+  // Whole weights leave less than one each. In double, a quota may round across a whole number, and then a
+  // few more are to be given, or to be taken back.
   while (left > 0)
     for (i64 const i : order) {
-      if (left == 0 || !claims(i)) continue;
+      if (left == 0 || !(weights[static_cast<std::size_t>(i)] > 0)) continue;
       ++share[static_cast<std::size_t>(i)];
       --left;
     }

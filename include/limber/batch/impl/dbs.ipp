@@ -5,10 +5,22 @@
 #include <limber/batch/dbs.hpp>
 
 #include <algorithm>
+#include <cstddef>
+#include <span>
+#include <vector>
 
 namespace limber {
 
 namespace detail {
+
+/// True if the shares sum to `total`, each in [low, highᵢ].
+[[nodiscard]] inline bool fits(i64 total, std::span<i64 const> share, i64 low, std::span<i64 const> high) {
+  for (std::size_t i = 0; i < share.size(); ++i) {
+    if (share[i] < low || share[i] > high[i] || share[i] > total) return false;
+    total -= share[i];
+  }
+  return total == 0;
+}
 
 /// Divides `total` in proportion to `weights`, every share in [low, highᵢ].
 ///
@@ -21,11 +33,9 @@ namespace detail {
 [[nodiscard]] inline std::vector<i64> apportion_within(i64 total, std::span<double const> weights, i64 low,
                                                        std::span<i64 const> high) {
   std::vector<i64> share = apportion(total, weights);
-  std::size_t const n = share.size();
-  bool fits = true;
-  for (std::size_t i = 0; i < n; ++i) fits = fits && share[i] >= low && share[i] <= high[i];
-  if (fits) return share;
+  if (fits(total, share, low, high)) return share;
 
+  std::size_t const n = share.size();
   // The levels at which rank i leaves its smallest share, and at which it meets its largest.
   auto const leaves = [&](std::size_t i) { return static_cast<double>(low) / weights[i]; };
   auto const meets = [&](std::size_t i) { return static_cast<double>(high[i]) / weights[i]; };
@@ -92,28 +102,27 @@ namespace detail {
 /// @param smoothing a, in [0, 1)
 /// @throws std::invalid_argument if seconds or believed speeds are negative or not finite, or their
 ///         numbers are not that of the ranks
-[[nodiscard]] inline std::vector<double> believed_speeds(std::string_view policy, batch_facts const& facts,
-                                                         double smoothing) {
+[[nodiscard]] inline std::vector<double> believed_speeds(batch_facts const& facts, double smoothing) {
   auto const n = static_cast<std::size_t>(facts.world);
   std::vector<double> const& seconds = facts.seconds;
-  expects(seconds.empty() || seconds.size() == n, policy, ": seconds holds ", seconds.size(), " values for ",
-          n, " workers");
+  expects(seconds.empty() || seconds.size() == n, "dbs: seconds holds ", seconds.size(), " values for ", n,
+          " workers");
   batch_plan const* const current = plan_in_force(facts);
   if (current == nullptr) return {};
-  expects(current->speed.empty() || current->speed.size() == n, policy, ": the current plan holds ",
+  expects(current->speed.empty() || current->speed.size() == n, "dbs: the current plan holds ",
           current->speed.size(), " speeds for ", n, " workers");
 
   std::vector<double> speed = current->speed;
   speed.resize(n);
   for (std::size_t i = 0; i < n; ++i) {
-    expects(math::finite(speed[i]) && speed[i] >= 0, policy, ": believed speed of rank ", i,
+    expects(math::finite(speed[i]) && speed[i] >= 0, "dbs: believed speed of rank ", i,
             " must be finite and >= 0, got ", speed[i]);
     if (seconds.empty()) continue;
-    expects(math::finite(seconds[i]) && seconds[i] >= 0, policy, ": seconds of rank ", i,
+    expects(math::finite(seconds[i]) && seconds[i] >= 0, "dbs: seconds of rank ", i,
             " must be finite and >= 0, got ", seconds[i]);
     if (!(seconds[i] > 0) || current->share[i] <= 0) continue;
     double const measured = static_cast<double>(current->share[i]) / seconds[i];
-    expects(math::finite(measured), policy, ": rank ", i, " took ", seconds[i], " s for ", current->share[i],
+    expects(math::finite(measured), "dbs: rank ", i, " took ", seconds[i], " s for ", current->share[i],
             " samples, which is no speed");
     speed[i] = speed[i] > 0 ? math::add(math::mul(smoothing, speed[i]), math::mul(1 - smoothing, measured))
                             : measured;
@@ -166,16 +175,6 @@ namespace detail {
   return high;
 }
 
-// True if a plan may deal these shares.
-[[nodiscard]] inline bool fits(dbs const& how, std::span<i64 const> share, std::span<i64 const> high) {
-  i64 left = how.batch;
-  for (std::size_t i = 0; i < share.size(); ++i) {
-    if (share[i] < how.min_share || share[i] > high[i] || share[i] > left) return false;
-    left -= share[i];
-  }
-  return left == 0;
-}
-
 // True if new shares would shorten the expected time by less than the dead band.
 [[nodiscard]] inline bool within_dead_band(dbs const& how, std::span<i64 const> now,
                                            std::span<i64 const> next, std::span<double const> weight) {
@@ -194,11 +193,11 @@ LIMBER_FN batch_plan dbs::operator()(batch_facts const& facts) const {
   std::vector<i64> const high = detail::highest_shares(*this, detail::world_of("dbs", facts));
   expects(smoothing >= 0 && smoothing < 1, "dbs: smoothing must lie in [0, 1), got ", smoothing);
   expects(dead_band >= 0 && dead_band < 1, "dbs: dead_band must lie in [0, 1), got ", dead_band);
-  batch_plan plan{.total = batch, .speed = detail::believed_speeds("dbs", facts, smoothing)};
+  batch_plan plan{.total = batch, .speed = detail::believed_speeds(facts, smoothing)};
   auto const weight = detail::weights_of(plan.speed, high.size());
   plan.share = detail::apportion_within(batch, weight, min_share, high);
   batch_plan const* const current = detail::plan_in_force(facts);
-  if (current != nullptr && detail::fits(*this, current->share, high) &&
+  if (current != nullptr && detail::fits(batch, current->share, min_share, high) &&
       (plan.speed == current->speed || detail::within_dead_band(*this, current->share, plan.share, weight)))
     plan.share = current->share;
   return plan;

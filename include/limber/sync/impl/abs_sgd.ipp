@@ -3,42 +3,35 @@
 
 #include <limber/sync/abs_sgd.hpp>
 #include <limber/sync/impl/stage_base.hpp>
+#include <limber/sync/tensor_message.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <optional>
+#include <utility>
+#include <vector>
 
 namespace limber::sync {
 
-static_assert(timing<ready>);
-
 namespace detail {
 
-/// Where the log tells of `rank` in `round`, looked for from entry `from` on.
-/// @throws std::invalid_argument if it does not
-[[nodiscard]] inline std::size_t find_round(round_log const& log, i64 round, int rank, std::size_t from = 0) {
-  while (from < log.size() && (log[from].round != round || log[from].rank != rank)) ++from;
-  expects(from < log.size(), "replay: the log has no round ", round, " of rank ", rank);
-  return from;
-}
-
 /// The stage at work: `open_` accumulates while `sent_` is reduced into `reduced_`.
-class delayed_state final : public gradient_stage_base {
+class abs_sgd_state final : public gradient_stage_base {
   enum field { finishing = gradient_fields, agreed, fields = agreed + agreement::fields };
   using control = std::array<double, fields>;
 
   static constexpr i64 ready_tag = 0x6162'7300;
 
  public:
-  delayed_state(delayed stage, training_context& at)
+  abs_sgd_state(abs_sgd stage, training_context& at)
       : gradient_stage_base(at, at.buckets),
         stage_(stage),
         open_(make(at, at.buckets.wire ? layout_of(at.gradients) : plan_.where)),
         sent_(make(at, plan_.where)),
         reduced_(make(at, plan_.where)) {
-    expects(stage.when.at_least >= 1, "abs_sgd: at least 1 micro-batch must close a round, got ",
-            stage.when.at_least);
-    expects(stage.when.at_most == 0 || stage.when.at_most >= stage.when.at_least,
-            "abs_sgd: max_micro_batches must be 0 or at least ", stage.when.at_least, ", got ",
-            stage.when.at_most);
+    expects(stage.max_micro_batches >= 0, "abs_sgd: max_micro_batches must be 0 or at least 1, got ",
+            stage.max_micro_batches);
     expects(stage.rate_limit >= 0 && math::finite(stage.rate_limit),
             "abs_sgd: rate_limit must be a number of at least 0, got ", stage.rate_limit);
     expects(!plan_.feedback,
@@ -65,7 +58,7 @@ class delayed_state final : public gradient_stage_base {
   /// sends this one.
   outcome step(training_context& at, i64 n) override {
     accumulate(at, n);
-    if (calls_ == stage_.when.at_least) post_ready();
+    if (calls_ == 1) post_ready();
     if (!may_close()) return {};
     outcome const o = apply_reduced(at);
     if (o.applied) committed_ = o;
@@ -79,7 +72,7 @@ class delayed_state final : public gradient_stage_base {
   /// Closes rounds until all ranks have called this, and applies them all.
   void drain(training_context& at, before_update before, on_update after) override {
     for (bool last = false; !last;) {
-      if (calls_ < stage_.when.at_least) post_ready();
+      if (calls_ == 0) post_ready();
       before();
       after(apply_reduced(at));
       send(at, true);
@@ -100,8 +93,7 @@ class delayed_state final : public gradient_stage_base {
 
   [[nodiscard]] bool open() const override { return calls_ > 0 || in_flight_; }
   void mix(fingerprint& h) const override {
-    mix_all(h, plan_.hash, buffers_.hash(), stage_.when.at_least, stage_.when.at_most, stage_.rate,
-            stage_.rate_limit);
+    mix_all(h, plan_.hash, buffers_.hash(), stage_.max_micro_batches, stage_.rate, stage_.rate_limit);
   }
 
  private:
@@ -120,17 +112,14 @@ class delayed_state final : public gradient_stage_base {
   // Posts to every other rank that this one has enough for the open round.
   void post_ready() {
     for (int r = 0; r < group_.size(); ++r)
-      if (r != group_.rank()) group_.post(r, ready_tag, std::as_bytes(std::span(&round_, 1)));
+      if (r != group_.rank()) group_.post(r, ready_tag, header_bytes(round_));
   }
 
   // A rank may be ready for the next round before this one has closed the open round.
   [[nodiscard]] bool all_ready() {
     while (auto const m = group_.poll(ready_tag)) {
-      i64 round = 0;
-      expects(m->bytes.size() == sizeof round, "abs_sgd: a ready flag of ", m->bytes.size(), " bytes");
-      std::memcpy(&round, m->bytes.data(), sizeof round);
       i64& last = ready_rounds_[static_cast<std::size_t>(m->source)];
-      last = std::max(last, round);
+      last = std::max(last, tensor_message::header_of<i64>(m->bytes));
     }
     ready_rounds_[static_cast<std::size_t>(group_.rank())] = round_;
     return std::ranges::all_of(ready_rounds_, [&](i64 r) { return r >= round_; });
@@ -138,12 +127,16 @@ class delayed_state final : public gradient_stage_base {
 
   [[nodiscard]] bool may_close() {
     if (stage_.replay) {
-      replayed_ = find_round(*stage_.replay, round_, group_.rank(), replayed_);
-      round_entry const& then = (*stage_.replay)[replayed_];
-      return !then.last && calls_ >= then.calls;
+      round_log const& log = *stage_.replay;
+      auto const open = std::find_if(log.begin() + replayed_, log.end(), [&](round_entry const& e) {
+        return e.round == round_ && e.rank == group_.rank();
+      });
+      expects(open != log.end(), "replay: the log has no round ", round_, " of rank ", group_.rank());
+      replayed_ = open - log.begin();
+      return !open->last && calls_ >= open->calls;
     }
-    if (stage_.when.at_most > 0 && calls_ >= stage_.when.at_most) return true;
-    return calls_ >= stage_.when.at_least && all_ready() && operations_.done();
+    if (stage_.max_micro_batches > 0 && calls_ >= stage_.max_micro_batches) return true;
+    return all_ready() && operations_.done();
   }
 
   // Sends the open round and opens the next.
@@ -196,12 +189,12 @@ class delayed_state final : public gradient_stage_base {
     return stage_.rate_limit > 0 ? std::min(f, stage_.rate_limit) : f;
   }
 
-  delayed stage_;
+  abs_sgd stage_;
   slab open_, sent_, reduced_;
   std::vector<i64> ready_rounds_;  // the last round that each rank was ready for
   control open_control_{}, sent_control_{}, reduced_control_{};
   i64 round_ = 0;
-  std::size_t replayed_ = 0;
+  std::ptrdiff_t replayed_ = 0;  // entries of the log before the open round's
   bool in_flight_ = false;
   std::optional<outcome> committed_;
   bucket_operations operations_;  // destroyed before the memory that it uses
@@ -209,12 +202,10 @@ class delayed_state final : public gradient_stage_base {
 
 }  // namespace detail
 
-LIMBER_FN limber::detail::owner<gradient_stage> delayed::start(training_context& at) const {
-  return limber::detail::owner<gradient_stage>(new detail::delayed_state(*this, at));
+LIMBER_FN limber::detail::owner<gradient_stage> abs_sgd::start(training_context& at) const {
+  return limber::detail::owner<gradient_stage>(new detail::abs_sgd_state(*this, at));
 }
 
-LIMBER_FN exchange abs_sgd::parts() const {
-  return exchange(delayed{{1, max_micro_batches}, {}, rate, rate_limit, log, replay});
-}
+LIMBER_FN exchange abs_sgd::parts() const { return exchange(*this); }
 
 }  // namespace limber::sync

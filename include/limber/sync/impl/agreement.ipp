@@ -3,6 +3,9 @@
 
 #include <limber/sync/agreement.hpp>
 
+#include <cstring>
+#include <vector>
+
 namespace limber::sync {
 
 LIMBER_FN void agreement::write(double* to, training_context const& at, int ranks) {
@@ -28,12 +31,12 @@ LIMBER_COLD LIMBER_FN void agreement::expect(double const* sums, training_contex
   };
   auto const n = static_cast<std::size_t>(group.size());
   auto const& values = at.inner.values();
-  auto const of_all = [&]<class T>(std::vector<T> const& mine, char const* name) {
+  auto const gathered = [&]<class T>(std::vector<T> const& mine, char const* name) {
     std::vector<T> all(n * mine.size());
     group.all_gather(const_view(mine, name), view(all, name)).wait();
     return all;
   };
-  auto const ids = of_all(std::vector<i64>{at.id}, "optimizers");
+  auto const ids = gathered(std::vector{at.id}, "optimizers");
   for (std::size_t r = 1; r < n; ++r)
     if (ids[r] != ids[0])
       throw failed(
@@ -41,21 +44,20 @@ LIMBER_COLD LIMBER_FN void agreement::expect(double const* sums, training_contex
           text("rank ", r,
                " uses another optimizer than rank 0: optimizers that share a communicator must be used in "
                "the same order on all ranks"));
-  auto const rates = of_all(std::vector<double>{at.rate}, "rates");
+  auto const rates = gathered(std::vector{at.rate}, "rates");
   for (std::size_t r = 1; r < n; ++r)
     if (rates[r] != rates[0])
       throw failed(r, {},
                    text("the rate is ", rates[0], " on rank 0 and ", rates[r], " on rank ", r,
                         ": the schedule must give the same on all ranks"));
-  std::vector<i64> mine(values.size());
-  for (std::size_t i = 0; i < mine.size(); ++i) mine[i] = at.inner.is_frozen(i) ? 1 : 0;
-  auto const all = of_all(mine, "frozen tensors");
-  for (std::size_t r = 1; r < n; ++r)
-    for (std::size_t i = 0; i < mine.size(); ++i)
-      if (i64 const here = all[r * mine.size() + i]; here != all[i])
-        throw failed(r, std::string(values[i].name),
-                     text("'", values[i].name, "' is frozen on rank ", here != 0 ? r : 0, " and not on rank ",
-                          here != 0 ? 0 : r, ": freeze() is a call of all ranks"));
+  std::vector<i64> frozen;
+  for (std::size_t i = 0; i < values.size(); ++i) frozen.push_back(at.inner.is_frozen(i) ? 1 : 0);
+  auto const all = gathered(frozen, "frozen tensors");
+  for (std::size_t k = values.size(); k < all.size(); ++k)
+    if (std::size_t const r = k / values.size(), i = k % values.size(); all[k] != all[i])
+      throw failed(r, std::string(values[i].name),
+                   text("'", values[i].name, "' is frozen on rank ", all[k] != 0 ? r : 0, " and not on rank ",
+                        all[k] != 0 ? 0 : r, ": freeze() is a call of all ranks"));
   throw failed(0, {}, "ranks differ in rate or frozen tensors for a moment; call all of them alike");
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <limber/sync/asynchronous_gossip.hpp>
-#include <limber/sync/impl/stage_base.hpp>
+#include <limber/sync/impl/gossip.ipp>
 #include <limber/sync/tensor_message.hpp>
 
 namespace limber::sync {
@@ -15,18 +15,13 @@ class asynchronous_gossip_state final : public carrying_stage {
 
  public:
   asynchronous_gossip_state(asynchronous_gossip const& stage, training_context& at)
-      : carrying_stage(at, stage.period, stage.at_merge),
-        how_(stage.how),
-        seed_(stage.seed),
-        message_(at.exec, layout_of(carried_)) {
+      : carrying_stage(at, stage), message_(at.exec, layout_of(carried_)) {
     bytes_ += message_.bytes();
   }
 
   void attach(training_context& at) override {
     group_ = at.comm;
-    auto const n = static_cast<std::size_t>(group_.size());
-    unread_.assign(n, {});
-    peers_.assign(n, {});
+    peers_.assign(static_cast<std::size_t>(group_.size()), {});
     left_ = 0;
   }
   /// What has arrived is read at every call.
@@ -43,7 +38,7 @@ class asynchronous_gossip_state final : public carrying_stage {
       request_model();
     else if (snapshot(at))
       group_.post(random_other(group_.rank(), group_.size(), seed_, drawn_++), tag,
-                  message_.pack(at.exec, header{kind::model}));
+                  message_.pack(at.exec, kind::model));
     return 0;
   }
 
@@ -51,14 +46,13 @@ class asynchronous_gossip_state final : public carrying_stage {
   void close(training_context& at) override {
     read();
     reply(at);
-    header const leave{kind::leave};
+    kind const leave = kind::leave;
     for (int r = 0; r < group_.size(); ++r)
       if (r != group_.rank()) group_.post(r, tag, header_bytes(leave));
     while (left_ < group_.size() - 1)
       if (!read()) group_.listen();
     average_received(at);
-    for (auto& p : peers_) p = {};
-    left_ = 0;
+    attach(at);
     calls_ = 0;
   }
 
@@ -70,16 +64,13 @@ class asynchronous_gossip_state final : public carrying_stage {
   }
 
   void visit(kept shared, piece_visitor f) override { f("drawn", shared, number_view(drawn_)); }
-  void mix(fingerprint& h) const override { mix_all(h, plan_.hash, period(), how_, seed_, at_merge_); }
 
  private:
   enum class kind : std::int32_t { model, request, refusal, leave };
-  struct header {
-    kind what;
-  };
   struct peer {
-    bool requests = false;  // waits for a reply of ours
-    bool busy = false;      // has not replied to our request, or has left and never will
+    bool requests = false;         // waits for a reply of ours
+    bool busy = false;             // has not replied to our request, or has left and never will
+    std::optional<message> model;  // that it sent last, not averaged in yet
   };
 
   // Empties the mailbox. @return true if there was anything in it
@@ -87,13 +78,14 @@ class asynchronous_gossip_state final : public carrying_stage {
     bool any = false;
     while (auto m = group_.poll(tag)) {
       any = true;
-      auto const source = static_cast<std::size_t>(m->source);
-      switch (tensor_message::header_of<header>(m->bytes).what) {
-        case kind::model: unread_[source] = std::move(m); [[fallthrough]];
-        case kind::refusal: peers_[source].busy = false; break;
-        case kind::request: peers_[source].requests = true; break;
+      peer& from = peers_[static_cast<std::size_t>(m->source)];
+      switch (tensor_message::header_of<kind>(m->bytes)) {
+        case kind::model: from.model = std::move(m); [[fallthrough]];
+        case kind::refusal: from.busy = false; break;
+        case kind::request: from.requests = true; break;
         case kind::leave:
-          peers_[source] = {false, true};
+          from.requests = false;
+          from.busy = true;
           ++left_;
           break;
       }
@@ -104,26 +96,24 @@ class asynchronous_gossip_state final : public carrying_stage {
   // x ← mean of x and what was received.
   void average_received(training_context& at) {
     i64 parts = -1;
-    for (auto& m : unread_) {
-      if (!m) continue;
+    for (auto& p : peers_) {
+      if (!p.model) continue;
       if (parts < 0) parts = at.exec.norm(identity{}, in(carried_)).total.finite ? 1 : 0;
-      message_.unpack<header>(at.exec, m->bytes);
+      message_.unpack(at.exec, p.model->bytes);
       take_into_mean(at, message_.parts(), ++parts);
       if (how_ == gossip_how::pull) parts = 1;
-      m.reset();
+      p.model.reset();
     }
-    if (parts < 0) return;
-    model_merged(at);
+    if (parts >= 0) model_merged(at);
   }
 
   // One snapshot for all requests.
   void reply(training_context& at) {
     std::span<std::byte const> bytes;
-    header const refusal{kind::refusal};
+    kind const refusal = kind::refusal;
     for (std::size_t r = 0; r < peers_.size(); ++r) {
       if (!std::exchange(peers_[r].requests, false)) continue;
-      if (bytes.empty())
-        bytes = snapshot(at) ? message_.pack(at.exec, header{kind::model}) : header_bytes(refusal);
+      if (bytes.empty()) bytes = snapshot(at) ? message_.pack(at.exec, kind::model) : header_bytes(refusal);
       group_.post(static_cast<int>(r), tag, bytes);
     }
   }
@@ -137,7 +127,7 @@ class asynchronous_gossip_state final : public carrying_stage {
     int const other = free[static_cast<std::size_t>(
         random_below(static_cast<int>(free.size()), group_.rank(), seed_, drawn_++))];
     peers_[static_cast<std::size_t>(other)].busy = true;
-    header const request{kind::request};
+    kind const request = kind::request;
     group_.post(other, tag, header_bytes(request));
   }
 
@@ -146,29 +136,21 @@ class asynchronous_gossip_state final : public carrying_stage {
     return at.exec.norm(weighted{1}, out(message_.parts()), in(carried_)).total.finite;
   }
 
-  gossip_how how_;
-  std::uint64_t seed_;
   tensor_message message_;
-  std::vector<std::optional<message>> unread_;  // by sender
   std::vector<peer> peers_;
   int left_ = 0;   // ranks that have left
   i64 drawn_ = 0;  // partners
 };
 
-// The members are what they can be.
-inline void check(asynchronous_gossip const& s) {
-  expects(s.how != gossip_how::matching, "asynchronous_gossip: how must be pull or push, got matching");
-}
-
 }  // namespace detail
 
 LIMBER_FN limber::detail::owner<model_stage> asynchronous_gossip::start(training_context& at) const {
-  detail::check(*this);
+  (void)parts();  // checks the members
   return limber::detail::owner<model_stage>(new detail::asynchronous_gossip_state(*this, at));
 }
 
 LIMBER_FN exchange asynchronous_gossip::parts() const {
-  detail::check(*this);
+  expects(how != gossip_how::matching, "asynchronous_gossip: how must be pull or push, got matching");
   return exchange(gradients(every{1}, alone{}), *this);
 }
 

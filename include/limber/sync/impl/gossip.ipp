@@ -5,6 +5,9 @@
 #include <limber/sync/impl/stage_base.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <utility>
 
 namespace limber::sync {
 
@@ -35,15 +38,11 @@ LIMBER_FN std::vector<int> partners_of(int size, std::uint64_t seed, i64 round) 
 LIMBER_FN std::vector<crossing> crossings_of(gossip_how how, int size, std::uint64_t seed, i64 round) {
   std::vector<crossing> out;
   if (size < 2) return out;
-  if (how == gossip_how::matching) {
-    auto const partner = partners_of(size, seed, round);
-    for (int r = 0; r < size; ++r)
-      if (partner[static_cast<std::size_t>(r)] != r) out.push_back({r, partner[static_cast<std::size_t>(r)]});
-    return out;
-  }
+  bool const matches = how == gossip_how::matching;
+  auto const partner = matches ? partners_of(size, seed, round) : std::vector<int>{};
   for (int r = 0; r < size; ++r) {
-    int const other = random_other(r, size, seed, round);
-    out.push_back(how == gossip_how::pull ? crossing{other, r} : crossing{r, other});
+    int const other = matches ? partner[static_cast<std::size_t>(r)] : random_other(r, size, seed, round);
+    if (other != r) out.push_back(how == gossip_how::pull ? crossing{other, r} : crossing{r, other});
   }
   return out;
 }
@@ -72,20 +71,74 @@ LIMBER_FN std::vector<crossing> itinerary(int rank, int size, std::vector<crossi
 
 namespace detail {
 
+/// A stage whose ranks hold different models, also after an exchange.
+class gossiping_stage : public model_stage_base {
+ public:
+  /// Writes the mean of all models to `values`, that of buffers to the buffers. A collective call.
+  void average_into(training_context& at, tensor_list const& values) override {
+    at.exec.each(copy{}, out(values), in(model_));
+    mean_.run(at.exec, group_, weight_in_mean());
+    buffers_.run(at.exec, group_, 1);
+  }
+  /// Continues with the round of the others: a rank that joins, or was interrupted within one, may be behind.
+  void attach(training_context& at) override {
+    group_ = at.comm;
+    std::array<i64, 1> mine{round_}, most{};
+    group_.all_reduce(const_view(mine, "gossip: round"), view(most, "gossip: round"), reduction::max).wait();
+    round_ = most[0];
+  }
+
+ protected:
+  gossiping_stage(training_context& at, any_timing when, moments at_merge)
+      : model_stage_base(at, std::move(when), at_merge), mean_(make_mean(at, at.inner.values())) {
+    unifies = false;
+  }
+
+  [[nodiscard]] virtual double weight_in_mean() const { return 1; }
+
+  weighted_mean mean_;
+  i64 round_ = 0;
+};
+
+/// Gossip of the model together with the slots that are averaged with it.
+class carrying_stage : public gossiping_stage {
+ public:
+  void mix(fingerprint& h) const override { mix_all(h, plan_.hash, period(), how_, seed_, at_merge_); }
+
+ protected:
+  template <class Stage>
+  carrying_stage(training_context& at, Stage const& stage)
+      : gossiping_stage(at, stage.period, stage.at_merge),
+        how_(stage.how),
+        seed_(stage.seed),
+        carried_(model_) {
+    each_averaged_slot(at.inner, at_merge_, [&](tensor_list const& list) {
+      carried_.insert(carried_.end(), list.begin(), list.end());
+    });
+    plan_ = plan_buckets(carried_, without_wire(at.buckets));
+  }
+
+  // carried ← mean of it and x, as the last of `parts`: m ← m + (x − m) / parts. Equal models keep their
+  // bits.
+  void take_into_mean(training_context& at, tensor_list const& x, i64 parts) {
+    if (parts == 1)
+      at.exec.each(copy{}, out(carried_), in(x));
+    else if (parts == 2)
+      at.exec.each(half_and_half{}, inout(carried_), in(x));
+    else
+      at.exec.each(blend{1 / static_cast<double>(parts)}, inout(carried_), in(x));
+  }
+
+  gossip_how how_;
+  std::uint64_t seed_;
+  tensor_list carried_;
+};
+
 /// The stage at work.
 class gossip_state final : public carrying_stage {
  public:
   gossip_state(gossip const& stage, training_context& at)
-      : carrying_stage(at, stage.period, stage.at_merge),
-        how_(stage.how),
-        seed_(stage.seed),
-        sent_(make(at, plan_.where)),
-        received_(make(at, plan_.where)) {}
-
-  void attach(training_context& at) override {
-    group_ = at.comm;
-    agree_on_round();
-  }
+      : carrying_stage(at, stage), sent_(make(at, plan_.where)), received_(make(at, plan_.where)) {}
 
   /// One round: sends the model as it is, and averages in what is received.
   i64 run(training_context& at) override {
@@ -110,11 +163,8 @@ class gossip_state final : public carrying_stage {
   }
 
   void visit(kept shared, piece_visitor f) override { f("round", shared, number_view(round_)); }
-  void mix(fingerprint& h) const override { mix_all(h, plan_.hash, period(), how_, seed_, at_merge_); }
 
  private:
-  gossip_how how_;
-  std::uint64_t seed_;
   slab sent_, received_;
 };
 

@@ -5,6 +5,12 @@
 #include <limber/sync/parameter_server.hpp>
 #include <limber/sync/tensor_message.hpp>
 
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
 namespace limber::sync {
 
 LIMBER_FN std::vector<i64> server_log::histogram() const {
@@ -68,16 +74,27 @@ class parameter_server_state final : public gradient_stage_base {
 
   /// Sends the gradient of n samples, and takes the newest model.
   outcome step(training_context& at, i64 n) override {
-    request_header const q = pack_gradient(at, n);
-    bool const sends = q.samples > 0 && q.culprit < 0;
-    reply_header const a =
-        receive_model(at, workers_.request(sends ? gradient_.pack(at.exec, q) : header_bytes(q)));
-    i64 const culprit = q.culprit > a.culprit ? q.culprit : a.culprit;
-    outcome o = moved_to(at, a.steps, a.samples);
-    o.calls = 1;
-    o.due = true;
-    o.skipped = culprit >= 0;
-    o.culprit = culprit;
+    // Weighted as for an all-reduce, so that equal shares are exact: b / planned.
+    norm_report const& report = at.exec.norm(pack{weight_of(at, n) / at.planned_share, false},
+                                             out(gradient_.parts()), inout(at.gradients));
+    request_header q{.samples = n};
+    if (n > 0) q.culprit = first_not_finite(at, report);
+    bool const sends = n > 0 && q.culprit < 0;
+    if (sends) q.weighted_square = weighted_square(at, n, square_of(at.inner, report));
+    message const m = workers_.request(sends ? gradient_.pack(at.exec, q) : header_bytes(q));
+    auto const a = tensor_message::header_of<reply_header>(m.bytes);
+    if (m.bytes.size() > sizeof a) {  // else nothing is new
+      reply_.unpack(at.exec, m.bytes);
+      at.exec.each(copy{}, out(model_), in(reply_.parts()));
+      at.inner.copy_to_parameters(at.exec);
+    }
+    outcome o{.calls = 1, .due = true};
+    // Progress of this rank follows the server's.
+    o.steps = a.steps - at.now.steps;
+    o.samples = a.samples - at.now.samples;
+    o.applied = o.steps > 0;
+    o.culprit = std::max(q.culprit, a.culprit);
+    o.skipped = o.culprit >= 0;
     o.culprit_rank = o.skipped ? group_.rank() : -1;
     o.own_samples = o.skipped ? 0 : n;
     own_ += o.own_samples;
@@ -88,33 +105,36 @@ class parameter_server_state final : public gradient_stage_base {
   /// Replies to workers until all have left.
   void serve(training_context& at, before_update before, on_update after) override {
     start_serving(at);
-    while (workers_.any()) {
-      message const m = next_message(group_, request_tag);
-      auto const q = tensor_message::header_of<request_header>(m.bytes);
-      if (q.what == server_request::leave)
-        workers_.leave(m.source);
-      else
-        pending_.push_back({m.source, accept(at, m, q, before, after)});
+    workers_.serve([&](message const& m, bool leaves) {
+      if (!leaves) pending_.push_back({m.source, accept(at, m, before, after)});
       // Nobody is left who could complete the update.
-      if (!workers_.any() && accumulated_ > 0)
-        (void)update(at, sum_.parts, at.planned_share / count_, -1, before, after);
-      reply_within_bound(at);
-    }
+      if (!workers_.any() && accumulated_ > 0) (void)update_by_sum(at, before, after);
+      // Every worker that is not too far ahead gets its reply, in order of arrival.
+      std::erase_if(pending_, [&](pending_reply const& p) {
+        if (stage_.bound >= 0 && workers_.lead(p.worker) > stage_.bound) return false;
+        reply(at, p);
+        return true;
+      });
+    });
   }
 
   /// Ends the round for all: model, rule state and progress are the server's on every rank afterwards.
   outcome finish(training_context& at) override {
-    workers_.finish(header_bytes(request_header{server_request::leave}));
+    workers_.finish();
     // As at a handshake: progress is the server's, except calls.
     i64 const calls = at.now.calls;
-    broadcast_from_server(at, bytes_view(at.now, "parameter_server: progress"));
+    auto const take = [&](tensor_view data) {
+      at.exec.synchronize();
+      if (data.length > 0) group_.broadcast(data, stage_.server).wait();
+    };
+    take(bytes_view(at.now, "parameter_server: progress"));
     at.now.calls = calls;
-    for (auto const& v : at.inner.values()) broadcast_from_server(at, v);
+    for (auto const& v : at.inner.values()) take(v);
     at.inner.visit("", [&](std::string const& name, tensor_view v, bool) {
       v.name = name;
-      broadcast_from_server(at, v);
+      take(v);
     });
-    for (auto const& v : square_.parts) broadcast_from_server(at, v);
+    for (auto const& v : square_.parts) take(v);
     buffers_.run(at.exec, group_, static_cast<double>(own_) / at.planned_share);
     calls_ = own_ = 0;
     return {};
@@ -132,21 +152,6 @@ class parameter_server_state final : public gradient_stage_base {
 
  private:
   [[nodiscard]] bool compensates() const noexcept { return stage_.compensation > 0; }
-  // Progress of this rank follows the server's.
-  [[nodiscard]] static outcome moved_to(training_context const& at, i64 steps, i64 samples) noexcept {
-    outcome o;
-    o.steps = steps - at.now.steps;
-    o.samples = samples - at.now.samples;
-    o.applied = o.steps > 0;
-    return o;
-  }
-
-  // Collectives in `finish`: all ranks get the server's data.
-  void broadcast_from_server(training_context& at, tensor_view data) {
-    if (data.length == 0) return;
-    at.exec.synchronize();
-    group_.broadcast(data, stage_.server).wait();
-  }
 
   // The first tensor that is not finite, frozen ones left out; -1: none.
   [[nodiscard]] static i64 first_not_finite(training_context const& at, norm_report const& report) {
@@ -154,30 +159,6 @@ class parameter_server_state final : public gradient_stage_base {
       if (!report.tensors[i].finite && !at.inner.is_frozen(i)) return static_cast<i64>(i);
     return -1;
   }
-
-  // ---- a worker
-  // Weighted as for an all-reduce, so that equal shares are exact: b / planned.
-  [[nodiscard]] request_header pack_gradient(training_context& at, i64 n) {
-    norm_report const& report = at.exec.norm(pack{weight_of(at, n) / at.planned_share, false},
-                                             out(gradient_.parts()), inout(at.gradients));
-    request_header q;
-    q.samples = n;
-    if (n == 0) return q;
-    q.culprit = first_not_finite(at, report);
-    if (q.culprit < 0) q.weighted_square = weighted_square(at, n, square_of(at.inner, report));
-    return q;
-  }
-
-  reply_header receive_model(training_context& at, message const& m) {
-    if (m.bytes.size() == sizeof(reply_header))
-      return tensor_message::header_of<reply_header>(m.bytes);  // nothing new
-    auto const a = reply_.unpack<reply_header>(at.exec, m.bytes);
-    at.exec.each(copy{}, out(model_), in(reply_.parts()));
-    at.inner.copy_to_parameters(at.exec);
-    return a;
-  }
-
-  // ---- the server
 
   void start_serving(training_context& at) {
     auto const n = static_cast<std::size_t>(group_.size());
@@ -194,24 +175,27 @@ class parameter_server_state final : public gradient_stage_base {
   }
 
   // Accumulates or applies what a worker sent. Returns the tensor for which it was refused, or -1.
-  i64 accept(training_context& at, message const& m, request_header const& q, before_update before,
-             on_update after) {
-    workers_.count_request(m.source);
+  i64 accept(training_context& at, message const& m, before_update before, on_update after) {
+    auto const q = tensor_message::header_of<request_header>(m.bytes);
     if (q.samples == 0) return -1;
-    if (q.culprit >= 0) return refuse(m.source, q.culprit, after);
-    gradient_.unpack<request_header>(at.exec, m.bytes);
     auto const b = static_cast<double>(q.samples);
     i64 const late = version_ - sent_versions_[static_cast<std::size_t>(m.source)];
     double const factor =
         stage_.staleness == staleness_rule::inverse ? 1 / static_cast<double>(late > 1 ? late : 1) : 1.0;
     server_log::entry const entry{m.source, late, q.samples, at.now.steps};
     // What was sent is g · b / planned; what is compensated is g itself.
-    i64 culprit = -1;
-    if (compensates())
-      culprit = compensate(at, m.source, at.planned_share / b);
-    else if (stage_.softsync > 1)
-      culprit = first_not_finite(at, at.exec.norm(identity{}, in(gradient_.parts())));
-    if (culprit >= 0) return refuse(m.source, culprit, after);
+    i64 culprit = q.culprit;
+    if (culprit < 0) {
+      gradient_.unpack(at.exec, m.bytes);
+      if (compensates())
+        culprit = compensate(at, m.source, at.planned_share / b);
+      else if (stage_.softsync > 1)
+        culprit = first_not_finite(at, at.exec.norm(identity{}, in(gradient_.parts())));
+    }
+    if (culprit >= 0) {
+      after({.calls = 1, .due = true, .skipped = true, .culprit = culprit, .culprit_rank = m.source});
+      return culprit;
+    }
     tensor_list const& g = compensates() ? compensated_.parts : gradient_.parts();
     count_ += b;
     weighted_squares_ += q.weighted_square;
@@ -225,8 +209,7 @@ class parameter_server_state final : public gradient_stage_base {
         at.exec.each(scaled_copy{weight}, out(sum_.parts), in(g));
       else
         at.exec.each(add_weighted{weight}, inout(sum_.parts), in(g));
-      if (accumulated_ == stage_.softsync)
-        (void)update(at, sum_.parts, at.planned_share / count_, -1, before, after);
+      if (accumulated_ == stage_.softsync) (void)update_by_sum(at, before, after);
     }
     if (culprit < 0 && stage_.log != nullptr) stage_.log->entries.push_back(entry);
     return culprit;
@@ -235,20 +218,15 @@ class parameter_server_state final : public gradient_stage_base {
   // `unit` times what was sent is the mean gradient.
   i64 compensate(training_context& at, int worker, double unit) {
     auto const& sent = sent_models_[static_cast<std::size_t>(worker)].parts;
-    if (!stage_.adaptive_compensation)
-      return first_not_finite(
-          at, at.exec.norm(delay_compensation{unit, stage_.compensation}, out(compensated_.parts),
-                           in(gradient_.parts()), in(model_), in(sent)));
+    auto const run = [&](auto const& f, auto const&... squares) {
+      return first_not_finite(at, at.exec.norm(f, out(compensated_.parts), in(gradient_.parts()), in(model_),
+                                               in(sent), squares...));
+    };
+    double const lambda = stage_.compensation;
+    if (!stage_.adaptive_compensation) return run(delay_compensation{unit, lambda});
     i64 const culprit =
-        first_not_finite(at, at.exec.norm(adaptive_delay_compensation{unit, stage_.compensation},
-                                          out(compensated_.parts), in(gradient_.parts()), in(model_),
-                                          in(sent), in(square_.parts), out(next_square_.parts)));
+        run(adaptive_delay_compensation{unit, lambda}, in(square_.parts), out(next_square_.parts));
     if (culprit < 0) std::swap(square_, next_square_);
-    return culprit;
-  }
-
-  static i64 refuse(int worker, i64 culprit, on_update after) {
-    after(outcome{.calls = 1, .due = true, .skipped = true, .culprit = culprit, .culprit_rank = worker});
     return culprit;
   }
 
@@ -266,14 +244,9 @@ class parameter_server_state final : public gradient_stage_base {
     after(o);
     return o.culprit;
   }
-
-  // Replies to every worker that is not too far ahead, in order of arrival.
-  void reply_within_bound(training_context& at) {
-    std::erase_if(pending_, [&](pending_reply const& p) {
-      if (stage_.bound >= 0 && workers_.lead(p.worker) > stage_.bound) return false;
-      reply(at, p);
-      return true;
-    });
+  // The same by what was accumulated.
+  i64 update_by_sum(training_context& at, before_update before, on_update after) {
+    return update(at, sum_.parts, at.planned_share / count_, -1, before, after);
   }
 
   void reply(training_context& at, pending_reply const& p) {
@@ -302,26 +275,21 @@ class parameter_server_state final : public gradient_stage_base {
   double weighted_squares_ = 0;
 };
 
-// The members are what they can be.
-inline void check(parameter_server const& s) {
-  expects(s.server >= 0, "parameter_server: server must be a rank, got ", s.server);
-  expects(s.compensation >= 0 && math::finite(s.compensation),
-          "parameter_server: compensation must be a number of at least 0, got ", s.compensation);
-  expects(!s.adaptive_compensation || s.compensation > 0,
-          "parameter_server: adaptive_compensation has no effect with compensation ", s.compensation);
-  expects(s.bound >= -1, "parameter_server: bound must be at least 0, or -1 for none, got ", s.bound);
-  expects(s.softsync >= 1, "parameter_server: softsync must be at least 1, got ", s.softsync);
-}
-
 }  // namespace detail
 
 LIMBER_FN limber::detail::owner<gradient_stage> parameter_server::start(training_context& at) const {
-  detail::check(*this);
+  (void)parts();  // checks the members
   return limber::detail::owner<gradient_stage>(new detail::parameter_server_state(*this, at));
 }
 
 LIMBER_FN exchange parameter_server::parts() const {
-  detail::check(*this);
+  expects(server >= 0, "parameter_server: server must be a rank, got ", server);
+  expects(compensation >= 0 && math::finite(compensation),
+          "parameter_server: compensation must be a number of at least 0, got ", compensation);
+  expects(!adaptive_compensation || compensation > 0,
+          "parameter_server: adaptive_compensation has no effect with compensation ", compensation);
+  expects(bound >= -1, "parameter_server: bound must be at least 0, or -1 for none, got ", bound);
+  expects(softsync >= 1, "parameter_server: softsync must be at least 1, got ", softsync);
   return exchange(*this);
 }
 

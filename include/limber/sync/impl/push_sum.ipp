@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/sync/gossip.hpp>
-#include <limber/sync/impl/stage_base.hpp>
+#include <limber/fuse/strategy_functors.hpp>
+#include <limber/sync/impl/gossip.ipp>
 #include <limber/sync/push_sum.hpp>
 #include <limber/sync/tensor_message.hpp>
 
@@ -28,25 +28,20 @@ class push_sum_state final : public gossiping_stage {
         posts_((at.comm.can() & can_send_receive) == 0 || stage.overlap > 0),
         x_(make(at, layout_of(model_))),
         weight_(at.exec.share<double>(1)) {
-    capabilities const has = at.comm.can();
-    expects((has & push_sum::needs_one_of) != 0,
-            "push_sum needs a collective that models limber::point_to_point or limber::mailbox");
-    expects((has & can_post) != 0 || stage_.overlap == 0, "push_sum: overlap ", stage_.overlap,
+    expects((at.comm.can() & can_post) != 0 || stage_.overlap == 0, "push_sum: overlap ", stage_.overlap,
             " needs a collective that models limber::mailbox");
     if (posts_) {
-      kept_message_.emplace(at.exec, layout_of(model_));
-      received_message_.emplace(at.exec, layout_of(model_));
-      bytes_ += kept_message_->bytes() + received_message_->bytes();
+      for (auto* m : {&kept_message_, &received_message_})
+        bytes_ += m->emplace(at.exec, layout_of(model_)).bytes();
+      kept_ = kept_message_->parts();
+      received_ = received_message_->parts();
     } else {
       kept_slab_ = make(at, plan_.where);
       received_slab_ = make(at, plan_.where);
+      kept_ = kept_slab_.parts;
+      received_ = received_slab_.parts;
       sent_weights_ = at.exec.share<double>(2);
     }
-  }
-
-  void attach(training_context& at) override {
-    group_ = at.comm;
-    agree_on_round();
   }
 
   /// Starts where the model is, with weight 1.
@@ -93,10 +88,9 @@ class push_sum_state final : public gossiping_stage {
 
   /// Receives what is in flight. All ranks have made equally many calls.
   void close(training_context& at) override {
-    if (!group_ || awaited_ == round_) return;
-    while (awaited_ < round_) {
+    while (group_ && awaited_ < round_) {
       double const w = receive_message(at);
-      at.exec.each(accumulate{}, inout(x_.parts), in(received()));
+      at.exec.each(accumulate{}, inout(x_.parts), in(received_));
       set_weight(at, weight_[0] + w);
       update_model(at);  // the next message may never arrive
     }
@@ -105,26 +99,18 @@ class push_sum_state final : public gossiping_stage {
   void visit(kept shared, piece_visitor f) override {
     f("pinned", shared, number_view(started_));
     f("round", shared, number_view(round_));
-    f("w", shared, tensor_view{reinterpret_cast<std::byte*>(weight_.device), 1, dtype::f64, {}});
+    f("w", shared, weight_view(weight_, 0));
     visit_list(f, shared, "x/", x_.parts);
   }
   void mix(fingerprint& h) const override { mix_all(h, plan_.hash, stage_.overlap); }
 
  private:
-  struct header {
-    double weight;
-  };
-
   /// `evaluate` shows Σ x / Σ w.
   [[nodiscard]] double weight_in_mean() const override { return weight_[0]; }
 
-  [[nodiscard]] tensor_list const& kept() const noexcept {
-    return posts_ ? kept_message_->parts() : kept_slab_.parts;
+  [[nodiscard]] static tensor_view weight_view(shared_array<double> const& w, i64 k) noexcept {
+    return {reinterpret_cast<std::byte*>(w.device + k), 1, dtype::f64, "push_sum: weight"};
   }
-  [[nodiscard]] tensor_list const& received() const noexcept {
-    return posts_ ? received_message_->parts() : received_slab_.parts;
-  }
-
   void set_weight(training_context& at, double w) {
     weight_[0] = w;
     at.exec.publish(weight_);
@@ -140,11 +126,11 @@ class push_sum_state final : public gossiping_stage {
   void halve(training_context& at) {
     double const w = weight_[0];
     bool const finite =
-        w == 1 ? at.exec.norm(weighted{0.5}, out(kept()), in(model_)).total.finite
-               : w > 0 && at.exec.norm(follow{0.5, w}, out(kept()), in(x_.parts), in(model_)).total.finite;
+        w == 1 ? at.exec.norm(weighted{0.5}, out(kept_), in(model_)).total.finite
+               : w > 0 && at.exec.norm(follow{0.5, w}, out(kept_), in(x_.parts), in(model_)).total.finite;
     half_ = w / 2;
-    if (finite || at.exec.norm(weighted{0.5}, out(kept()), in(x_.parts)).total.finite) return;
-    at.exec.each(zero{}, out(kept()));  // x is lost too: this rank restarts from what it receives
+    if (finite || at.exec.norm(weighted{0.5}, out(kept_), in(x_.parts)).total.finite) return;
+    at.exec.each(zero{}, out(kept_));  // x is lost too: this rank restarts from what it receives
     half_ = 0;
   }
 
@@ -152,7 +138,7 @@ class push_sum_state final : public gossiping_stage {
   void combine(training_context& at, double w) {
     set_weight(at, half_ + w);
     if (weight_[0] > 0)
-      at.exec.each(join_halves{weight_[0]}, out(x_.parts), out(model_), in(kept()), in(received()));
+      at.exec.each(join_halves{weight_[0]}, out(x_.parts), out(model_), in(kept_), in(received_));
   }
 
   void exchange_by_send(training_context& at, int step) {
@@ -162,17 +148,13 @@ class push_sum_state final : public gossiping_stage {
     sent_weights_[0] = half_;
     at.exec.publish(sent_weights_);
     at.exec.synchronize();
-    auto const weight = [&](std::size_t k) {
-      return tensor_view{reinterpret_cast<std::byte*>(sent_weights_.device + k), 1, dtype::f64,
-                         "push_sum: weight"};
-    };
     for (auto const& m : itinerary(own, size, all)) {
       if (m.from == own) {
         for (auto const& b : plan_.buckets) group_.send(bucket_view(kept_slab_, b), m.to);
-        group_.send(weight(0), m.to);
+        group_.send(weight_view(sent_weights_, 0), m.to);
       } else {
         for (auto const& b : plan_.buckets) group_.recv(bucket_view(received_slab_, b), m.from);
-        group_.recv(weight(1), m.from);
+        group_.recv(weight_view(sent_weights_, 1), m.from);
       }
     }
     at.exec.collect(sent_weights_);
@@ -181,28 +163,27 @@ class push_sum_state final : public gossiping_stage {
   }
 
   void exchange_by_post(training_context& at, int target) {
-    group_.post(target, push_sum::tag + round_, kept_message_->pack(at.exec, header{half_}));
+    group_.post(target, push_sum::tag + round_, kept_message_->pack(at.exec, half_));
     if (awaited_ <= round_++ - stage_.overlap) return combine(at, receive_message(at));
-    at.exec.each(copy{}, out(x_.parts), in(kept()));
+    at.exec.each(copy{}, out(x_.parts), in(kept_));
     set_weight(at, half_);
     update_model(at);
   }
 
   // Waits for the oldest message that is missing. @return its weight
   double receive_message(training_context& at) {
-    for (;; group_.listen())
-      if (auto const m = group_.poll(push_sum::tag + awaited_)) {
-        double const w = received_message_->unpack<header>(at.exec, m->bytes).weight;
-        if (awaited_++ >= first_valid_) return w;
-        at.exec.each(zero{}, out(received()));
-        return 0;
-      }
+    message const m = next_message(group_, push_sum::tag + awaited_);
+    received_message_->unpack(at.exec, m.bytes);
+    if (awaited_++ >= first_valid_) return tensor_message::header_of<double>(m.bytes);
+    at.exec.each(zero{}, out(received_));
+    return 0;
   }
 
   push_sum stage_;
   bool posts_;  // by mailbox, not by send and recv
   slab x_, kept_slab_, received_slab_;
   std::optional<tensor_message> kept_message_, received_message_;
+  tensor_list kept_, received_;                 // in the slabs or messages
   shared_array<double> weight_, sent_weights_;  // w; and those of the message sent and the one received
   double half_ = 0;                             // of w, in this round
   bool consistent_ = false;                     // z is x / w
@@ -211,20 +192,15 @@ class push_sum_state final : public gossiping_stage {
   i64 first_valid_ = 0;  // messages of earlier rounds are of sums that a merge has replaced
 };
 
-// The members are what they can be.
-inline void check(push_sum const& s) {
-  expects(s.overlap >= 0, "push_sum: overlap must not be negative, got ", s.overlap);
-}
-
 }  // namespace detail
 
 LIMBER_FN limber::detail::owner<model_stage> push_sum::start(training_context& at) const {
-  detail::check(*this);
+  (void)parts();  // checks the members
   return limber::detail::owner<model_stage>(new detail::push_sum_state(*this, at));
 }
 
 LIMBER_FN exchange push_sum::parts() const {
-  detail::check(*this);
+  expects(overlap >= 0, "push_sum: overlap must not be negative, got ", overlap);
   return exchange(gradients(every{1}, alone{}), *this);
 }
 
