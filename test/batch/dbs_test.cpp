@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property memory
 // optimize: 1
+// sanitizers: header-only
 #define BOOST_TEST_MODULE limber.batch.dbs
 #include <limber/batch/dbs.hpp>
 #include <limber/batch/fixed.hpp>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: kernel property memory
-// optimize: 1
 #define BOOST_TEST_MODULE limber.cuda.launch_plan
 #include <limber/cuda/launch_plan.hpp>
 
 #include <boost/test/unit_test.hpp>
 
 #include <core/says.hpp>
+#include <support/require_in_loops.hpp>
 
 #include <random>
 #include <set>
@@ -23,21 +23,21 @@ void check_coverage(launch_plan const& plan, std::vector<i64> const& lengths, in
     for (int part = 0; part < 1 << log_parts; ++part) {
       auto const t = static_cast<std::size_t>(l.tensor);
       window const w = window_of(l, part, log_parts, phase);
-      BOOST_REQUIRE(w.head >= 0);
-      BOOST_REQUIRE(w.count >= 0);
-      BOOST_REQUIRE(w.count <= leaf_size >> log_parts);
+      LIMBER_REQUIRE(w.head >= 0);
+      LIMBER_REQUIRE(w.count >= 0);
+      LIMBER_REQUIRE(w.count <= leaf_size >> log_parts);
       if (next[t] < 0) {
-        BOOST_REQUIRE(w.head == std::min<i64>(phase, lengths[t]));
+        LIMBER_REQUIRE(w.head == std::min<i64>(phase, lengths[t]));
         next[t] = w.head;
       } else {
-        BOOST_REQUIRE(w.head == 0);
+        LIMBER_REQUIRE(w.head == 0);
       }
       if (w.count == 0) continue;
-      BOOST_REQUIRE(w.begin == next[t]);
-      BOOST_REQUIRE((w.begin - phase) % 256 == 0);
+      LIMBER_REQUIRE(w.begin == next[t]);
+      LIMBER_REQUIRE((w.begin - phase) % 256 == 0);
       next[t] += w.count;
     }
-  for (std::size_t t = 0; t < lengths.size(); ++t) BOOST_REQUIRE(next[t] == lengths[t]);
+  for (std::size_t t = 0; t < lengths.size(); ++t) LIMBER_REQUIRE(next[t] == lengths[t]);
 }
 
 // Every slot but the last is awaited by exactly one node, and every tensor's by the tree over tensors.
@@ -46,23 +46,23 @@ void check_trees(launch_plan const& plan) {
   std::vector<int> awaited(static_cast<std::size_t>(plan.slots()), 0);
   for (std::size_t k = 0; k < plan.nodes.size(); ++k) {
     node const& n = plan.nodes[k];
-    BOOST_REQUIRE(n.children >= 1);
-    BOOST_REQUIRE(n.children <= node_children);
+    LIMBER_REQUIRE(n.children >= 1);
+    LIMBER_REQUIRE(n.children <= node_children);
     for (int c = 0; c < n.children; ++c) {
       auto const slot = n.first + c;
       ++awaited[static_cast<std::size_t>(slot)];
       auto const parent = slot < leaves ? plan.leaves[static_cast<std::size_t>(slot)].node
                                         : plan.nodes[static_cast<std::size_t>(slot - leaves)].parent;
-      BOOST_REQUIRE(parent == static_cast<std::int32_t>(k));
+      LIMBER_REQUIRE(parent == static_cast<std::int32_t>(k));
     }
   }
-  BOOST_REQUIRE(awaited.back() == 0);
-  for (std::size_t k = 0; k + 1 < awaited.size(); ++k) BOOST_REQUIRE(awaited[k] == 1);
+  LIMBER_REQUIRE(awaited.back() == 0);
+  for (std::size_t k = 0; k + 1 < awaited.size(); ++k) LIMBER_REQUIRE(awaited[k] == 1);
   BOOST_TEST(plan.nodes.back().parent == -1);
   BOOST_TEST(plan.nodes.back().tensor == plan.tensors);
-  for (i64 t = 0; t < plan.tensors; ++t) BOOST_REQUIRE(plan.nodes[static_cast<std::size_t>(t)].tensor == t);
+  for (i64 t = 0; t < plan.tensors; ++t) LIMBER_REQUIRE(plan.nodes[static_cast<std::size_t>(t)].tensor == t);
   for (std::size_t k = static_cast<std::size_t>(plan.tensors); k + 1 < plan.nodes.size(); ++k)
-    BOOST_REQUIRE(plan.nodes[k].tensor == -1);
+    LIMBER_REQUIRE(plan.nodes[k].tensor == -1);
 }
 
 }  // namespace
@@ -82,8 +82,8 @@ BOOST_AUTO_TEST_CASE(every_element_of_random_lists_is_in_one_window) {
       for (int phase = 0; phase <= max_phase; ++phase) check_coverage(plan, lengths, log_parts, phase);
     check_trees(plan);
     for (std::size_t l = 0; l < plan.leaves.size(); ++l)
-      BOOST_REQUIRE((wide[static_cast<std::size_t>(plan.leaves[l].tensor)] != 0) ==
-                    (static_cast<i64>(l) >= plan.narrow_leaves));
+      LIMBER_REQUIRE((wide[static_cast<std::size_t>(plan.leaves[l].tensor)] != 0) ==
+                     (static_cast<i64>(l) >= plan.narrow_leaves));
   }
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property memory
-// optimize: 1
 #define BOOST_TEST_MODULE limber.fuse.bucket_plan
 #include <limber/core/norm.hpp>
 #include <limber/fuse/bucket_plan.hpp>
@@ -8,6 +7,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <core/says.hpp>
+#include <support/require_in_loops.hpp>
 
 #include <deque>
 #include <random>
@@ -35,8 +35,8 @@ void check_coverage(tensor_list const& list, bucket_plan const& plan) {
     BOOST_TEST(b.offset % 256 == 0);
     BOOST_TEST(b.length > 0);
     for (i64 k = b.offset; k < b.offset + b.length * size_of(b.type); ++k) {
-      BOOST_REQUIRE(k < plan.where.bytes);
-      BOOST_REQUIRE(!bucketed[static_cast<std::size_t>(k)]);
+      LIMBER_REQUIRE(k < plan.where.bytes);
+      LIMBER_REQUIRE(!bucketed[static_cast<std::size_t>(k)]);
       bucketed[static_cast<std::size_t>(k)] = 1;
     }
   }
@@ -45,8 +45,8 @@ void check_coverage(tensor_list const& list, bucket_plan const& plan) {
     BOOST_TEST(p.length == list[i].length);
     BOOST_TEST(p.offset % slot_alignment == 0);
     for (i64 k = p.offset; k < p.offset + p.length * size_of(p.type); ++k) {
-      BOOST_REQUIRE(bucketed[static_cast<std::size_t>(k)]);
-      BOOST_REQUIRE(!owned[static_cast<std::size_t>(k)]);
+      LIMBER_REQUIRE(bucketed[static_cast<std::size_t>(k)]);
+      LIMBER_REQUIRE(!owned[static_cast<std::size_t>(k)]);
       owned[static_cast<std::size_t>(k)] = 1;
     }
   }

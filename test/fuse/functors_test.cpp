@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit property memory
-// optimize: 1
 #define BOOST_TEST_MODULE limber.fuse.functors
 #include <limber/fuse/functors.hpp>
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit state fault memory
-// optimize: 1
 // needs: state
 #define BOOST_TEST_MODULE limber.fuzz.checkpoint
 #include <boost/test/unit_test.hpp>

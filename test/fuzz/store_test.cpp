@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: unit state fault memory
-// optimize: 1
 #define BOOST_TEST_MODULE limber.fuzz.store
 #include <limber/core/random.hpp>
 

@@ -8,7 +8,6 @@
 #include <limber/core/error.hpp>
 #include <limber/core/tensor.hpp>
 
-#include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <string_view>
@@ -97,7 +96,7 @@ template <class T>
 [[nodiscard]] T uneven(int rank, std::size_t i) noexcept {
   std::uint64_t const z = scrambled(rank, i);
   double const fraction = static_cast<double>(z >> 40) / 16777216.0 - 0.5;
-  return from_number<T>(std::ldexp(fraction, static_cast<int>(z % 20) - 10));
+  return from_number<T>(fraction * static_cast<double>(1 << (z % 20)) / 1024);  // powers of two, so exact
 }
 template <class T>
 [[nodiscard]] std::vector<T> uneven_values(int rank, std::size_t n) {
