@@ -18,10 +18,9 @@ namespace limber::sync {
 ///          shares are exact; one multiplication by B_planned / Σ bᵢ follows, in the update itself.
 /// Zero     a call or a rank without samples is legal and weighs nothing; if nobody has samples, no
 ///          update is made.
-/// Alone    in a group of one the rule reads the host's gradient where it lies: nothing is packed or sent,
-/// and
-///          no memory is kept, unless calls are accumulated. A 16-bit wire, logical shards and a collective
-///          that sums pieces make other numbers of a gradient, and do so with one worker too.
+/// Alone    in a group of one the rule reads the host's gradient where it lies. Nothing is packed or sent,
+///          and no memory is kept unless calls are accumulated. A 16-bit wire, logical shards and a
+///          collective that sums pieces make other numbers of a gradient, with one worker too.
 /// Overlap  a bucket whose tensors are all marked is reduced while backward goes on; marks change no bit.
 /// Control  Σ bᵢ, Σ bᵢ‖gᵢ‖² and the non-finite ranks travel in fp64 after the last bucket.
 struct gradients {
