@@ -50,7 +50,7 @@ void run_sockets(int n, F f, int deadline_ms = 10'000) {
 
 struct own_harness {
   using communicator = example::socket_collective;
-  static constexpr int largest_world = 5;
+  static constexpr int largest_world = 3;
   static constexpr bool rank_order = true;
   static constexpr int skipped_parts = 5;  // messages, split, mailbox, revoke, shrink
   template <class T>
