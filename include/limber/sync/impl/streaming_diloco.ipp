@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <limber/fuse/any_rule.hpp>
 #include <limber/rule/sgd.hpp>
 #include <limber/sync/impl/stage_base.hpp>
 #include <limber/sync/streaming_diloco.hpp>
 
 #include <algorithm>
 #include <exception>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -51,11 +49,6 @@ namespace detail {
   return slab_over(flat_memory(owner.data(), [](std::byte*) {}), where);
 }
 
-/// The rule of the outer update.
-[[nodiscard]] inline any_rule outer_rule(streaming_diloco const& s) {
-  return sgd{.momentum = s.outer_momentum, .nesterov = s.outer_momentum > 0};
-}
-
 /// The stage at work.
 ///
 /// Memory   x̃ and the outer slots for the whole model; two buffers of the largest fragment, which all share:
@@ -82,17 +75,20 @@ class streaming_state final : public model_stage_base {
     i64 sent_assumed = 0;  // the samples that progress was moved by before,
     double nominal = 1;    // and the planned samples
   };
-  // This rank's own, of what is in flight: nᵢ, the samples that were not reported to progress before, and the
-  // weight. The first two are summed.
-  enum field { weighed, fresh, weight, fields, summed = weight };
+  struct sent_facts {    // this rank's own, of what is in flight
+    double samples = 0;  // nᵢ
+    double fresh = 0;    // samples that were not reported to progress before
+    double weight = 0;
+  };
+  enum field { weighed, fresh_samples, fields };
   using control = std::array<double, fields>;
 
  public:
-  streaming_state(streaming_diloco stage, training_context& at)
-      : model_stage_base(at, every{stage.period}, stage.at_merge), stage_(stage) {
+  streaming_state(streaming stage, training_context& at)
+      : model_stage_base(at, every{stage.flow.period}, stage.at_merge), stage_(std::move(stage)) {
     unifies = true;  // finish() leaves one model
     plan_ = {};      // the buckets of all fragments, one fragment after the other
-    auto const dealt = deal_fragments(model_, at.use_order, stage_.fragments);
+    auto const dealt = deal_fragments(model_, at.use_order, stage_.flow.fragments);
     i64 largest = 0;
     fragments_.reserve(dealt.size());
     for (std::size_t k = 0; k < dealt.size(); ++k) {
@@ -164,16 +160,16 @@ class streaming_state final : public model_stage_base {
     if (facts_.in_flight >= 0 && !operations_.in_flight())
       start(in_flight());  // training was resumed in between
     i64 correction = 0;
-    if (facts_.in_flight >= 0 && (finishing || calls_ >= facts_.sent_at + stage_.late))
-      correction += apply_reduced(at, stage_.mixing);
+    if (facts_.in_flight >= 0 && (finishing || calls_ >= facts_.sent_at + stage_.flow.late))
+      correction += apply_reduced(at, stage_.flow.mixing);
     for (std::size_t k = 0; k < fragments_.size(); ++k) {
-      i64 const first = static_cast<i64>(k) * stage_.period / stage_.fragments;
-      if (!finishing && calls_ % stage_.period != first) continue;
+      if (!finishing && calls_ % stage_.flow.period != offset(k)) continue;
       send(at, k);
-      if (finishing || stage_.late == 0) correction += apply_reduced(at, finishing ? 0 : stage_.mixing);
+      if (finishing || stage_.flow.late == 0)
+        correction += apply_reduced(at, finishing ? 0 : stage_.flow.mixing);
     }
-    if (finishing || (facts_.in_flight < 0 && fragments_.size() == 1 && stage_.mixing == 0 &&
-                      stage_.late == 0 && calls_ % stage_.period == 0))
+    if (finishing || (facts_.in_flight < 0 && fragments_.size() == 1 && stage_.flow.mixing == 0 &&
+                      stage_.flow.late == 0 && calls_ % stage_.flow.period == 0))
       calls_ = 0;
     if (!finishing) completed_ = 0;
     return planned + correction;
@@ -214,17 +210,18 @@ class streaming_state final : public model_stage_base {
     visit_list(f, kept::round, "flight/", in_flight().packed.parts);
   }
   void mix(fingerprint& h) const override {
-    mix_all(h, plan_.hash, period(), stage_.fragments, stage_.late, stage_.mixing, stage_.outer_lr,
+    mix_all(h, plan_.hash, period(), stage_.flow.fragments, stage_.flow.late, stage_.flow.mixing, stage_.rate,
             at_merge_);
-    limber::detail::mix_rule(h, outer_rule(stage_).erased());
+    limber::detail::mix_rule(h, stage_.how.erased());
   }
 
  private:
   [[nodiscard]] fragment make_fragment(training_context& at, std::vector<i64> const& places, std::size_t k) {
+    tensor_list const mine = pick(model_, places);
     fragment f;
     f.places = places;
-    f.model = pick(model_, places);
-    f.anchor = make(at, layout_of(f.model));
+    f.model = mine;
+    f.anchor = make(at, layout_of(mine));
     for (i64 const i : places) {
       auto const& value = at.inner.values()[static_cast<std::size_t>(i)];
       auto const& master = model_[static_cast<std::size_t>(i)];
@@ -233,27 +230,30 @@ class streaming_state final : public model_stage_base {
       f.parameters.push_back(value);
     }
     bucket_options cuts = at.buckets;
-    cuts.wire = stage_.wire;
+    cuts.wire = stage_.flow.wire;
     std::vector<i64> order;
     for (i64 const i : at.use_order) {
       auto const here = std::ranges::find(places, i);
       if (here != places.end()) order.push_back(here - places.begin());
     }
-    f.plan = plan_buckets(f.model, cuts, order);
+    f.plan = plan_buckets(mine, cuts, order);
     for (auto& b : f.plan.buckets) b.name = text("fragment ", k, ", ", b.name);
-    f.outer = outer_updater(at.exec, f.anchor.parts, outer_rule(stage_).erased());
+    f.outer = outer_updater(at.exec, f.anchor.parts, stage_.how.erased());
     bytes_ += f.outer.slot_bytes();
     each_averaged_slot(at.inner, at_merge_, [&](tensor_list const& list) {
       tensor_list some;  // masters are the model itself
       for (auto const& t : list)
-        if (auto const x = std::ranges::find(f.model, t.name, &tensor_view::name);
-            x != f.model.end() && x->data != t.data)
+        if (auto const x = std::ranges::find(mine, t.name, &tensor_view::name);
+            x != mine.end() && x->data != t.data)
           some.push_back(t);
       if (!some.empty()) f.means.push_back(make_mean(at, some));
     });
     return f;
   }
 
+  [[nodiscard]] i64 offset(std::size_t k) const noexcept {
+    return static_cast<i64>(k) * stage_.flow.period / stage_.flow.fragments;
+  }
   // The fragment in flight. @pre there is one
   [[nodiscard]] fragment& in_flight() { return fragments_[static_cast<std::size_t>(facts_.in_flight)]; }
 
@@ -264,29 +264,29 @@ class streaming_state final : public model_stage_base {
     facts_.sent_assumed = std::exchange(facts_.assumed, 0);
     facts_.nominal = at.planned;
     sent_ = {f.samples, static_cast<double>(std::exchange(samples_, 0)), f.samples / at.planned};
-    if (!pack_finite(at.exec, difference{sent_[weight]}, f.packed.parts, in(f.anchor.parts), in(f.model)))
-      sent_[weighed] = sent_[fresh] = 0;
+    if (!pack_finite(at.exec, difference{sent_.weight}, f.packed.parts, in(f.anchor.parts), in(f.model)))
+      sent_.samples = sent_.fresh = 0;
     start(f);
   }
 
   void start(fragment const& f) {
-    operations_.launch(group_, f.plan, f.packed, f.reduced,
-                       const_view(std::span(sent_).first(summed), "streaming: samples"),
-                       view(std::span(sums_).first(summed), "streaming: samples"));
+    sent_control_[weighed] = sent_.samples;
+    sent_control_[fresh_samples] = sent_.fresh;
+    operations_.launch(group_, f.plan, f.packed, f.reduced, const_view(sent_control_, "streaming: samples"),
+                       view(reduced_control_, "streaming: samples"));
   }
 
   // Applies the fragment in flight. Returns how far progress was off when it was sent.
   i64 apply_reduced(training_context& at, double mixing) {
     operations_.wait();
     fragment& f = in_flight();
-    double const total = sums_[weighed];
-    for (auto& m : f.means) m.gather(at.exec, group_, sent_[weight]);
-    if (facts_.in_flight == 0) buffers_.gather(at.exec, group_, sent_[weight]);
+    double const total = reduced_control_[weighed];
+    for (auto& m : f.means) m.gather(at.exec, group_, sent_.weight);
+    if (facts_.in_flight == 0) buffers_.gather(at.exec, group_, sent_.weight);
     // No communication after this point: a rank applies all of a fragment or nothing.
     if (total > 0)
-      expect_finite_sum(
-          f.outer.step(at.exec, f.reduced.parts, stage_.outer_lr, facts_.nominal / total, false), f.model,
-          "streaming", "nothing was merged");
+      expect_finite_sum(f.outer.step(at.exec, f.reduced.parts, stage_.rate, facts_.nominal / total, false),
+                        f.model, "streaming", "nothing was merged");
     for (auto& m : f.means) m.apply(at.exec);
     if (facts_.in_flight == 0) buffers_.apply(at.exec);
     if (mixing > 0 && at.exec.norm(identity{}, in(f.model)).total.finite) {
@@ -300,7 +300,7 @@ class streaming_state final : public model_stage_base {
     if (at_merge_ == moments::reset) reset_moments(at, f);
     facts_.in_flight = -1;
     ++completed_;
-    return static_cast<i64>(sums_[fresh]) - facts_.sent_assumed;
+    return static_cast<i64>(reduced_control_[fresh_samples]) - facts_.sent_assumed;
   }
 
   // Resets the history of this fragment alone: what is frozen keeps its own.
@@ -315,11 +315,12 @@ class streaming_state final : public model_stage_base {
     for (i64 const i : others) at.inner.freeze(i, false);
   }
 
-  streaming_diloco stage_;
+  streaming stage_;
   std::vector<fragment> fragments_;
   slab packed_, reduced_;
   shared_facts facts_;
-  control sent_{}, sums_{};
+  sent_facts sent_;
+  control sent_control_{}, reduced_control_{};
   i64 completed_ = 0;  // fragments applied in the call under way
   mutable bool stepping_ = false;
   int exceptions_ = std::uncaught_exceptions();  // when this object was made
@@ -328,26 +329,30 @@ class streaming_state final : public model_stage_base {
 
 }  // namespace detail
 
-LIMBER_FN limber::detail::owner<model_stage> streaming_diloco::start(training_context& at) const {
-  (void)parts();  // checks the members
+LIMBER_FN streaming::streaming(stream s, any_rule h, double r, moments m)
+    : flow(s), how(std::move(h)), rate(r), at_merge(m) {
+  limber::detail::check_rule(how.erased());
+  expects(flow.period >= 1, "streaming: period must be at least 1, got ", flow.period);
+  expects(flow.fragments >= 1 && flow.fragments <= flow.period,
+          "streaming: fragments must be at least 1 and at most the period, ", flow.period, ", got ",
+          flow.fragments);
+  expects(flow.late >= 0 && flow.late <= (flow.period - 1) / flow.fragments,
+          "streaming: late must be at least 0 and less than period / fragments, ", flow.period, " / ",
+          flow.fragments, ", got ", flow.late);
+  expects(flow.mixing >= 0 && flow.mixing < 1, "streaming: mixing must be in [0, 1), got ", flow.mixing);
+  expects(!flow.wire || *flow.wire == dtype::bf16 || *flow.wire == dtype::f16,
+          "streaming: wire must be bf16 or f16, got ", name_of(flow.wire.value_or(dtype::f32)));
+  expects(rate >= 0 && math::finite(rate), "streaming: rate must be a number of at least 0, got ", rate);
+}
+
+LIMBER_FN limber::detail::owner<model_stage> streaming::start(training_context& at) const {
   return limber::detail::owner<model_stage>(new detail::streaming_state(*this, at));
 }
 
 LIMBER_FN exchange streaming_diloco::parts() const {
-  char const* const name = "streaming: ";
-  limber::detail::check_rule(detail::outer_rule(*this).erased());
-  expects(period >= 1, name, "period must be at least 1, got ", period);
-  expects(fragments >= 1 && fragments <= period, name,
-          "fragments must be at least 1 and at most the period, ", period, ", got ", fragments);
-  expects(late >= 0 && late <= (period - 1) / fragments, name,
-          "late must be at least 0 and less than period / fragments, ", period, " / ", fragments, ", got ",
-          late);
-  expects(mixing >= 0 && mixing < 1, name, "mixing must be in [0, 1), got ", mixing);
-  expects(!wire || *wire == dtype::bf16 || *wire == dtype::f16, name, "wire must be bf16 or f16, got ",
-          name_of(wire.value_or(dtype::f32)));
-  expects(outer_lr >= 0 && math::finite(outer_lr), name, "rate must be a number of at least 0, got ",
-          outer_lr);
-  return exchange(gradients(every{1}, alone{}), *this);
+  sgd const outer{.momentum = outer_momentum, .nesterov = outer_momentum > 0};
+  return exchange(gradients(every{1}, alone{}),
+                  streaming(stream{period, fragments, late, mixing, wire}, outer, outer_lr, at_merge));
 }
 
 }  // namespace limber::sync
