@@ -178,6 +178,9 @@ BOOST_AUTO_TEST_CASE(fast_workers_fold_in_more_while_they_wait_but_at_most_so_ma
   auto const capped = train_rounds<float>(heavy, {400, 40, 40}, {.max_micro_batches = 2});
   for (auto const& all : capped)
     for (auto const& e : all.log) BOOST_TEST(e.calls <= 2);
+  auto const full = train_rounds<float>(heavy, {400, 40, 40}, {.min_micro_batches = 3});
+  for (auto const& all : full)
+    for (auto const& e : all.log) BOOST_TEST((e.last || e.calls >= 3));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_fixed_batch_is_synchronous_with_a_delay_of_one, T, scalars) {
@@ -301,6 +304,9 @@ BOOST_AUTO_TEST_CASE(misuse_is_named) {
   };
   BOOST_TEST(has(message_of([&] { make({.max_micro_batches = -1}); }), "max_micro_batches", "-1"));
   BOOST_TEST(has(message_of([&] { make({.rate_limit = -2}); }), "rate_limit", "-2"));
+  BOOST_TEST(has(message_of([&] { make({.min_micro_batches = 0}); }), "min_micro_batches", "0"));
+  BOOST_TEST(has(message_of([&] { make({.max_micro_batches = 1, .min_micro_batches = 2}); }),
+                 "max_micro_batches must be 0 or at least 2, got 1"));
   options shards;
   shards.batch = logical_shards{4, 8};
   BOOST_TEST(has(message_of([&] { make({}, shards); }), "logical shards", "step together"));

@@ -42,8 +42,8 @@ enum class round_rate {
 /// Call         step(n) once a micro-batch; workers may call it unequally often. report.applied says that an
 ///              update was made; finish() closes the rounds that others still need, and flushes the last.
 /// Delay        exactly one round: the gradient at xₜ₋₁ moves xₜ. The first round moves nothing.
-/// Choices      a round closes when every worker has folded in a micro-batch and the exchange before has
-///              arrived; who has `max_micro_batches` closes it by itself. 1 is synchronous SGD with a
+/// Choices      a round closes when every worker has folded in `min_micro_batches` and the exchange before
+///              has arrived; who has `max_micro_batches` closes it by itself. 1 is synchronous SGD with a
 ///              delay of one step at a fixed batch (OD-SGD).
 /// Units        the planned batch is one micro-batch of every worker; `rate` says how η follows what a
 ///              round held. With delay 1 and momentum μ a curvature h is stable for η h < 1 − μ alone: tune
@@ -64,6 +64,7 @@ struct abs_sgd {
   double rate_limit = 0;              ///< how much `rate` may multiply η at most; 0: no limit
   round_log* log = nullptr;           ///< every round that this rank closed is appended
   round_log const* replay = nullptr;  ///< rounds close as logged, not when ready
+  i64 min_micro_batches = 1;          ///< that a worker folds in before a round closes, ≥ 1
 
   static constexpr bool uniform_updates = true;  ///< all ranks apply the same update
   static constexpr bool lockstep = false;        ///< ranks call step() as often as they like

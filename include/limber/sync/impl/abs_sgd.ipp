@@ -30,7 +30,10 @@ class abs_sgd_state final : public gradient_stage_base {
         open_(make(at, at.buckets.wire ? layout_of(at.gradients) : plan_.where)),
         sent_(make(at, plan_.where)),
         reduced_(make(at, plan_.where)) {
-    expects(stage.max_micro_batches >= 0, "abs_sgd: max_micro_batches must be 0 or at least 1, got ",
+    expects(stage.min_micro_batches >= 1, "abs_sgd: min_micro_batches must be at least 1, got ",
+            stage.min_micro_batches);
+    expects(stage.max_micro_batches == 0 || stage.max_micro_batches >= stage.min_micro_batches,
+            "abs_sgd: max_micro_batches must be 0 or at least ", stage.min_micro_batches, ", got ",
             stage.max_micro_batches);
     expects(stage.rate_limit >= 0 && math::finite(stage.rate_limit),
             "abs_sgd: rate_limit must be a number of at least 0, got ", stage.rate_limit);
@@ -58,7 +61,7 @@ class abs_sgd_state final : public gradient_stage_base {
   /// sends this one.
   outcome step(training_context& at, i64 n) override {
     accumulate(at, n);
-    if (calls_ == 1) post_ready();
+    if (calls_ == stage_.min_micro_batches) post_ready();
     if (!may_close()) return {};
     outcome const o = apply_reduced(at);
     if (o.applied) committed_ = o;
@@ -72,7 +75,7 @@ class abs_sgd_state final : public gradient_stage_base {
   /// Closes rounds until all ranks have called this, and applies them all.
   void drain(training_context& at, before_update before, on_update after) override {
     for (bool last = false; !last;) {
-      if (calls_ == 0) post_ready();
+      if (calls_ < stage_.min_micro_batches) post_ready();
       before();
       after(apply_reduced(at));
       send(at, true);
@@ -93,7 +96,8 @@ class abs_sgd_state final : public gradient_stage_base {
 
   [[nodiscard]] bool open() const override { return calls_ > 0 || in_flight_; }
   void mix(fingerprint& h) const override {
-    mix_all(h, plan_.hash, buffers_.hash(), stage_.max_micro_batches, stage_.rate, stage_.rate_limit);
+    mix_all(h, plan_.hash, buffers_.hash(), stage_.min_micro_batches, stage_.max_micro_batches, stage_.rate,
+            stage_.rate_limit);
   }
 
  private:
@@ -136,7 +140,7 @@ class abs_sgd_state final : public gradient_stage_base {
       return !open->last && calls_ >= open->calls;
     }
     if (stage_.max_micro_batches > 0 && calls_ >= stage_.max_micro_batches) return true;
-    return all_ready() && operations_.done();
+    return calls_ >= stage_.min_micro_batches && all_ready() && operations_.done();
   }
 
   // Sends the open round and opens the next.
