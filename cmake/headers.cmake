@@ -148,7 +148,6 @@ set(LIMBER_HEADERS
     limber/rule/ema.hpp
     limber/rule/lamb.hpp
     limber/rule/lars.hpp
-    limber/rule/limits.hpp
     limber/rule/lion.hpp
     limber/rule/master.hpp
     limber/rule/rule.hpp

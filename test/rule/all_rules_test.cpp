@@ -20,7 +20,7 @@ namespace {
 std::filesystem::path const room = std::filesystem::path(LIMBER_SOURCE_DIR) / "include" / "limber" / "rule";
 
 /// Headers of the room that are not a rule: the contract, what rules share, and the umbrella.
-std::set<std::string> const helpers{"rule", "rules", "limits", "statistics", "wrapper"};
+std::set<std::string> const helpers{"rule", "rules", "statistics", "wrapper"};
 
 std::set<std::string> headers() {
   std::set<std::string> names;

@@ -117,10 +117,6 @@ class checked {
 
 // An lvalue is referred to, an rvalue is owned.
 template <class C>
-checked(C&&) -> checked<C>;
-template <class C>
-checked(C&&, check_options) -> checked<C>;
-template <class C>
-checked(C&&, check_options, std::uint64_t) -> checked<C>;
+checked(C&&, check_options = {}, std::uint64_t = 0) -> checked<C>;
 
 }  // namespace limber

@@ -203,9 +203,7 @@ class reproducible {
 
 // An lvalue is referred to, an rvalue is owned.
 template <class C>
-reproducible(C&&) -> reproducible<C>;
-template <class C>
-reproducible(C&&, reproducible_options) -> reproducible<C>;
+reproducible(C&&, reproducible_options = {}) -> reproducible<C>;
 template <class C, class Codec>
 reproducible(C&&, reproducible_options, Codec) -> reproducible<C, Codec>;
 

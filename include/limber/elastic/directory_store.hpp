@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -158,23 +159,13 @@ class directory_store {
       state::detail::descriptor file(::openat(fd_.get(), name.c_str(), flags, 0644));
       if (!file && errno == EEXIST && attempt < 100) continue;
       if (!file) throw failed(a, "cannot create a file", errno);
-      int code = write_all(file, value);
+      int code = file.write(0, std::as_bytes(std::span(value)));
       if (code == 0 && sync_ && ::fsync(file.get()) != 0) code = errno;
       if (!file.close() && code == 0) code = errno;
       if (code == 0) return name;
       ::unlinkat(fd_.get(), name.c_str(), 0);
       throw failed(a, "cannot write", code);
     }
-  }
-
-  [[nodiscard]] static int write_all(state::detail::descriptor const& file, std::string_view value) noexcept {
-    while (!value.empty()) {
-      ssize_t const n = ::write(file.get(), value.data(), value.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) return n < 0 ? errno : EIO;
-      value.remove_prefix(static_cast<std::size_t>(n));
-    }
-    return 0;
   }
 
   /// Reads an entry's file. Links are not followed, and opening never blocks. @return 0, or an errno
@@ -188,14 +179,11 @@ class directory_store {
     if (found.st_size < 0 || static_cast<std::size_t>(found.st_size) > store_value_limit)
       throw foreign(a, text("it has ", found.st_size, " bytes, at most ", store_value_limit, " are allowed"));
     value.resize(static_cast<std::size_t>(found.st_size));
-    for (std::size_t have = 0; have < value.size();) {
-      ssize_t const n = ::read(file.get(), value.data() + have, value.size() - have);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return errno;
-      if (n == 0) throw foreign(a, "it became shorter while it was read");
-      have += static_cast<std::size_t>(n);
-    }
-    return 0;
+    auto to = std::as_writable_bytes(std::span(value));
+    i64 at = 0;
+    int const code = file.read(at, to);
+    if (code == 0 && !to.empty()) throw foreign(a, "it became shorter while it was read");
+    return code;
   }
 
   void sync_names(access const& a) {

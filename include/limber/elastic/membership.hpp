@@ -257,7 +257,7 @@ class membership {
   /// due.
   [[nodiscard]] membership_view await_decision(membership_view const& ended, detail::generation_state state) {
     i64 const coming = ended.generation + 1;
-    detail::regroup survivors(ended, state, {how_.deadline, how_.grace, how_.suspicion});
+    detail::regroup survivors(ended, state, how_);
     return await(text("generation ", coming), [&](auto const& o, double now, bool& again) {
       i64 const latest = o.latest();
       std::optional<membership_view> decided;
@@ -289,23 +289,21 @@ class membership {
     heartbeat_.start(coming.generation, id_);
     store_.replace(detail::worker_key(coming.generation, "ready", id_), "ready");
     double const start = clock();
-    return await(text("whether generation ", coming.generation, " begins"),
-                 [&](auto const& o, double now, bool& again) -> std::optional<begin_status> {
-                   auto const& all = o.of(coming.generation);
-                   if (o.latest() > coming.generation) return begin_status{};
-                   begin_status found;
-                   for (int r = 0; r < coming.size(); ++r)
-                     if (!all.ready.contains(coming.ids[static_cast<std::size_t>(r)]))
-                       found.missing.push_back(r);
-                   if (all.has_state) found.what = store_client_.state_of(coming.generation);
-                   if (found.what) return found;
-                   again = found.missing.empty() || now - start >= how_.grace;
-                   if (again)
-                     store_client_.decide(coming.generation, found.missing.empty()
-                                                                 ? detail::generation_state::begun
-                                                                 : detail::generation_state::is_void);
-                   return std::nullopt;
-                 });
+    auto const look = [&](auto const& o, double now, bool& again) -> std::optional<begin_status> {
+      auto const& all = o.of(coming.generation);
+      if (o.latest() > coming.generation) return begin_status{};
+      begin_status found;
+      for (int r = 0; r < coming.size(); ++r)
+        if (!all.ready.contains(coming.ids[static_cast<std::size_t>(r)])) found.missing.push_back(r);
+      if (all.has_state) found.what = store_client_.state_of(coming.generation);
+      if (found.what) return found;
+      again = found.missing.empty() || now - start >= how_.grace;
+      if (again)
+        store_client_.decide(coming.generation, found.missing.empty() ? detail::generation_state::begun
+                                                                      : detail::generation_state::is_void);
+      return std::nullopt;
+    };
+    return await(text("whether generation ", coming.generation, " begins"), look);
   }
 
   void reset() {

@@ -88,9 +88,7 @@ class session {
     expects(!how_.shrink || shrinks, "session: shrink is set, but the communicator of this engine has none");
     now_ = members_.join();
     previous_ranks_ = ranks_of(now_);
-    while (!comm_) try {
-        run_guarded([&] { ended_ ? enter_next_generation() : connect_generation(); });
-      } catch (fenced const& e) { rejoin(e); }
+    while (!comm_) attempt([] {}, [] {});
   }
 
   [[nodiscard]] communicator_type& communicator() noexcept { return *comm_; }
@@ -108,15 +106,20 @@ class session {
   void train(Optimizer& opt, dealer& samples, Until const& until, Compute&& compute, Stepped&& stepped = {}) {
     expects(opt.lockstep(), "session: train needs a strategy in which all ranks step equally often");
     expects(!left_, "session: this worker has left the run");
+    auto const forget = [&] { opt.forget(); };
+    auto const catch_up = [&] {
+      if (!recovered_) recover(opt, samples);
+    };
+    auto const advance = [&] {
+      if (step(opt, samples, compute)) stepped(opt.last());
+    };
     while (!left_) {
       // What follows depends on the state after a recovery, so that comes first.
-      if (!attempt(opt, samples, [] {})) continue;
+      if (!attempt(catch_up, forget)) continue;
       if (until()) {
-        if (attempt(opt, samples, [&] { merge_and_acknowledge(opt, samples); })) leave();
+        if (attempt([&] { merge_and_acknowledge(opt, samples); }, forget)) leave();
       } else {
-        attempt(opt, samples, [&] {
-          if (step(opt, samples, compute)) stepped(opt.last());
-        });
+        attempt(advance, forget);
       }
     }
   }
@@ -146,45 +149,29 @@ class session {
     return all;
   }
 
-  // Runs f in this generation, after entering it if necessary. @return false if the generation ended
-  // meanwhile
-  template <class Optimizer, class F>
-  bool attempt(Optimizer& opt, dealer& samples, F const& f) {
+  // Calls f in this generation, after entering it if necessary. A failure of an engine ends the generation; a
+  // worker that was fenced joins again, after forget(). @return false if the generation ended
+  template <class F, class Forget>
+  bool attempt(F const& f, Forget const& forget) {
     try {
-      return run_guarded([&] {
-        if (ended_) enter_next_generation();
-        if (!comm_) connect_generation();
-        if (!recovered_) recover(opt, samples);
-        f();
-      });
-    } catch (fenced const& e) {
-      opt.forget();
-      rejoin(e);
-      return false;
-    }
-  }
-
-  void rejoin(fenced const& e) {
-    how_.log(text("generation ", e.generation(), " was decided without this worker; it joins again"));
-    now_ = members_.join();
-    previous_ranks_.assign(now_.ids.size(), none);
-    previous_ = nullptr;
-    ended_ = false;
-  }
-
-  // Calls f; a failure of an engine ends the generation. @return false if it did
-  template <class F>
-  bool run_guarded(F const& f) {
-    try {
+      if (ended_) enter_next_generation();
+      if (!comm_) connect_generation();
       f();
       return !ended_;
+    } catch (fenced const& e) {
+      forget();
+      how_.log(text("generation ", e.generation(), " was decided without this worker; it joins again"));
+      now_ = members_.join();
+      previous_ranks_.assign(now_.ids.size(), none);
+      previous_ = nullptr;
+      ended_ = false;
     } catch (error const& e) {
       bool const repairable = is_engine_failure(e) && now_.size() > 1 && ++failures_ <= how_.max_failures;
       if (!repairable) throw;
       how_.log(text("generation ", now_.generation, " ends: ", e.what()));
       end(false);
-      return false;
     }
+    return false;
   }
 
   // Announces that this worker is alive before its connections close, so that workers that wait for it detect

@@ -5,7 +5,6 @@
 /// AdaGrad: a rate per element that falls with the gradients the element has seen.
 
 #include <limber/core/math.hpp>
-#include <limber/rule/limits.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 

@@ -5,7 +5,6 @@
 /// Adam: steps of about the length of the rate, whatever the scale of the gradient.
 
 #include <limber/core/math.hpp>
-#include <limber/rule/limits.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 

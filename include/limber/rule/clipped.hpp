@@ -6,7 +6,6 @@
 
 #include <limber/core/math.hpp>
 #include <limber/rule/descent.hpp>
-#include <limber/rule/limits.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/wrapper.hpp>
 

@@ -5,7 +5,6 @@
 /// A moving average of the model beside it, around any rule.
 
 #include <limber/rule/descent.hpp>
-#include <limber/rule/limits.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 #include <limber/rule/wrapper.hpp>

@@ -5,7 +5,6 @@
 /// LARS: momentum with a rate per tensor that follows the ratio of its norm to its gradient's.
 
 #include <limber/core/math.hpp>
-#include <limber/rule/limits.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 

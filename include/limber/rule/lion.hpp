@@ -5,7 +5,6 @@
 /// Lion: every element moves by exactly the rate, in the direction of a momentum.
 
 #include <limber/core/math.hpp>
-#include <limber/rule/limits.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 

@@ -5,13 +5,16 @@
 /// The contract of an update rule: what every rule in this room, and a user's own, must say.
 
 #include <limber/core/config.hpp>
+#include <limber/core/error.hpp>
 #include <limber/core/kinds.hpp>
+#include <limber/core/math.hpp>
 #include <limber/core/norm.hpp>
 #include <limber/core/random.hpp>
 
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -132,6 +135,29 @@ template <update_rule R>
   else
     return detail::slots_declared<R>;
 }
+
+namespace detail {
+
+// For `check` of a rule; std::invalid_argument names rule, argument and value. NaN is out of every range.
+
+/// x in [0, 1): momentum, β, decay of an average.
+inline void expects_fraction(char const* rule, char const* argument, double x) {
+  expects(x >= 0 && x < 1, rule, ": ", argument, " must lie in [0, 1), got ", x);
+}
+
+/// x ≥ 0 and finite: weight decay.
+inline void expects_not_negative(char const* rule, char const* argument, double x) {
+  expects(x >= 0 && math::finite(x), rule, ": ", argument, " must be finite and >= 0, got ", x);
+}
+
+/// x > 0, and not rounded to 0 or infinity when it becomes a float: ε, trust coefficients.
+inline void expects_positive(char const* rule, char const* argument, double x) {
+  using float_limits = std::numeric_limits<float>;
+  bool const ok = x >= double{float_limits::min()} && x <= double{float_limits::max()};
+  expects(ok, rule, ": ", argument, " must be > 0 and in the range of float, got ", x);
+}
+
+}  // namespace detail
 
 /// Throws std::invalid_argument if `r` has hyper-parameters out of range.
 template <update_rule R>

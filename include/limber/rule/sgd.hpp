@@ -5,7 +5,6 @@
 /// Stochastic gradient descent with momentum, in both of its forms.
 
 #include <limber/core/math.hpp>
-#include <limber/rule/limits.hpp>
 #include <limber/rule/rule.hpp>
 #include <limber/rule/statistics.hpp>
 

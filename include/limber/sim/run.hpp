@@ -140,23 +140,24 @@ class driver {
 
   /// Throws an error in all waiting workers that lists what each waits for.
   void deadlock() {
-    std::vector<int> waiting;
+    std::vector<std::pair<int, std::pair<std::string, int>>>
+        waiting;  // worker, what it waits for, rank at fault
     for (std::size_t w = 0; w < engine_->workers_.size(); ++w)
-      if (engine_->workers_[w].parked) waiting.push_back(static_cast<int>(w));
-    std::vector<std::pair<std::string, int>> reports;
-    for (int const w : waiting) reports.push_back(deadlock_report(w));
+      if (engine_->workers_[w].parked)
+        waiting.emplace_back(static_cast<int>(w), deadlock_report(static_cast<int>(w)));
     std::string all;
     std::size_t const shown = std::min<std::size_t>(waiting.size(), 8);
     for (std::size_t k = 0; k < shown; ++k)
-      all += text(k == 0 ? "" : "; ", "worker ", waiting[k], " waits in ", reports[k].first);
+      all += text(k == 0 ? "" : "; ", "worker ", waiting[k].first, " waits in ", waiting[k].second.first);
     if (shown < waiting.size()) all += text("; ", waiting.size() - shown, " more wait");
     for (std::size_t k = 0; k < waiting.size(); ++k) {
-      worker_state& s = engine_->at(waiting[k]);
-      std::string const own = k < shown ? "" : text("; this one, in ", reports[k].first);
-      s.pending_error.emplace(failure{"sim", std::string(s.waits_for.call), 0, reports[k].second,
-                                      std::string(s.waits_for.bucket),
-                                      text("deadlock at ", engine_->now_, " s: ", all, own)});
-      engine_->wake(waiting[k]);
+      auto const& [w, report] = waiting[k];
+      worker_state& s = engine_->at(w);
+      std::string reason = text("deadlock at ", engine_->now_, " s: ", all);
+      if (k >= shown) reason += text("; this one, in ", report.first);
+      s.pending_error.emplace(failure{"sim", std::string(s.waits_for.call), 0, report.second,
+                                      std::string(s.waits_for.bucket), std::move(reason)});
+      engine_->wake(w);
     }
   }
 

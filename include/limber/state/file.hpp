@@ -49,6 +49,30 @@ class descriptor {
     return fd < 0 || ::close(fd) == 0;
   }
 
+  /// Fills `to` from byte `at` on; both are moved on, and at the end of the file the rest of `to` is left.
+  /// @return 0, or an errno
+  [[nodiscard]] int read(i64& at, std::span<std::byte>& to) const noexcept {
+    while (!to.empty()) {
+      auto const n = ::pread(fd_, to.data(), to.size(), static_cast<off_t>(at));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return n < 0 ? errno : 0;
+      to = to.subspan(static_cast<std::size_t>(n));
+      at += n;
+    }
+    return 0;
+  }
+  /// @return 0, or an errno
+  [[nodiscard]] int write(i64 at, std::span<std::byte const> from) const noexcept {
+    while (!from.empty()) {
+      auto const n = ::pwrite(fd_, from.data(), from.size(), static_cast<off_t>(at));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return n < 0 ? errno : ENOSPC;
+      from = from.subspan(static_cast<std::size_t>(n));
+      at += n;
+    }
+    return 0;
+  }
+
  private:
   int fd_;
 };
@@ -78,24 +102,12 @@ class file {
 
   /// Fills `to` from byte `at` on. @throws limber::error if the file is shorter
   void read(i64 at, std::span<std::byte> to) const {
-    while (!to.empty()) {
-      auto const n = ::pread(fd_.get(), to.data(), to.size(), static_cast<off_t>(at));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) throw_system_error("read", path_, errno);
-      if (n == 0) throw_corrupt(path_, {}, text("ends at byte ", at));
-      to = to.subspan(static_cast<std::size_t>(n));
-      at += n;
-    }
+    if (int const code = fd_.read(at, to); code != 0) throw_system_error("read", path_, code);
+    if (!to.empty()) throw_corrupt(path_, {}, text("ends at byte ", at));
   }
   void write(i64 at, std::span<std::byte const> from) const {
     check_hook(hook_, "write", path_);
-    while (!from.empty()) {
-      auto const n = ::pwrite(fd_.get(), from.data(), from.size(), static_cast<off_t>(at));
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) throw_system_error("write", path_, n < 0 ? errno : ENOSPC);
-      from = from.subspan(static_cast<std::size_t>(n));
-      at += n;
-    }
+    if (int const code = fd_.write(at, from); code != 0) throw_system_error("write", path_, code);
   }
   /// Syncs and closes the file.
   void finish() {

@@ -79,10 +79,10 @@ inline void check_tiling(std::string const& path, std::vector<tensor_entry>& ten
   std::ranges::sort(tensors, {}, [](tensor_entry const& t) { return std::pair(t.begin, t.end); });
   i64 at = 0;
   for (auto const& t : tensors) {
-    if (t.begin > at)
-      throw_corrupt(path, t.name, text("leaves a gap: it begins at ", t.begin, ", not at ", at));
-    if (t.begin < at)
-      throw_corrupt(path, t.name, text("overlaps another: it begins at ", t.begin, ", not at ", at));
+    if (t.begin != at)
+      throw_corrupt(path, t.name,
+                    text(t.begin > at ? "leaves a gap" : "overlaps another", ": it begins at ", t.begin,
+                         ", not at ", at));
     if (t.end > data_bytes)
       throw_corrupt(path, t.name,
                     text("ends at ", t.end, " of ", data_bytes, " bytes of data: the file is truncated"));

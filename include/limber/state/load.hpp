@@ -263,16 +263,9 @@ class loading {
     auto put = [&](i64 at, std::span<std::byte const> bytes) {
       copy_bytes(options_.copy, t.to.data + at, bytes.data(), bytes.size());
     };
-    if (t.from.empty()) return zero(t.to.bytes(), put);
+    if (t.from.empty()) return each_chunk(t.to.bytes(), put);
     if (!t.weights.empty()) return each_sum(t.from, t.source, t.weights, t.divisor, put);
     t.from[0]->each_portion(*t.from[0]->find(t.source), put);
-  }
-
-  template <class Put>
-  static void zero(i64 bytes, Put const& put) {
-    std::vector<std::byte> const zeros(std::min(chunk_bytes, static_cast<std::size_t>(bytes)));
-    for (i64 at = 0; at < bytes; at += static_cast<i64>(zeros.size()))
-      put(at, std::span(zeros).first(std::min(zeros.size(), static_cast<std::size_t>(bytes - at))));
   }
 
   opener open_;

@@ -11,7 +11,6 @@
 #include <array>
 #include <charconv>
 #include <limits>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>

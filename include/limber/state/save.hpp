@@ -36,9 +36,7 @@ struct block {
   }
 };
 template <class T>
-block(char const*, T&) -> block<T>;
-template <class T>
-block(char const*, T&, kept) -> block<T>;
+block(char const*, T&, kept = kept::replicated) -> block<T>;
 
 /// Visits the pieces of all parts, in their order.
 ///
@@ -173,6 +171,41 @@ class saving {
   std::filesystem::path temporary_;
 };
 
+/// One rank's `save`. @param others  the files of ranks 1, 2, … that rank 0 writes, too
+template <visitable V>
+saved save_rank(V& what, std::filesystem::path const& folder, checkpoint_id const& at,
+                save_options const& options, std::span<std::vector<std::byte> const> others) {
+  saving const s(folder, at, options);
+  expects(at.world == 1 + std::ssize(others) || options.barrier, "save: ", at.world,
+          " workers need options.barrier");
+  std::exception_ptr failed;
+  auto attempt = [&](auto const& f) {
+    if (!failed) try {
+        f();
+      } catch (...) { failed = std::current_exception(); }
+  };
+  auto barrier = [&] {
+    if (options.barrier) options.barrier();
+  };
+  saved out{s.path(), {}};
+  file_digest model, mine;
+  if (at.rank == 0) attempt([&] { s.prepare(); });
+  barrier();
+  attempt([&] { mine = s.write(worker_name(at.rank), "worker", pieces_of(what, false)); });
+  for (std::size_t k = 0; k < others.size(); ++k)
+    attempt([&] { s.write(worker_name(static_cast<i64>(k) + 1), others[k]); });
+  if (at.rank == 0) attempt([&] { model = s.write(model_name, "model", pieces_of(what, true)); });
+  barrier();
+  if (at.rank == 0) {
+    attempt([&] { s.publish(model, out.left); });
+    if (failed) s.discard();
+  }
+  barrier();
+  if (at.rank != 0) attempt([&] { s.expect_published(mine); });
+  if (failed) std::rethrow_exception(failed);
+  return out;
+}
+
 }  // namespace detail
 
 /// The bytes of a worker's file, for rank 0 to write where other ranks have no disk (`save_gathered`).
@@ -214,33 +247,7 @@ namespace limber {
 template <state::visitable V>
 state::saved save(V& what, std::filesystem::path const& folder, state::checkpoint_id const& at,
                   state::save_options const& options = {}) {
-  state::detail::saving const s(folder, at, options);
-  expects(at.world == 1 || options.barrier, "save: ", at.world, " workers need options.barrier");
-  std::exception_ptr failed;
-  auto attempt = [&](auto const& f) {
-    if (!failed) try {
-        f();
-      } catch (...) { failed = std::current_exception(); }
-  };
-  auto barrier = [&] {
-    if (options.barrier) options.barrier();
-  };
-  state::saved out{s.path(), {}};
-  state::file_digest model, mine;
-  if (at.rank == 0) attempt([&] { s.prepare(); });
-  barrier();
-  using namespace state::detail;
-  attempt([&] { mine = s.write(state::worker_name(at.rank), "worker", pieces_of(what, false)); });
-  if (at.rank == 0) attempt([&] { model = s.write(state::model_name, "model", pieces_of(what, true)); });
-  barrier();
-  if (at.rank == 0) {
-    attempt([&] { s.publish(model, out.left); });
-    if (failed) s.discard();
-  }
-  barrier();
-  if (at.rank != 0) attempt([&] { s.expect_published(mine); });
-  if (failed) std::rethrow_exception(failed);
-  return out;
+  return state::detail::save_rank(what, folder, at, options, {});
 }
 
 /// The same from one process: `what` is the state of rank 0, and `others` holds the output of `pack` on ranks
@@ -253,20 +260,9 @@ state::saved save_gathered(V& what, std::filesystem::path const& folder, state::
   expects(at.rank == 0, "save_gathered: rank 0 writes, not rank ", at.rank);
   expects(static_cast<std::size_t>(at.world) == others.size() + 1, "save_gathered: ", others.size(),
           " packed workers and rank 0 do not make a world of ", at.world);
-  state::detail::saving const s(folder, at, options);
-  state::saved out{s.path(), {}};
-  try {
-    s.prepare();
-    using namespace state::detail;
-    (void)s.write(state::worker_name(0), "worker", pieces_of(what, false));
-    for (std::size_t k = 0; k < others.size(); ++k)
-      s.write(state::worker_name(static_cast<i64>(k) + 1), others[k]);
-    s.publish(s.write(state::model_name, "model", pieces_of(what, true)), out.left);
-  } catch (...) {
-    s.discard();
-    throw;
-  }
-  return out;
+  state::save_options alone = options;
+  alone.barrier = nullptr;
+  return state::detail::save_rank(what, folder, at, alone, others);
 }
 
 }  // namespace limber

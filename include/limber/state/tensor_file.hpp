@@ -65,6 +65,17 @@ inline void copy_bytes(copier const& copy, void* to, void const* from, std::size
     std::memcpy(to, from, n);
 }
 
+/// Calls f(place, chunk) for consecutive portions of so many bytes; `chunk` is memory to use, of zeros at
+/// first.
+template <class F>
+void each_chunk(i64 bytes, F const& f) {
+  std::vector<std::byte> chunk(std::min(chunk_bytes, static_cast<std::size_t>(bytes)));
+  for (i64 at = 0; at < bytes; at += std::ssize(chunk)) {
+    chunk.resize(std::min(chunk.size(), static_cast<std::size_t>(bytes - at)));
+    f(at, std::span(chunk));
+  }
+}
+
 // The metadata entry of a tensor: its kind, and the hash of its bytes.
 [[nodiscard]] inline std::string piece_key(std::string_view name) { return "piece:" + std::string(name); }
 [[nodiscard]] inline std::string piece_value(kept how, std::uint64_t hash) {
@@ -94,27 +105,19 @@ inline file_digest write_tensors(std::vector<state_piece> pieces, string_map met
   i64 at = 8 + static_cast<i64>(print_header(h).size());
   expects(at - 8 <= max_header_bytes, "state: names of ", pieces.size(), " pieces make a header of ", at - 8,
           " bytes, more than readers take");
-  std::vector<std::byte> chunk(std::min(chunk_bytes, static_cast<std::size_t>(std::max(i64{1}, end))));
   for (auto const& p : pieces) {
     content_hash hash;
-    auto left = static_cast<std::size_t>(p.data.bytes());
-    for (std::byte const* from = p.data.data; left > 0;) {
-      std::span const part(chunk.data(), std::min(left, chunk.size()));
-      copy_bytes(copy, part.data(), from, part.size());
-      hash.update(part);
-      to(at, part);
-      at += static_cast<i64>(part.size());
-      from += part.size();
-      left -= part.size();
-    }
+    each_chunk(p.data.bytes(), [&](i64 from, std::span<std::byte> chunk) {
+      copy_bytes(copy, chunk.data(), p.data.data + from, chunk.size());
+      hash.update(chunk);
+      to(at + from, chunk);
+    });
+    at += p.data.bytes();
     h.metadata[piece_key(p.name)] = piece_value(p.how, hash.value());
   }
   std::string const json = print_header(h);
-  std::array<std::byte, 8> length{};
-  auto const n = static_cast<std::uint64_t>(json.size());
-  std::memcpy(length.data(), &n, length.size());
-  std::string head(reinterpret_cast<char const*>(length.data()), length.size());
-  head += json;
+  std::uint64_t const length = json.size();
+  std::string const head = std::string(reinterpret_cast<char const*>(&length), sizeof length) + json;
   to(0, std::as_bytes(std::span(head)));
   return {at, hash_of(head)};
 }
@@ -183,13 +186,11 @@ class tensor_file {
   template <class F>
   void each_portion(tensor_entry const& t, F const& f) const {
     content_hash hash;
-    std::vector<std::byte> chunk(std::min(detail::chunk_bytes, static_cast<std::size_t>(t.bytes())));
-    for (i64 at = 0; at < t.bytes(); at += static_cast<i64>(chunk.size())) {
-      chunk.resize(std::min(chunk.size(), static_cast<std::size_t>(t.bytes() - at)));
+    detail::each_chunk(t.bytes(), [&](i64 at, std::span<std::byte> chunk) {
       read(t, at, chunk);
       hash.update(chunk);
       f(at, std::span<std::byte const>(chunk));
-    }
+    });
     expect_hash(t, hash);
   }
   /// Compares the tensor's bytes with its hash.
@@ -209,8 +210,7 @@ class tensor_file {
       detail::throw_corrupt(path_, {}, text("has ", size_, " bytes, too few for a safetensors file"));
     std::array<std::byte, 8> length{};
     read_(0, length);
-    std::uint64_t n = 0;
-    std::memcpy(&n, length.data(), length.size());
+    auto const n = std::bit_cast<std::uint64_t>(length);
     if (n > static_cast<std::uint64_t>(max_header_bytes))
       detail::throw_corrupt(path_, {},
                             text("says its header has ", n, " bytes, more than ", max_header_bytes));
@@ -248,10 +248,8 @@ void each_sum(std::vector<tensor_file const*> const& files, std::string_view nam
   tensor_entry const& first = *files.front()->find(name);
   std::vector<content_hash> hashes(files.size());
   auto const size = static_cast<std::size_t>(size_of(first.type));
-  std::vector<std::byte> chunk(std::min(chunk_bytes, static_cast<std::size_t>(first.bytes())));
-  std::vector<double> sum(chunk.size() / size);
-  for (i64 at = 0; at < first.bytes(); at += static_cast<i64>(chunk.size())) {
-    chunk.resize(std::min(chunk.size(), static_cast<std::size_t>(first.bytes() - at)));
+  std::vector<double> sum;
+  each_chunk(first.bytes(), [&](i64 at, std::span<std::byte> chunk) {
     sum.assign(chunk.size() / size, 0);
     with_type(first.type, [&]<class T>() {
       using number = std::conditional_t<sizeof(T) == 2, float, T>;
@@ -270,7 +268,7 @@ void each_sum(std::vector<tensor_file const*> const& files, std::string_view nam
       }
     });
     f(at, std::span<std::byte const>(chunk));
-  }
+  });
   for (std::size_t r = 0; r < files.size(); ++r) files[r]->expect_hash(*files[r]->find(name), hashes[r]);
 }
 

@@ -5,6 +5,7 @@
 /// When the next generation may be decided: by survivors of the last one, and by joiners without any.
 
 #include <limber/core/math.hpp>
+#include <limber/elastic/detail/membership_options.hpp>
 #include <limber/elastic/detail/membership_records.hpp>
 
 #include <algorithm>
@@ -20,21 +21,16 @@
 
 namespace limber::elastic::detail {
 
-/// How long survivors wait for other workers; seconds.
-struct regroup_limits {
-  double deadline, grace, suspicion;
-};
-
 /// What one survivor knows of the workers that register for the generation after `ended`, to decide as
 /// `membership` says. If `ended` was void, the workers that were to join in it are joiners again. Joiners
 /// that wait to be admitted get `grace` seconds from the first registration to register.
 class regroup {
  public:
-  regroup(membership_view const& ended, generation_state state, regroup_limits limits)
+  regroup(membership_view const& ended, generation_state state, membership_options const& how)
       : generation_(ended.generation + 1),
         planned_(state == generation_state::begun || ended.planned),
         state_(state),
-        limits_(limits) {
+        how_(how) {
     for (std::size_t r = 0; r < ended.ids.size(); ++r) {
       int const rank = static_cast<int>(r);
       int const old_rank = state == generation_state::begun ? rank : ended.old_ranks[r];
@@ -55,11 +51,11 @@ class regroup {
     double first = std::numeric_limits<double>::infinity(), latest = first;
     for (auto const& [id, s] : survivors_) {
       first = math::min(first, s.since);
-      latest = math::min(latest,
-                         s.since + (s.registered.why == ending::deadline ? limits_.grace : limits_.deadline));
+      latest =
+          math::min(latest, s.since + (s.registered.why == ending::deadline ? how_.grace : how_.deadline));
     }
     bool const joiners_done =
-        now >= first + limits_.grace || std::ranges::all_of(waiting, [&](std::string const& id) {
+        now >= first + how_.grace || std::ranges::all_of(waiting, [&](std::string const& id) {
           return next.here.contains(id) || old_ids_.contains(id);
         });
     if (!((accounted_for(next, now) && joiners_done) || now >= latest)) return std::nullopt;
@@ -79,7 +75,7 @@ class regroup {
   [[nodiscard]] bool accounted_for(overview::generation const& next, double now) const {
     std::set<int> suspected;
     for (auto const& [id, s] : survivors_)
-      if (now >= s.since + limits_.suspicion)
+      if (now >= s.since + how_.suspicion)
         suspected.insert(s.registered.suspects.begin(), s.registered.suspects.end());
     return std::ranges::all_of(old_members_, [&](old_member const& m) {
       return survivors_.contains(m.id) || next.left.contains(m.id) || suspected.contains(m.rank);
@@ -113,7 +109,7 @@ class regroup {
   i64 generation_;
   bool planned_;
   generation_state state_;
-  regroup_limits limits_;
+  membership_options const& how_;
   std::vector<old_member> old_members_;
   std::set<std::string> old_ids_;
   std::map<std::string, survivor> survivors_;

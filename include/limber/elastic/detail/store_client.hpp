@@ -72,16 +72,12 @@ class store_client {
     store_.replace(worker_key(g, "here", id), text_of(p));
   }
 
-  /// Removes the records of all generations before the last two, and the heartbeats of workers not in `r`.
+  /// Removes all entries of generations before the last two, and the heartbeats of workers not in `r`.
   void clean_up(membership_view const& r, overview const& o) {
     try {
       for (auto const& [g, what] : o.generations) {
         if (g > r.generation - 2) break;
-        for (std::string const& id : what.here) store_.remove(worker_key(g, "here", id));
-        for (std::string const& id : what.left) store_.remove(worker_key(g, "left", id));
-        for (std::string const& id : what.ready) store_.remove(worker_key(g, "ready", id));
-        if (what.has_state) store_.remove(state_key(g));
-        if (what.decided) store_.remove(members_key(g));
+        for (std::string const& key : store_.list(text("gen/", g, "/"))) store_.remove(key);
       }
       for (std::string const& id : o.alive)
         if (std::ranges::find(r.ids, id) == r.ids.end()) store_.remove(alive_key(id));

@@ -19,37 +19,29 @@
 #include <utility>
 #include <vector>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define LIMBER_SIM_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define LIMBER_SIM_TSAN 1
-#endif
-#endif
 #if defined(__SANITIZE_ADDRESS__)
 #define LIMBER_SIM_ASAN 1
-#endif
-#if defined(__SANITIZE_THREAD__)
+#elif defined(__SANITIZE_THREAD__)
+#define LIMBER_SIM_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LIMBER_SIM_ASAN 1
+#elif __has_feature(thread_sanitizer)
 #define LIMBER_SIM_TSAN 1
 #endif
-
+#endif
+#if !defined(LIMBER_SIM_TSAN)
+#define LIMBER_SIM_TSAN 0
+#endif
 #if defined(LIMBER_SIM_ASAN)
 #include <sanitizer/common_interface_defs.h>
+#else
+#define LIMBER_SIM_ASAN 0
 #endif
 
 namespace limber::sim::detail {
 
-#if defined(LIMBER_SIM_ASAN)
-inline constexpr bool address_sanitizer = true;
-#else
-inline constexpr bool address_sanitizer = false;
-#endif
-#if defined(LIMBER_SIM_TSAN)
-inline constexpr bool thread_sanitizer = true;
-#else
-inline constexpr bool thread_sanitizer = false;
-#endif
+inline constexpr bool address_sanitizer = LIMBER_SIM_ASAN, thread_sanitizer = LIMBER_SIM_TSAN;
 
 /// The bounds of a stack, for AddressSanitizer; unused in other builds.
 struct stack_bounds {
@@ -59,13 +51,13 @@ struct stack_bounds {
 
 /// Call before a switch to `next`; `kept` stores the state of this stack, nullptr if it is not resumed.
 inline void leave_stack([[maybe_unused]] void** kept, [[maybe_unused]] stack_bounds next) noexcept {
-#if defined(LIMBER_SIM_ASAN)
+#if LIMBER_SIM_ASAN
   __sanitizer_start_switch_fiber(kept, next.bottom, next.size);
 #endif
 }
 /// Call after a switch; `from` receives the bounds of the previous stack.
 inline void enter_stack([[maybe_unused]] void* kept, [[maybe_unused]] stack_bounds* from) noexcept {
-#if defined(LIMBER_SIM_ASAN)
+#if LIMBER_SIM_ASAN
   __sanitizer_finish_switch_fiber(kept, from ? &from->bottom : nullptr, from ? &from->size : nullptr);
 #endif
 }
