@@ -15,7 +15,7 @@ struct constant {
   double value;
 
   /// A number is a schedule.
-  constant(double rate) : value(rate) { detail::expects_at_least_0("constant", "value", rate); }
+  constant(double rate) : value(rate) { detail::expects_at_least("constant", "value", rate); }
 
   [[nodiscard]] LIMBER_HD double operator()(progress const&) const noexcept { return value; }
 };

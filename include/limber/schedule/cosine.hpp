@@ -49,7 +49,9 @@ struct cosine_restarts {
   amount period = detail::not_given;  ///< T, length of the first cycle
   double multiplier = 1;              ///< m, each cycle is this many times as long as the one before
   double to = 0;                      ///< the lowest rate, in [0, 1]
-  detail::checked valid = check();
+  detail::checked valid{detail::expects_length("cosine_restarts", "period", period, false),
+                        detail::expects_at_least("cosine_restarts", "multiplier", multiplier, 1),
+                        detail::expects_0_to_1("cosine_restarts", "to", to)};
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     return detail::between(to, 1, detail::half_wave(in_cycle(p)));
@@ -69,15 +71,8 @@ struct cosine_restarts {
     double const n = math::floor(math::mul(math::log1p(grown) / log_m, 1 + 0x1p-50));
     double const log_length = math::mul(n, log_m);
     double const start = math::expm1(log_length) / (multiplier - 1);
-    return detail::zero_to_one((q - start) / math::exp(log_length));
-  }
-
-  [[nodiscard]] detail::checked check() const {
-    detail::expects_length("cosine_restarts", "period", period, false);
-    expects(math::finite(multiplier) && multiplier >= 1,
-            "cosine_restarts: multiplier must be finite and >= 1, got ", multiplier);
-    detail::expects_0_to_1("cosine_restarts", "to", to);
-    return {};
+    double const x = (q - start) / math::exp(log_length);
+    return x > 0 ? (x < 1 ? x : 1) : 0;  // 0/0 means "not begun"
   }
 };
 

@@ -13,9 +13,6 @@
 
 namespace limber::detail {
 
-/// x limited to [0, 1]; 0 when x is NaN, so that 0/0 means "not begun".
-[[nodiscard]] LIMBER_HD inline double zero_to_one(double x) noexcept { return x > 0 ? (x < 1 ? x : 1) : 0; }
-
 /// True if progress cannot be measured in `u`: epochs of unknown size. Rates are NaN then.
 [[nodiscard]] LIMBER_HD inline bool unknown(progress const& p, unit u) noexcept {
   return u == unit::epochs && p.epoch_size == 0;
@@ -130,7 +127,7 @@ inline constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
 /// @param may_be_0  false for what progress is divided by
 /// @throws std::invalid_argument "schedule: argument …" unless a is given, finite and ≥ 0
 checked expects_length(char const* schedule, char const* argument, amount a, bool may_be_0 = true);
-checked expects_at_least_0(char const* schedule, char const* argument, double x);
+checked expects_at_least(char const* schedule, char const* argument, double x, double least = 0);
 checked expects_above_0(char const* schedule, char const* argument, double x);
 checked expects_0_to_1(char const* schedule, char const* argument, double x);
 /// For what follows the batch.

@@ -23,8 +23,8 @@ struct clamp {
   std::conditional_t<finite_schedule<S>, amount, detail::endless> length{};
 
   clamp(S s, double lowest, double highest) : part(std::move(s)), low(lowest), high(highest) {
-    detail::expects_at_least_0("clamp", "low", lowest);
-    detail::expects_at_least_0("clamp", "high", highest);
+    detail::expects_at_least("clamp", "low", lowest);
+    detail::expects_at_least("clamp", "high", highest);
     expects(lowest <= highest, "clamp: low must be <= high, got ", lowest, " and ", highest);
     if constexpr (finite_schedule<S>) length = part.length;
   }

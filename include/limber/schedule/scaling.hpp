@@ -7,27 +7,27 @@
 #include <limber/schedule/elapsed.hpp>
 #include <limber/schedule/gain.hpp>
 
+#include <cstdint>
 #include <utility>
 
 namespace limber {
 
 namespace detail {
-/// What scalings have in common: the batch relative to the base batch, ramped.
-[[nodiscard]] LIMBER_HD inline double growth(progress const& p, double base_batch) noexcept {
-  return math::div(p.effective_batch(), base_batch);
-}
+enum class batch_scaling : std::uint8_t { linear, root, legw };
 
-/// A rate that follows the batch, towards which it rises from base_lr over the warm-up.
-/// @tparam root  follows its square root
-template <bool root>
+/// A rate that follows the batch.
+template <batch_scaling how>
 struct scaling {
   double base_lr = no_number;  ///< η₀, the rate at the base batch
   double base_batch = 0;       ///< B₀, in samples
-  amount warmup{};             ///< T; 0 is no warm-up
-  checked valid = expects_scaling(root ? "sqrt_scaling" : "linear_scaling", base_lr, base_batch, warmup);
+  amount warmup{0, how == batch_scaling::legw ? unit::epochs : unit::steps};  ///< T; 0 is no warm-up
+  checked valid = check();
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    double const k = growth(p, base_batch), target = root ? math::sqrt(k) : k;
+    double const k = math::div(p.effective_batch(), base_batch);  // ramped
+    double const target = how == batch_scaling::linear ? k : math::sqrt(k);
+    if (how == batch_scaling::legw)
+      return math::mul(base_lr, math::mul(target, fraction(p, {warmup.value * k, warmup.in})));
     // Without this branch the full rate would differ from η₀ k by a rounding.
     double const done = fraction(p, warmup);
     return math::mul(base_lr, done >= 1 ? target : between(1, target, done));
@@ -35,6 +35,15 @@ struct scaling {
 
   void each_amount(auto f) const {
     if (warmup.value > 0) f(warmup);
+  }
+
+ private:
+  [[nodiscard]] checked check() const {
+    constexpr char const* names[] = {"linear_scaling", "sqrt_scaling", "legw"};
+    expects_scaling(names[static_cast<int>(how)], base_lr, base_batch, warmup);
+    expects(how != batch_scaling::legw || warmup.in != unit::steps || warmup.value == 0,
+            "legw: warmup must be in epochs or samples, got ", warmup.value, " steps");
+    return {};
   }
 };
 }  // namespace detail
@@ -49,7 +58,7 @@ struct scaling {
 /// Choices  the warm-up starts at η₀, as the paper's does; `* warmup(T)` starts at 0.
 /// Paper    Goyal et al., Accurate, Large Minibatch SGD, arXiv:1706.02677, §2.1 and §2.2.
 /// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, and all are finite
-using linear_scaling = detail::scaling<false>;
+using linear_scaling = detail::scaling<detail::batch_scaling::linear>;
 
 /// The rate of Dynamic SGD: linear scaling that follows a new batch gradually (momentum compensation).
 ///
@@ -78,7 +87,7 @@ using linear_scaling = detail::scaling<false>;
 /// Paper    Krizhevsky, One weird trick for parallelizing convolutional neural networks,
 ///          arXiv:1404.5997, §5; Hoffer et al., Train longer, generalize better, arXiv:1705.08741.
 /// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, and all are finite
-using sqrt_scaling = detail::scaling<true>;
+using sqrt_scaling = detail::scaling<detail::batch_scaling::root>;
 
 /// Linear-epoch gradual warm-up: k times the batch warms up for k times the epochs to √k times the rate.
 ///
@@ -91,29 +100,7 @@ using sqrt_scaling = detail::scaling<true>;
 /// @throws std::invalid_argument unless base_lr ≥ 0, base_batch > 0, warmup ≥ 0, all are finite, and a
 /// warm-up
 ///         is in epochs or samples
-struct legw {
-  double base_lr = detail::no_number;  ///< η₀, the rate at the base batch
-  double base_batch = 0;               ///< B₀, in samples
-  amount warmup{0, unit::epochs};      ///< T, warm-up at the base batch; 0 is no warm-up
-  detail::checked valid = check();
-
-  [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
-    double const k = detail::growth(p, base_batch);
-    return math::mul(base_lr, math::mul(math::sqrt(k), detail::fraction(p, {warmup.value * k, warmup.in})));
-  }
-
-  void each_amount(auto f) const {
-    if (warmup.value > 0) f(warmup);
-  }
-
- private:
-  [[nodiscard]] detail::checked check() const {
-    detail::expects_scaling("legw", base_lr, base_batch, warmup);
-    expects(warmup.in != unit::steps || warmup.value == 0, "legw: warmup must be in epochs or samples, got ",
-            warmup.value, " steps");
-    return {};
-  }
-};
+using legw = detail::scaling<detail::batch_scaling::legw>;
 
 template <schedule S>
 struct base_clock;

@@ -56,9 +56,8 @@ struct sequence {
 
   sequence(A a, B b) : first(std::move(a)), rest(std::move(b)) {
     amount const head = first.length;
-    detail::expects_at_least_0("sequence", "length of a piece", head.value);
-    detail::each_amount(first, detail::same_unit{head.in});
-    detail::each_amount(rest, detail::same_unit{head.in});
+    detail::expects_at_least("sequence", "length of a piece", head.value);
+    each_amount(detail::same_unit{head.in});
     if constexpr (finite_schedule<B>) length = {head.value + amount(rest.length).value, head.in};
   }
 

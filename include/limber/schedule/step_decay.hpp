@@ -18,7 +18,7 @@ struct decay {
   amount every = not_given;            ///< the period
   double factor = whole ? 0.1 : 0.95;  ///< below 1 the rate falls, above it grows
   checked valid{expects_length(whole ? "step_decay" : "exponential", "every", every, false),
-                expects_at_least_0(whole ? "step_decay" : "exponential", "factor", factor)};
+                expects_at_least(whole ? "step_decay" : "exponential", "factor", factor)};
 
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const noexcept {
     return math::pow(factor, whole ? passed(p, every).whole : elapsed(p, every.in) / every.value);

@@ -17,8 +17,9 @@ LIMBER_FN checked expects_length(char const* schedule, char const* argument, amo
   return {};
 }
 
-LIMBER_FN checked expects_at_least_0(char const* schedule, char const* argument, double x) {
-  expects(math::finite(x) && x >= 0, schedule, ": ", argument, " must be finite and >= 0, got ", x);
+LIMBER_FN checked expects_at_least(char const* schedule, char const* argument, double x, double least) {
+  expects(math::finite(x) && x >= least, schedule, ": ", argument, " must be finite and >= ", least, ", got ",
+          x);
   return {};
 }
 
@@ -34,9 +35,9 @@ LIMBER_FN checked expects_0_to_1(char const* schedule, char const* argument, dou
 
 LIMBER_FN checked expects_scaling(char const* schedule, double base_lr, double base_batch, amount warmup) {
   expects(!(base_lr != base_lr), schedule, ": base_lr was not given, or is not a number");
-  expects_at_least_0(schedule, "base_lr", base_lr);
+  expects_at_least(schedule, "base_lr", base_lr);
   expects_above_0(schedule, "base_batch", base_batch);
-  return expects_at_least_0(schedule, "warmup", warmup.value);
+  return expects_at_least(schedule, "warmup", warmup.value);
 }
 
 }  // namespace limber::detail

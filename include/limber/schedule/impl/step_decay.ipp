@@ -8,7 +8,7 @@ namespace limber {
 LIMBER_FN multi_step::multi_step(std::span<amount const> at, double by) : factor(by) {
   expects(at.size() <= capacity, "multi_step: milestones must number at most ", capacity, ", got ",
           at.size());
-  detail::expects_at_least_0("multi_step", "factor", by);
+  detail::expects_at_least("multi_step", "factor", by);
   for (amount const a : at) {
     detail::expects_length("multi_step", "milestone", a);
     if (count == 0) in = a.in;
