@@ -87,19 +87,14 @@ template <finite_schedule S>
   return p;
 }
 
-/// Calls `f` with every amount that `s` measures progress by: what it says itself, or else its length and
-/// those of its parts. What a lambda measures by cannot be seen.
+/// Calls `f` with every amount that `s` measures progress by, its length included. What a lambda measures by
+/// cannot be seen.
 template <schedule S, class F>
 void each_amount(S const& s, F f) {
   if constexpr (requires { s.each_amount(f); }) {
     s.each_amount(f);
-  } else {
-    if constexpr (finite_schedule<S>) f(static_cast<amount>(s.length));
-    if constexpr (requires { requires schedule<decltype(s.part)>; }) each_amount(s.part, f);
-    if constexpr (requires { requires schedule<decltype(s.a)> && schedule<decltype(s.b)>; })
-      each_amount(s.a, f), each_amount(s.b, f);
-    if constexpr (requires { requires schedule<decltype(s.first)> && schedule<decltype(s.rest)>; })
-      each_amount(s.first, f), each_amount(s.rest, f);
+  } else if constexpr (finite_schedule<S>) {
+    f(static_cast<amount>(s.length));
   }
 }
 

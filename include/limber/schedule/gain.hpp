@@ -8,14 +8,19 @@
 
 namespace limber {
 
+namespace detail {
+template <class S>
+concept has_gain = requires(S const& s, progress const& p) {
+  { s.gain(p) } -> std::convertible_to<double>;
+};
+}  // namespace detail
+
 /// The gain r at progress p: `s.gain(p)` where a schedule has one, of combined schedules that of the part at
 /// work (of a product, the product), else 1. A lambda hides what it calls; give your own type a gain.
 LIMBER_NO_EXEC_CHECK
 template <schedule S>
 [[nodiscard]] LIMBER_HD double gain_of([[maybe_unused]] S const& s, [[maybe_unused]] progress const& p) {
-  if constexpr (requires {
-                  { s.gain(p) } -> std::convertible_to<double>;
-                }) {
+  if constexpr (detail::has_gain<S>) {
     return s.gain(p);
   } else if constexpr (requires { requires schedule<decltype(s.part)>; }) {
     return gain_of(s.part, p);

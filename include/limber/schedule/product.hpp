@@ -37,6 +37,8 @@ struct clamp {
   [[nodiscard]] LIMBER_HD i64 length_in_ticks(i64 epoch_size) const noexcept requires finite_schedule<S> {
     return detail::length_in_ticks(part, epoch_size);
   }
+
+  void each_amount(auto f) const { detail::each_amount(part, f); }
 };
 
 /// η(p) = a(p) · b(p). Written `a * b` or `0.1 * b`.
@@ -63,6 +65,12 @@ struct product {
 
   [[nodiscard]] LIMBER_HD i64 length_in_ticks(i64 epoch_size) const noexcept requires finite {
     return detail::length_in_ticks(ending(), epoch_size);
+  }
+
+  template <class F>
+  void each_amount(F f) const {
+    detail::each_amount(a, f);
+    detail::each_amount(b, f);
   }
 
  private:

@@ -29,6 +29,12 @@ struct lasting {
 
   LIMBER_NO_EXEC_CHECK
   [[nodiscard]] LIMBER_HD double operator()(progress const& p) const { return static_cast<double>(part(p)); }
+
+  template <class F>
+  void each_amount(F f) const {
+    f(length);
+    detail::each_amount(part, f);
+  }
 };
 template <schedule S>
 lasting(amount, S) -> lasting<S>;
@@ -74,6 +80,12 @@ struct sequence {
     i64 const a = detail::length_in_ticks(first, epoch_size), b = detail::length_in_ticks(rest, epoch_size);
     i64 const most = i64{1} << 62;
     return a < most - b ? a + b : most;
+  }
+
+  template <class F>
+  void each_amount(F f) const {
+    detail::each_amount(first, f);
+    detail::each_amount(rest, f);
   }
 };
 
