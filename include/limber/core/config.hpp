@@ -53,8 +53,8 @@
 #define LIMBER_FN inline
 #endif
 
-// One symbol of two kinds, thread-local in header-only units and plain in compiled ones: no ELF linker binds
-// one to the other, so that a program cannot mix the forms.
+// One symbol of two kinds, thread-local in header-only units and plain in compiled ones: linkers that compare
+// kinds (GNU ld, gold, lld) do not bind one to the other, so that a program cannot mix the forms.
 #if defined(__ELF__) && !defined(__CUDACC__)
 #if defined(LIMBER_COMPILED)
 extern "C" char const limber_is_header_only_in_one_unit_and_compiled_in_another;
