@@ -255,6 +255,23 @@ BOOST_AUTO_TEST_CASE(one_worker_adds_up_the_calls_of_an_update) {
   BOOST_TEST(distance(m.all(), whole.all()) < 1e-12);
 }
 
+// State may be loaded before the ranks of a block have met: there is room for what is open.
+BOOST_AUTO_TEST_CASE(an_open_round_of_a_block_has_memory_before_the_handshake) {
+  threads::run(2, [](threads::communicator& comm) {
+    toy_model<float> m;
+    optimizer opt{m.parameters(), sgd{},
+                  0.05,           sync::exchange(sync::gradients(sync::every{3}, sync::block{2})),
+                  comm,           {.batch = per_worker{4}}};
+    i64 open = 0;
+    opt.visit([&](state_piece const& p) {
+      if (p.name == "sync/calls") p.data.as<i64>()[0] = 2;
+      if (p.name.starts_with("sync/open/") && p.data.type == dtype::f32) open += p.data.length;
+    });
+    if (open != static_cast<i64>(m.all().size())) throw std::logic_error(text(open, " elements are open"));
+    comm.barrier();
+  });
+}
+
 // What would cross is other numbers than the gradient: one worker does as many would.
 BOOST_AUTO_TEST_CASE(one_worker_rounds_to_the_wire_and_sums_as_its_collective_does) {
   self alone;

@@ -29,8 +29,8 @@ class gradients_state final : public gradient_stage_base {
             ") must not depend on who computed what; use one of the two");
     if (plan_.feedback) error_.allocate(at.exec, at.gradients);
     bytes_ += error_.bytes();
-    // The size of a part of the ranks is known when it is entered.
-    if (stage.who.is_all() || !stage.who.communicates()) allocate(at, at.comm.size());
+    // The size of a part of the ranks is known when it is entered. An open round may be loaded before.
+    allocate(at, stage.who.is_all() ? at.comm.size() : 1);
   }
 
   /// Enters the group of `at.comm`.
